@@ -1,0 +1,220 @@
+"""The shared vocabulary: a question about camera images, where its visual tokens lie, what was answered.
+
+Shape suffixes: P positions of a prompt, N tokens of one camera.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import LongTensor, Tensor
+
+from prune2drive.errors import InputError
+
+IMAGE_MARKER = "<image>"
+
+
+@dataclass(frozen=True)
+class ObjectBox:
+    """An annotated object: pixel corners (x0, y0, x1, y1) in the camera's original image."""
+
+    camera: str
+    box: tuple[float, float, float, float]
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one frame.
+
+    Args:
+        id: unique within the dataset; predictions and references are paired by it.
+        images: camera name -> RGB image, in the order in which the prompt shows them.
+        question: the question alone.
+        prompt: what the model is asked, with `<image>` where each camera's tokens go.
+        answer: the reference, or None where a file holds questions only.
+        tags: DriveLM's scoring tags (0 accuracy, 1 judge, 2 language, 3 match).
+        image_sizes: camera -> (width, height) in which `objects` are annotated.
+    """
+
+    id: str
+    images: Mapping[str, Image]
+    question: str
+    prompt: str
+    answer: str | None = None
+    tags: tuple[int, ...] = ()
+    scene: str = ""
+    frame: str = ""
+    objects: tuple[ObjectBox, ...] = ()
+    image_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(self.images)
+
+
+@dataclass(frozen=True)
+class View:
+    """A grid of tokens that shows one camera, or a part of it.
+
+    Args:
+        frame: the rectangle (x0, y0, x1, y1) of the camera's image that the grid covers, in units of
+            its width and height. It exceeds [0, 1] where the image was padded before encoding.
+    """
+
+    camera: str
+    rows: int
+    cols: int
+    frame: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """For every position of a prompt, the camera it shows and its place in that camera's grid.
+
+    A camera is a set of positions, never an image index: separate images, one stitched image and
+    tiles all reduce to it. Positions of no view (text, newlines, separators) are never candidates.
+
+    Args:
+        view_P: index into `views`, -1 for positions of no view.
+        row_P: grid row within the view (-1 outside).
+        col_P: grid column within the view (-1 outside).
+    """
+
+    views: tuple[View, ...]
+    view_P: Tensor
+    row_P: Tensor
+    col_P: Tensor
+
+    @property
+    def length(self) -> int:
+        return len(self.view_P)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera names in order of first appearance."""
+        return tuple(dict.fromkeys(view.camera for view in self.views))
+
+    def positions(self, camera: str) -> LongTensor:
+        """Prompt positions of a camera's tokens, ascending; shape [N]."""
+        mine = torch.tensor([view.camera == camera for view in self.views] + [False])
+        return mine[self.view_P].nonzero().flatten()  # type: ignore[return-value]  # nonzero is int64
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Visual tokens per camera."""
+        return {camera: len(self.positions(camera)) for camera in self.cameras}
+
+    def boxes(self, camera: str) -> Tensor:
+        """Each token's rectangle (x0, y0, x1, y1) in units of the camera's image; float [N, 4]."""
+        at_N = self.positions(camera)
+        view_N = self.view_P[at_N]
+        frame = torch.tensor([view.frame for view in self.views])[view_N]
+        grid = torch.tensor([(view.cols, view.rows) for view in self.views])[view_N]
+        cell = (frame[:, 2:] - frame[:, :2]) / grid
+        corner = frame[:, :2] + cell * torch.stack([self.col_P[at_N], self.row_P[at_N]], dim=1)
+        return torch.cat([corner, corner + cell], dim=1)
+
+    @classmethod
+    def from_grids(cls, grids: Sequence[tuple[View, Tensor]], length: int) -> TokenMap:
+        """A map from each view's prompt positions, given in raster order.
+
+        Raises:
+            InputError: positions outside the prompt, claimed twice, or not rows x cols of them.
+        """
+        view_P = torch.full((length,), -1)
+        row_P, col_P = view_P.clone(), view_P.clone()
+        for index, (view, at_N) in enumerate(grids):
+            if len(at_N) != view.rows * view.cols or len(at_N) == 0:
+                raise InputError(f"{view.camera}: {len(at_N)} tokens cannot fill a {view.rows} x {view.cols} grid")
+            if int(at_N.min()) < 0 or int(at_N.max()) >= length:
+                raise InputError(f"{view.camera}: visual tokens lie outside the prompt of {length} positions")
+            if (view_P[at_N] >= 0).any():
+                raise InputError(f"{view.camera}: its visual tokens overlap another camera's")
+            view_P[at_N] = index
+            cell = torch.arange(len(at_N))
+            row_P[at_N], col_P[at_N] = cell // view.cols, cell % view.cols
+        return cls(tuple(view for view, _ in grids), view_P, row_P, col_P)
+
+    @classmethod
+    def from_spans(
+        cls,
+        spans: Mapping[str, tuple[int, int]],
+        length: int,
+        grids: Mapping[str, tuple[int, int]] | None = None,
+    ) -> TokenMap:
+        """A map from half-open spans, one a camera: `{"CAM_FRONT": (20, 749)}`.
+
+        Args:
+            spans: camera -> (start, stop) prompt positions of its tokens, in raster order.
+            length: positions in the prompt.
+            grids: camera -> (rows, cols). By default a square where the count is a square number,
+                else one row.
+
+        Raises:
+            InputError: an empty, reversed, overlapping or out-of-range span, or a grid that does not fit.
+        """
+        views = []
+        for camera, (start, stop) in spans.items():
+            if not 0 <= start < stop <= length:
+                raise InputError(
+                    f"{camera}: span ({start}, {stop}) is not a half-open range within the prompt's {length} positions"
+                )
+            side = round((stop - start) ** 0.5)
+            square = (side, side) if side * side == stop - start else (1, stop - start)
+            rows, cols = (grids or {}).get(camera, square)
+            views.append((View(camera, rows, cols), torch.arange(start, stop)))
+        return cls.from_grids(views, length)
+
+
+@dataclass
+class Prediction:
+    """One row of predictions.jsonl: an answer and what it cost.
+
+    Args:
+        kept: camera -> kept indices within the camera, packed by `pack_indices`.
+        kept_counts: camera -> number of kept tokens.
+        times: seconds of each phase, shared out evenly over the batch the sample was in.
+        error: why the sample has no answer, with `on_error=skip`.
+    """
+
+    id: str
+    question: str
+    answer: str | None = None
+    reference: str | None = None
+    tags: tuple[int, ...] = ()
+    scene: str = ""
+    frame: str = ""
+    text_tokens: int = 0
+    full_counts: dict[str, int] = field(default_factory=dict)
+    kept_counts: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    new_tokens: int = 0
+    times: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    def to_row(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Prediction:
+        return cls(**{**row, "tags": tuple(row.get("tags", ()))})
+
+
+def pack_indices(indices: Tensor, size: int) -> str:
+    """A set of indices below `size` as a base64 bit mask, for one line of JSON."""
+    mask = np.zeros(size, dtype=bool)
+    mask[indices.cpu().numpy()] = True
+    return base64.b64encode(np.packbits(mask).tobytes()).decode()
+
+
+def unpack_indices(packed: str) -> LongTensor:
+    """The ascending indices that `pack_indices` was given."""
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8))
+    return torch.from_numpy(bits.nonzero()[0])  # type: ignore[return-value]  # nonzero is int64
