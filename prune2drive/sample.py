@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from prune2drive.errors import InputError
 
@@ -101,10 +101,10 @@ class TokenMap:
         """Camera names in order of first appearance."""
         return tuple(dict.fromkeys(view.camera for view in self.views))
 
-    def positions(self, camera: str) -> LongTensor:
+    def positions(self, camera: str) -> Tensor:
         """Prompt positions of a camera's tokens, ascending; shape [N]."""
         mine = torch.tensor([view.camera == camera for view in self.views] + [False])
-        return mine[self.view_P].nonzero().flatten()  # type: ignore[return-value]  # nonzero is int64
+        return mine[self.view_P].nonzero().flatten()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -214,7 +214,7 @@ def pack_indices(indices: Tensor, size: int) -> str:
     return base64.b64encode(np.packbits(mask).tobytes()).decode()
 
 
-def unpack_indices(packed: str) -> LongTensor:
+def unpack_indices(packed: str) -> Tensor:
     """The ascending indices that `pack_indices` was given."""
     bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8))
-    return torch.from_numpy(bits.nonzero()[0])  # type: ignore[return-value]  # nonzero is int64
+    return torch.from_numpy(bits.nonzero()[0])

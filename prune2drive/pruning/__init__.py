@@ -1,0 +1,29 @@
+"""Visual-token pruning: methods, ratios and the hooks that apply them inside a stock model."""
+
+from prune2drive.pruning.base import Context, Pool, Pruner, ScorePruner
+from prune2drive.pruning.fastv import FastV
+from prune2drive.pruning.hooks import prune
+from prune2drive.pruning.none import NoPruner
+from prune2drive.pruning.plan import Trace
+from prune2drive.pruning.random import RandomPruner
+from prune2drive.pruning.ratios import Adaptive, PerCamera, RatioPolicy, Uniform
+from prune2drive.pruning.tfps import TFPS
+from prune2drive.pruning.uniform import UniformPruner
+
+__all__ = [
+    "Adaptive",
+    "Context",
+    "FastV",
+    "NoPruner",
+    "PerCamera",
+    "Pool",
+    "Pruner",
+    "RandomPruner",
+    "RatioPolicy",
+    "ScorePruner",
+    "TFPS",
+    "Trace",
+    "Uniform",
+    "UniformPruner",
+    "prune",
+]

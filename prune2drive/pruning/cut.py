@@ -1,0 +1,73 @@
+"""What is left of a batch of prompts from layer k on.
+
+Shape suffixes: B batch rows, P prompt positions (padded), K kept positions, A axes of rotary positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Forward:
+    """One forward pass: what the decoder was given, and what is built once for all layers from k on."""
+
+    is_prefill: bool
+    mask: Tensor | None
+    position_ids: Tensor | None
+    rotary: tuple[Tensor, Tensor] | None = None
+    layer_mask: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Cut:
+    """What is left of the prompt from layer k on; shorter rows are padded on the left with copies of position 0.
+
+    Args:
+        kept_BK: prompt positions.
+        real_BK: False at the padding.
+        shift_B: by how much `renumber` lowered the last position id.
+    """
+
+    kept_BK: Tensor
+    real_BK: Tensor
+    shift_B: Tensor
+
+    @classmethod
+    def at(cls, rows: Sequence[Tensor], device: torch.device) -> Cut:
+        longest = max(map(len, rows))
+        kept_BK = torch.stack([nn.functional.pad(row, (longest - len(row), 0)) for row in rows])
+        lengths_B = torch.tensor([len(row) for row in rows])
+        real_BK = torch.arange(longest) >= longest - lengths_B[:, None]
+        return cls(kept_BK.to(device), real_BK.to(device), torch.zeros(len(rows), dtype=torch.long, device=device))
+
+    @property
+    def length(self) -> int:
+        return self.kept_BK.shape[1]
+
+    def renumber(self, ids_ABP: Tensor) -> Tensor:
+        """Closes the gaps in position ids: each row's ids in use become 0, 1, 2, ... on all axes together."""
+        ids_ABK = ids_ABP.gather(2, self.kept_BK.expand(len(ids_ABP), -1, -1))
+        for row, real_K in enumerate(self.real_BK):
+            used, ranks = ids_ABK[:, row, real_K].unique(return_inverse=True)
+            self.shift_B[row] = used[-1] - (len(used) - 1)
+            ids_ABK[:, row, real_K] = ranks
+        return ids_ABK
+
+    def mask_2d(self, full: Tensor | None, prompt: int, behind: int, rows: int) -> Tensor | None:
+        """The padding mask of the kept prompt and `behind` later tokens; None where nothing is masked."""
+        if full is None and bool(self.real_BK.all()):
+            return None
+        later = self.real_BK.new_ones(rows, behind) if full is None else full[:, prompt:].to(self.real_BK)
+        return torch.cat([self.real_BK, later], dim=1)
+
+
+def gather(states_BPD: Tensor, kept_BK: Tensor) -> Tensor:
+    """States at the kept positions, [B, K, D]."""
+    index = kept_BK.to(states_BPD.device)[..., None]
+    return states_BPD.gather(1, index.expand(-1, -1, states_BPD.shape[-1]))

@@ -1,0 +1,174 @@
+"""Selectors: pure tensor code that says which tokens to keep.
+
+Shape suffixes: C cameras (or any batch of token pools), N tokens, D channels, K kept.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+METRICS = ("cosine", "l1", "l2")
+MODES = ("farthest", "nearest")
+STARTS = ("isolated", "centroid", "random")
+
+
+def budget(ratio: float, count: int, rounding: str = "nearest") -> int:
+    """How many of `count` tokens a keep ratio retains: the one place that says so.
+
+    Args:
+        ratio: keep ratio in (0, 1].
+        count: tokens of the camera.
+        rounding: `nearest` is `max(1, floor(ratio * count + 0.5))`; `seed` is `int(ratio * count)`, as
+            the original implementation truncates, for parity with it.
+
+    Raises:
+        ValueError: a ratio outside (0, 1], another rounding, or nothing left to keep.
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"keep ratio {ratio} is outside (0, 1]: it is the share of tokens retained, e.g. 0.1")
+    if rounding == "nearest":
+        return max(1, int(ratio * count + 0.5))
+    if rounding != "seed":
+        raise ValueError(f"unknown rounding {rounding!r}: choose 'nearest' or 'seed'")
+    if int(ratio * count) < 1:
+        raise ValueError(
+            f"rounding=seed keeps int({ratio} * {count}) = 0 tokens: raise the ratio or use rounding=nearest"
+        )
+    return int(ratio * count)
+
+
+def pairwise_distance(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
+    """Distances between the tokens of each pool; shape [C, N, N].
+
+    `cosine` is 1 - cos; `l1` and `l2` are taken on the tokens as they are.
+    """
+    if metric == "cosine":
+        unit_CND = torch.nn.functional.normalize(tokens_CND, dim=-1)
+        return 1 - unit_CND @ unit_CND.transpose(1, 2)
+    return torch.cdist(tokens_CND, tokens_CND, p=1.0 if metric == "l1" else 2.0)
+
+
+def farthest_points(
+    tokens: Tensor,
+    k: int,
+    metric: str = "cosine",
+    start: str | int | Tensor = "isolated",
+    mode: str = "farthest",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Farthest point sampling (T-FPS; Prune2Drive, arXiv 2508.13305).
+
+    Each step takes the unselected token whose distance to its nearest selected token is largest. The
+    picks for a smaller k are therefore the first of those for a larger one. Deterministic; ties go
+    to the lowest index.
+
+    Args:
+        tokens: [N, D], or [C, N, D] for C independent pools.
+        k: tokens to select, 1 <= k <= N.
+        metric: `cosine`, `l1` or `l2`.
+        start: the first pick: the token farthest from its nearest neighbour (`isolated`, the original
+            implementation's choice), the one farthest from the mean token (`centroid`), a `random`
+            one (the paper's text), an index, or one index a pool as a tensor [C].
+        mode: `nearest` takes the smallest distance instead: the paper's ablation.
+        generator: for `start="random"`, on the tokens' device or the CPU.
+
+    Returns:
+        Indices in selection order: [K], or [C, K] for pools.
+
+    Raises:
+        ValueError: an unknown option, tokens of another rank, or k out of range.
+    """
+    if tokens.ndim not in (2, 3):
+        raise ValueError(f"tokens have shape {tuple(tokens.shape)}: expected [N, D] or [C, N, D]")
+    if metric not in METRICS or mode not in MODES:
+        raise ValueError(f"metric {metric!r} is not one of {METRICS}, or mode {mode!r} not one of {MODES}")
+    tokens_CND = tokens if tokens.ndim == 3 else tokens[None]
+    pools, count, _ = tokens_CND.shape
+    if not 1 <= k <= count:
+        raise ValueError(f"cannot select {k} of {count} tokens")
+
+    distance_CNN = pairwise_distance(tokens_CND, metric)
+    pick_C = _first_picks(tokens_CND, distance_CNN, metric, start, generator)
+    pool_C = torch.arange(pools, device=tokens.device)
+    picks_CK = torch.empty(pools, k, dtype=torch.long, device=tokens.device)
+    picked_CN = torch.zeros(pools, count, dtype=torch.bool, device=tokens.device)
+    gap_CN = torch.full((pools, count), torch.inf, dtype=distance_CNN.dtype, device=tokens.device)
+    for step in range(k):
+        picks_CK[:, step] = pick_C
+        picked_CN[pool_C, pick_C] = True
+        gap_CN = torch.minimum(gap_CN, distance_CNN[pool_C, pick_C])
+        wanted_CN = gap_CN if mode == "farthest" else -gap_CN
+        pick_C = wanted_CN.masked_fill(picked_CN, -torch.inf).argmax(dim=1)
+    return picks_CK if tokens.ndim == 3 else picks_CK[0]
+
+
+def _first_picks(
+    tokens_CND: Tensor,
+    distance_CNN: Tensor,
+    metric: str,
+    start: str | int | Tensor,
+    generator: torch.Generator | None,
+) -> Tensor:
+    pools, count, _ = tokens_CND.shape
+    device = tokens_CND.device
+    if isinstance(start, Tensor) or (isinstance(start, int) and not isinstance(start, bool)):
+        first_C = torch.as_tensor(start, device=device).expand(pools)
+        if ((first_C < 0) | (first_C >= count)).any():
+            raise ValueError(f"start index {start} is outside the {count} tokens")
+        return first_C
+    if start == "isolated":
+        alone_CNN = distance_CNN + torch.diag(torch.full((count,), torch.inf, device=device))
+        return alone_CNN.amin(dim=2).argmax(dim=1)
+    if start == "centroid":
+        return outlier_scores(tokens_CND, metric).argmax(dim=1)
+    if start == "random":
+        source = generator.device if generator is not None else device
+        return torch.randint(count, (pools,), generator=generator, device=source).to(device)
+    raise ValueError(f"unknown start {start!r}: choose one of {STARTS} or an index")
+
+
+def outlier_scores(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
+    """Distance of each token from its pool's mean token (of unit tokens for cosine); shape [C, N]."""
+    if metric == "cosine":
+        tokens_CND = torch.nn.functional.normalize(tokens_CND, dim=-1)
+    mean_C1D = tokens_CND.mean(dim=1, keepdim=True)
+    if metric == "cosine":
+        return 1 - (tokens_CND @ torch.nn.functional.normalize(mean_C1D, dim=-1).transpose(1, 2)).squeeze(2)
+    return torch.cdist(tokens_CND, mean_C1D, p=1.0 if metric == "l1" else 2.0).squeeze(2)
+
+
+def highest(scores_CN: Tensor, k: int) -> Tensor:
+    """The k highest scores of each pool, best first, ties to the lowest index; shape [C, K]."""
+    return scores_CN.argsort(dim=1, descending=True, stable=True)[:, :k]
+
+
+def grid_points(rows: int, cols: int, k: int) -> Tensor:
+    """A regular lattice of exactly k cells of a rows x cols grid.
+
+    The lattice r x c <= k is the one that covers most with near-square meshes, its points lie in the
+    middle of equal parts of each side (METHODS 10b), and the k - r*c left over go one by one to the
+    cell farthest from all chosen ones.
+
+    Returns:
+        Raster indices [K]: the lattice in raster order, then the fill in its order.
+    """
+    if not 1 <= k <= rows * cols:
+        raise ValueError(f"cannot place {k} points on a {rows} x {cols} grid")
+    r, c = max(
+        ((r, min(cols, k // r)) for r in range(1, min(rows, k) + 1)), key=lambda shape: _cover(rows, cols, *shape)
+    )
+    row_R = ((torch.arange(r) + 0.5) * rows / r).long()
+    col_C = ((torch.arange(c) + 0.5) * cols / c).long()
+    picks = (row_R[:, None] * cols + col_C).flatten().tolist()
+    cells = torch.stack([torch.arange(rows * cols) // cols, torch.arange(rows * cols) % cols], dim=1).float()
+    gap = torch.cdist(cells, cells[picks]).amin(dim=1)
+    while len(picks) < k:
+        picks.append(int(gap.argmax()))
+        gap = torch.minimum(gap, (cells - cells[picks[-1]]).norm(dim=1))
+    return torch.tensor(picks)
+
+
+def _cover(rows: int, cols: int, r: int, c: int) -> tuple[float, int]:
+    aspect = (rows / r) / (cols / c)
+    return r * c * min(aspect, 1 / aspect) ** 0.5, r

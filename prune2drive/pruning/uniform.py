@@ -1,0 +1,41 @@
+"""Uniform grid: a regular lattice over each camera's image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from prune2drive.pruning.base import Context, Pool, Pruner
+from prune2drive.pruning.selection import grid_points
+
+
+@dataclass
+class UniformPruner(Pruner):
+    """Keeps a centred lattice of tokens, blind to what they show; see `grid_points`.
+
+    A camera of several grids (tiles) shares its budget between them by size.
+    """
+
+    nested: ClassVar[bool] = False
+    scopes: ClassVar[tuple[str, ...]] = ("per_camera",)
+
+    def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
+        return torch.stack([_lattice(pool, k) for pool in ctx.pools]).to(tokens_CND.device)
+
+
+def _lattice(pool: Pool, k: int) -> Tensor:
+    at_N = pool.token_map.positions(pool.cameras[0])
+    view_N = pool.token_map.view_P[at_N]
+    cell_N = pool.token_map.row_P[at_N], pool.token_map.col_P[at_N]
+    picks, left, tokens_left = [], k, len(at_N)
+    for index in view_N.unique().tolist():
+        view, mine_M = pool.token_map.views[index], (view_N == index).nonzero().flatten()
+        share = round(left * len(mine_M) / tokens_left)
+        left, tokens_left = left - share, tokens_left - len(mine_M)
+        raster_M = cell_N[0][mine_M] * view.cols + cell_N[1][mine_M]
+        if share:
+            picks.append(mine_M[raster_M.argsort()][grid_points(view.rows, view.cols, share)])
+    return torch.cat(picks)
