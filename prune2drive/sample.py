@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -96,17 +97,21 @@ class TokenMap:
     def length(self) -> int:
         return len(self.view_P)
 
-    @property
+    @cached_property
     def cameras(self) -> tuple[str, ...]:
         """Camera names in order of first appearance."""
         return tuple(dict.fromkeys(view.camera for view in self.views))
 
-    def positions(self, camera: str) -> Tensor:
-        """Prompt positions of a camera's tokens, ascending; shape [N]."""
-        mine = torch.tensor([view.camera == camera for view in self.views] + [False])
-        return mine[self.view_P].nonzero().flatten()
+    @cached_property
+    def _positions(self) -> dict[str, Tensor]:
+        mine = {camera: [view.camera == camera for view in self.views] + [False] for camera in self.cameras}
+        return {camera: torch.tensor(is_mine)[self.view_P].nonzero().flatten() for camera, is_mine in mine.items()}
 
-    @property
+    def positions(self, camera: str) -> Tensor:
+        """Prompt positions of a camera's tokens, ascending; int64 [N]."""
+        return self._positions[camera]
+
+    @cached_property
     def counts(self) -> dict[str, int]:
         """Visual tokens per camera."""
         return {camera: len(self.positions(camera)) for camera in self.cameras}

@@ -32,11 +32,13 @@ class Cut:
         kept_BK: prompt positions.
         real_BK: False at the padding.
         shift_B: by how much `renumber` lowered the last position id.
+        is_ragged: whether there is padding at all.
     """
 
     kept_BK: Tensor
     real_BK: Tensor
     shift_B: Tensor
+    is_ragged: bool
 
     @classmethod
     def at(cls, rows: Sequence[Tensor], device: torch.device) -> Cut:
@@ -44,7 +46,8 @@ class Cut:
         kept_BK = torch.stack([nn.functional.pad(row, (longest - len(row), 0)) for row in rows])
         lengths_B = torch.tensor([len(row) for row in rows])
         real_BK = torch.arange(longest) >= longest - lengths_B[:, None]
-        return cls(kept_BK.to(device), real_BK.to(device), torch.zeros(len(rows), dtype=torch.long, device=device))
+        shift_B = torch.zeros(len(rows), dtype=torch.long, device=device)
+        return cls(kept_BK.to(device), real_BK.to(device), shift_B, is_ragged=not real_BK.all())
 
     @property
     def length(self) -> int:
@@ -61,7 +64,7 @@ class Cut:
 
     def mask_2d(self, full: Tensor | None, prompt: int, behind: int, rows: int) -> Tensor | None:
         """The padding mask of the kept prompt and `behind` later tokens; None where nothing is masked."""
-        if full is None and bool(self.real_BK.all()):
+        if full is None and not self.is_ragged:
             return None
         later = self.real_BK.new_ones(rows, behind) if full is None else full[:, prompt:].to(self.real_BK)
         return torch.cat([self.real_BK, later], dim=1)

@@ -222,22 +222,21 @@ class _Engine:
         """Lets the method choose and records it; None where everything is kept."""
         prompt = self.prompt
         assert prompt is not None
+        _synchronize(hidden_BPD)
+        start = time.perf_counter()
         pools = prompt.pools(self.pruner.scope)
         sizes = budgets(pools, self.pruner, self.policy, self.rounding)
         everything = all(size == len(pool.at_N) for size, pool in zip(sizes, pools, strict=True))
-        _synchronize(hidden_BPD)
-        start = time.perf_counter()
         if everything:
             picks = [torch.arange(size) for size in sizes]
         else:
             picks = choose(self.pruner, hidden_BPD, pools, sizes, self.attention)
-        _synchronize(hidden_BPD)
         record(self.trace, prompt, pools, picks)
+        cut = None if everything else Cut.at(kept_positions(prompt, pools, picks), hidden_BPD.device)
+        _synchronize(hidden_BPD)
         self.trace.select_seconds = time.perf_counter() - start
         self.attention = _no_attention
-        if everything:
-            return None
-        return Cut.at(kept_positions(prompt, pools, picks), hidden_BPD.device)
+        return cut
 
     def _prefill_rotary(self, hidden: Tensor, embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         cut = self.cut
