@@ -185,6 +185,9 @@ class Prediction:
     Args:
         kept: camera -> kept indices within the camera, packed by `pack_indices`.
         kept_counts: camera -> number of kept tokens.
+        stages: each cut as (decoder layer, visual tokens kept from there on).
+        new_tokens: generated tokens, the end token included.
+        flops: floating point operations of `vision` and `selection`.
         times: seconds of each phase, shared out evenly over the batch the sample was in.
         error: why the sample has no answer, with `on_error=skip`.
     """
@@ -200,7 +203,9 @@ class Prediction:
     full_counts: dict[str, int] = field(default_factory=dict)
     kept_counts: dict[str, int] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
+    stages: list[tuple[int, int]] = field(default_factory=list)
     new_tokens: int = 0
+    flops: dict[str, int] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
     error: str | None = None
 
@@ -209,7 +214,8 @@ class Prediction:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
-        return cls(**{**row, "tags": tuple(row.get("tags", ()))})
+        stages = [(layer, kept) for layer, kept in row.get("stages", ())]
+        return cls(**{**row, "tags": tuple(row.get("tags", ())), "stages": stages})
 
 
 def pack_indices(indices: Tensor, size: int) -> str:

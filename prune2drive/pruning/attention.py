@@ -16,6 +16,7 @@ def last_row_attention(
     hidden_BPD: Tensor,
     position_embeddings: tuple[Tensor, Tensor],
     mask_BP: Tensor | None,
+    keys_BGPE: Tensor | None = None,
 ) -> Tensor:
     """Attention that the last position pays to every position in a decoder layer, averaged over heads.
 
@@ -27,18 +28,20 @@ def last_row_attention(
         hidden_BPD: the layer's input.
         position_embeddings: its cosines and sines, [B or 1, P, E].
         mask_BP: True at positions that may be seen; None where all may.
+        keys_BGPE: the layer's rotated keys, where its cache holds them; else they are computed again.
 
     Returns:
         Weights [B, P] in float32; each row sums to 1.
     """
     attention = layer.self_attn
-    normed_BPD = layer.input_layernorm(hidden_BPD)
     cos, sin = position_embeddings
-    query_B1HE = _rotated_heads(attention, "q", normed_BPD[:, -1:], cos[:, -1:], sin[:, -1:])
-    key_BPGE = _rotated_heads(attention, "k", normed_BPD, cos, sin)
+    last_B1D = layer.input_layernorm(hidden_BPD[:, -1:])
+    query_B1HE = _rotated_heads(attention, "q", last_B1D, cos[:, -1:], sin[:, -1:])
+    if keys_BGPE is None:
+        keys_BGPE = _rotated_heads(attention, "k", layer.input_layernorm(hidden_BPD), cos, sin).transpose(1, 2)
     batch, _, heads, width = query_B1HE.shape
-    query_BGRE = query_B1HE.view(batch, key_BPGE.shape[2], -1, width)
-    logits_BGRP = torch.einsum("bgre,bpge->bgrp", query_BGRE, key_BPGE) * attention.scaling
+    query_BGRE = query_B1HE.view(batch, keys_BGPE.shape[1], -1, width)
+    logits_BGRP = query_BGRE @ keys_BGPE.transpose(2, 3) * attention.scaling
     if mask_BP is not None:
         logits_BGRP = logits_BGRP.masked_fill(~mask_BP[:, None, None], -torch.inf)
     weights_BGRP = logits_BGRP.softmax(dim=-1, dtype=torch.float32)

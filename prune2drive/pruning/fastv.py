@@ -27,3 +27,7 @@ class FastV(ScorePruner):
     def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
         attention_BP = ctx.attention()
         return torch.stack([attention_BP[pool.row, pool.at_N] for pool in ctx.pools])
+
+    def flops(self, count: int, k: int, channels: int) -> int:
+        """One query's products with the cached keys."""
+        return 2 * count * channels

@@ -191,9 +191,14 @@ class _Engine:
     # What layers get instead
 
     def _on_scored_layer(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if self.step.is_prefill:
-            mask_BP = self.prompt.mask_BP if self.prompt else None
-            self.attention = partial(last_row_attention, module, args[0], kwargs["position_embeddings"], mask_BP)
+        if self.step.is_prefill and self.prompt is not None:
+            cache, index, mask_BP = kwargs.get("past_key_values"), self.pruner.layer - 1, self.prompt.mask_BP
+
+            def attention() -> Tensor:
+                keys = None if cache is None else cache.layers[index].keys
+                return last_row_attention(module, args[0], kwargs["position_embeddings"], mask_BP, keys)
+
+            self.attention = attention
 
     def _on_layer(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         hidden = args[0]
@@ -231,7 +236,7 @@ class _Engine:
             picks = [torch.arange(size) for size in sizes]
         else:
             picks = choose(self.pruner, hidden_BPD, pools, sizes, self.attention)
-        record(self.trace, prompt, pools, picks)
+        record(self.trace, self.pruner, prompt, pools, picks, hidden_BPD.shape[-1])
         cut = None if everything else Cut.at(kept_positions(prompt, pools, picks), hidden_BPD.device)
         _synchronize(hidden_BPD)
         self.trace.select_seconds = time.perf_counter() - start

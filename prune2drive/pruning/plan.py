@@ -30,7 +30,9 @@ class Trace:
         full_tokens: visual tokens before pruning.
         kept_tokens: visual tokens after it.
         token_maps: where each sample's visual tokens lie.
-        select_seconds: time the method took to choose, part of the prefill.
+        stages: each cut as (layer, visual tokens kept from there on).
+        select_flops: floating point operations of choosing.
+        select_seconds: time of choosing for the whole batch, part of the prefill.
     """
 
     kept: list[dict[str, Tensor]] = field(default_factory=list)
@@ -39,6 +41,8 @@ class Trace:
     full_tokens: list[int] = field(default_factory=list)
     kept_tokens: list[int] = field(default_factory=list)
     token_maps: list[TokenMap] = field(default_factory=list)
+    stages: list[list[tuple[int, int]]] = field(default_factory=list)
+    select_flops: list[int] = field(default_factory=list)
     select_seconds: float = 0.0
 
     def clear(self) -> None:
@@ -97,12 +101,16 @@ def kept_positions(prompt: Prompt, pools: Sequence[Pool], picks: Sequence[Tensor
     return [keep_P.nonzero().flatten() for keep_P in keep_BP]
 
 
-def record(trace: Trace, prompt: Prompt, pools: Sequence[Pool], picks: Sequence[Tensor]) -> None:
+def record(
+    trace: Trace, pruner: Pruner, prompt: Prompt, pools: Sequence[Pool], picks: Sequence[Tensor], channels: int
+) -> None:
     """Writes what was kept into the trace, camera by camera."""
     trace.clear()
+    trace.select_flops = [0] * len(prompt.maps)
     trace.token_maps = list(prompt.maps)
     trace.picked = [{} for _ in prompt.maps]
     for pool, picks_K in zip(pools, picks, strict=True):
+        trace.select_flops[pool.row] += pruner.flops(len(pool.at_N), len(picks_K), channels)
         first = 0
         for camera in pool.cameras:
             size = pool.token_map.counts[camera]
@@ -112,6 +120,7 @@ def record(trace: Trace, prompt: Prompt, pools: Sequence[Pool], picks: Sequence[
     trace.kept = [{camera: picked.sort().values for camera, picked in row.items()} for row in trace.picked]
     trace.full_tokens = [sum(token_map.counts.values()) for token_map in prompt.maps]
     trace.kept_tokens = [sum(map(len, row.values())) for row in trace.kept]
+    trace.stages = [[(pruner.layer, kept)] if pruner.drops else [] for kept in trace.kept_tokens]
     paddings = [0] * len(prompt.maps) if prompt.mask_BP is None else prompt.mask_BP.int().argmax(dim=1).tolist()
     kept = kept_positions(prompt, pools, picks)
     trace.positions = [at - padding for at, padding in zip(kept, paddings, strict=True)]

@@ -1,0 +1,109 @@
+"""Prefill time of a pruned decoder against the full one, beside the ratio of their FLOPs.
+
+    python -m benchmarks.prefill --layer 1 --keep 0.1
+
+A Llama decoder with random weights reads six cameras of 729 visual tokens. Full and pruned prefills
+take turns in one process, and medians are compared, so only the ratio matters. On a CPU the process'
+CPU time is taken, which neighbours on the machine disturb less; leave `--threads` at 1 for it.
+Figure to reach: the time ratio within 15 % of the FLOPs ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from prune2drive import prune
+from prune2drive.metrics.flops import decoder_flops, layer_lengths
+from prune2drive.metrics.timing import timed
+from prune2drive.pruning import TFPS, Pruner, RandomPruner
+from prune2drive.pruning.selection import budget
+from prune2drive.sample import TokenMap
+
+CAMERAS, PER_CAMERA = 6, 729
+
+
+def interleaved(runs: Mapping[str, Callable[[], float]], rounds: int, warm_up: int) -> dict[str, float]:
+    """Median of what each function returns, called in turns; the first `warm_up` rounds do not count."""
+    seconds = [{name: run() for name, run in runs.items()} for _ in range(warm_up + rounds)][warm_up:]
+    return {name: statistics.median(turn[name] for turn in seconds) for name in runs}
+
+
+def build(args: argparse.Namespace) -> tuple[LlamaForCausalLM, torch.Tensor, TokenMap]:
+    """The decoder, a prompt of embeddings [1, P, D], and where its visual tokens lie."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=1000,
+        hidden_size=args.hidden,
+        intermediate_size=args.intermediate,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        num_key_value_heads=args.kv_heads,
+        max_position_embeddings=2 * CAMERAS * PER_CAMERA,
+    )
+    start = args.text // 2
+    spans = {f"CAM_{i}": (start + i * PER_CAMERA, start + (i + 1) * PER_CAMERA) for i in range(CAMERAS)}
+    length = args.text + CAMERAS * PER_CAMERA
+    model = LlamaForCausalLM(config).eval().to(args.device)
+    embeddings = torch.randn(1, length, args.hidden, device=args.device)
+    return model, embeddings, TokenMap.from_spans(spans, length)
+
+
+def flops_ratio(config: LlamaConfig, pruner: Pruner, args: argparse.Namespace) -> float:
+    """FLOPs of the pruned prefill, selection included, over those of the full one."""
+    visual, kept = CAMERAS * PER_CAMERA, budget(args.keep, PER_CAMERA)
+    lengths = layer_lengths(args.layers, visual + args.text, [(args.layer, CAMERAS * kept + args.text)])
+    selection = CAMERAS * pruner.flops(PER_CAMERA, kept, args.hidden)
+    return (decoder_flops(config, lengths) + selection) / decoder_flops(config, [visual + args.text] * args.layers)
+
+
+def measure(args: argparse.Namespace) -> dict[str, object]:
+    """One row a pruner: milliseconds, both ratios and their relative difference."""
+    model, embeddings, token_map = build(args)
+    clock = time.perf_counter if model.device.type == "cuda" else time.process_time
+    pruners: dict[str, Pruner] = {"tfps": TFPS(layer=args.layer), "random": RandomPruner(layer=args.layer)}
+
+    def prefill(pruner: Pruner | None) -> float:
+        pruning = prune(model, pruner, keep=args.keep, token_map=token_map) if pruner else nullcontext()
+        with torch.inference_mode(), pruning, timed(model, clock=clock) as times:
+            model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
+        return times.prefill
+
+    runs = {"full": lambda: prefill(None)} | {name: lambda p=p: prefill(p) for name, p in pruners.items()}
+    seconds = interleaved(runs, args.rounds, args.warm_up)
+    rows = {}
+    for name, pruner in pruners.items():
+        by_time, by_flops = seconds[name] / seconds["full"], flops_ratio(model.config, pruner, args)
+        rows[name] = {
+            "ms": round(1000 * seconds[name], 1),
+            "time_ratio": round(by_time, 4),
+            "flops_ratio": round(by_flops, 4),
+            "difference": round(by_time / by_flops - 1, 4),
+        }
+    full_ms = round(1000 * seconds["full"], 1)
+    return {**vars(args), "n": args.rounds, "tokens": token_map.length, "full_ms": full_ms, **rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layer", type=int, default=1, help="prune at the input of this layer")
+    parser.add_argument("--keep", type=float, default=0.1, help="keep ratio of every camera")
+    for name, default in dict(
+        text=100, hidden=512, intermediate=1408, layers=8, heads=8, kv_heads=4, rounds=7, warm_up=2, threads=1
+    ).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(json.dumps(measure(args), indent=2))
+
+
+if __name__ == "__main__":
+    main()

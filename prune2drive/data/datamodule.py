@@ -1,0 +1,165 @@
+"""From a dataset to batches for the evaluation loop: what remains to do, on this rank, nothing dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch.utils.data import DataLoader
+
+from prune2drive.data.dataset import Dataset
+from prune2drive.errors import InputError
+from prune2drive.sample import Prediction, Sample
+
+Collate = Callable[[list[Sample]], Any]
+
+
+@dataclass
+class Batch:
+    """Samples with their model inputs, and the rows of those that could not be made.
+
+    Args:
+        inputs: what the model adapter's collate made of `samples`; None where there are none.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    failures: list[Prediction] = field(default_factory=list)
+    inputs: Any = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch with its inputs on the device; Lightning calls it, and cannot walk frozen samples itself."""
+        return replace(self, inputs=move_data_to_device(self.inputs, device))
+
+
+class DriveDataModule(LightningDataModule):
+    """Every question that is not `done` yet, exactly once over all ranks.
+
+    The trainer must have `use_distributed_sampler=False`: Lightning's default repeats samples to fill
+    the last batch, which biases every mean.
+
+    Args:
+        dataset: the questions.
+        collate: makes model inputs of samples; runs in the loader's workers.
+        batch_size: samples a batch.
+        num_workers: processes that read and collate ahead; 0 for none.
+        done: ids to leave out, finished by an earlier run.
+        on_error: what a sample that cannot be read or collated does: "fail" ends the run with its
+            message, "skip" lets it travel as a `Prediction` with an `error`.
+
+    Attributes:
+        remaining: indices still to do, over all ranks, in the dataset's order.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        collate: Collate,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        done: Set[str] = frozenset(),
+        on_error: Literal["fail", "skip"] = "fail",
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise InputError(f"batch_size={batch_size}, num_workers={num_workers}: use at least 1 and 0")
+        if on_error not in ("fail", "skip"):
+            raise InputError(f"on_error={on_error!r}: use fail or skip")
+        self.remaining = [index for index, name in enumerate(dataset.ids) if name not in done]
+        self.make_batch = _MakeBatch(dataset, collate, skip=on_error == "skip")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return self.loader(world_size, rank)
+
+    def loader(self, world_size: int, rank: int) -> DataLoader[Any]:
+        """The batches of one rank out of `world_size`.
+
+        Raises:
+            InputError: some ranks would have no sample, which they would wait on for ever.
+        """
+        left = len(self.remaining)
+        if 0 < left < world_size:
+            raise InputError(f"{left} samples left for {world_size} ranks; set trainer.devices to at most {left}")
+        return _Loader(
+            self.remaining,  # type: ignore[arg-type]  # a list is a map-style dataset
+            batch_size=self.batch_size,
+            sampler=UnrepeatedDistributedSampler(self.remaining, num_replicas=world_size, rank=rank, shuffle=False),
+            num_workers=self.num_workers,
+            collate_fn=self.make_batch,
+        )
+
+
+@dataclass
+class _MakeBatch:
+    """Reads and collates the samples at some indices; all a worker does."""
+
+    dataset: Dataset
+    collate: Collate
+    skip: bool
+
+    def __call__(self, indices: list[int]) -> Batch | InputError:
+        try:
+            return self._collated(self._read(indices))
+        except InputError as error:  # raised by a worker, it would arrive with a traceback as its message
+            return error
+
+    def _read(self, indices: list[int]) -> Batch:
+        batch = Batch()
+        for index in indices:
+            try:
+                batch.samples.append(self.dataset[index])
+            except InputError as error:
+                if not self.skip:
+                    raise
+                name, question = self.dataset.ids[index], self.dataset.question(index)
+                batch.failures.append(Prediction(name, question, error=str(error)))
+        return batch
+
+    def _collated(self, batch: Batch) -> Batch:
+        """The batch with its inputs; with `skip`, without the samples that cannot be collated even alone."""
+        samples, failures = batch.samples, batch.failures
+        if not samples:
+            return batch
+        try:
+            return Batch(samples, failures, self.collate(samples))
+        except InputError as error:
+            if not self.skip:
+                raise
+            if len(samples) == 1:
+                return Batch([], [*failures, _failure(samples[0], error)])
+            alone = [self._collated(Batch([sample])) for sample in samples]
+            good = [sample for single in alone for sample in single.samples]
+            if len(good) == len(samples):
+                raise
+            bad = [failure for single in alone for failure in single.failures]
+            return self._collated(Batch(good, failures + bad))
+
+
+class _Loader(DataLoader[Any]):
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # narrower: errors end here
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+def _failure(sample: Sample, error: InputError) -> Prediction:
+    return Prediction(
+        id=sample.id,
+        question=sample.question,
+        reference=sample.answer,
+        tags=sample.tags,
+        scene=sample.scene,
+        frame=sample.frame,
+        error=str(error),
+    )

@@ -1,0 +1,262 @@
+"""DriveLM-nuScenes (arXiv 2312.14150), read from the challenge's files as they are.
+
+Two layouts: scene -> key frame -> questions by stage (`v1_1_train_nus.json`, the question-only
+`v1_1_val_nus_q_only.json`, `test_eval.json`), and the flat list of conversations of `test_llama.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from sys import intern
+from typing import Any, NamedTuple, TypeVar
+
+from PIL import Image
+
+from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_prompt
+from prune2drive.errors import InputError
+from prune2drive.sample import IMAGE_MARKER, ObjectBox, Sample
+
+QUESTION_FILES = ("v1_1_train_nus.json", "v1_1_val_nus_q_only.json", "test_eval.json", "test_llama.json")
+STAGES = ("perception", "prediction", "planning", "behavior")  # official numbering counts in this order
+IMAGES_HINT = "set dataset.images to the folder that holds nuScenes' samples/"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One moment: camera -> image path below the nuScenes folder, and the annotated objects."""
+
+    scene: str
+    token: str
+    paths: dict[str, str]
+    objects: tuple[ObjectBox, ...] = ()
+
+
+class Question(NamedTuple):
+    id: str
+    frame: Frame
+    text: str
+    answer: str | None
+    tags: tuple[int, ...]
+
+
+class DriveLM:
+    """A DriveLM question file and its camera images; a `prune2drive.data.dataset.Dataset`.
+
+    The last frame's images stay decoded, since the questions of a frame follow one another.
+
+    Args:
+        root: folder of the question files.
+        questions: question file, relative to `root`; by default the first there of `QUESTION_FILES`.
+        images: folder that holds nuScenes' `samples/`; `root/nuscenes` by default.
+        cameras: which cameras to show, in this order; by default all, in the file's order.
+        sample: ask a random subset of that many questions, in the file's order.
+        seed: of that subset.
+
+    Raises:
+        InputError: something is missing or not as DriveLM writes it; names the file and the place in it.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        questions: str | Path | None = None,
+        images: str | Path | None = None,
+        cameras: Sequence[str] | None = None,
+        sample: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.file = _question_file(Path(root).expanduser(), questions)
+        self.images = Path(images).expanduser() if images else Path(root).expanduser() / "nuscenes"
+        self._questions = _read(self.file)
+        if sample is not None:
+            total = len(self._questions)
+            if not 0 < sample <= total:
+                raise InputError(
+                    f"dataset.sample={sample}: {self.file} has {total} questions; choose from 1 to {total}"
+                )
+            chosen = random.Random(seed).sample(range(total), sample)
+            self._questions = [self._questions[index] for index in sorted(chosen)]
+        self.ids = [question.id for question in self._questions]
+        self._frames = list({id(question.frame): question.frame for question in self._questions}.values())
+        known = dict.fromkeys(camera for frame in self._frames for camera in frame.paths)
+        self.cameras = choose_cameras(cameras, tuple(known), str(self.file))
+        if blind := [frame for frame in self._frames if not self._paths(frame)]:
+            where = _place(self.file, blind[0].scene, blind[0].token)
+            raise InputError(f"{where}: no image of {', '.join(self.cameras)}; add other cameras to dataset.cameras")
+        self._decoded: tuple[Frame, dict[str, Image.Image]] | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        shown = {id(frame): tuple(self._paths(frame).values()) for frame in self._frames}
+        return fingerprint((question.id, question.text, *shown[id(question.frame)]) for question in self._questions)
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def __getitem__(self, index: int) -> Sample:
+        question = self._questions[index]
+        frame, images = question.frame, self._photos(question.frame)
+        return Sample(
+            id=question.id,
+            images=images,
+            question=question.text,
+            prompt=multi_view_prompt(tuple(images), question.text),
+            answer=question.answer,
+            tags=question.tags,
+            scene=frame.scene,
+            frame=frame.token,
+            objects=tuple(box for box in frame.objects if box.camera in images),
+            image_sizes={camera: image.size for camera, image in images.items()},
+        )
+
+    def question(self, index: int) -> str:
+        return self._questions[index].text
+
+    def check(self) -> None:
+        files = [self.images / path for frame in self._frames for path in self._paths(frame).values()]
+        if missing := [file for file in files if not file.is_file()]:
+            raise InputError(f"{len(missing)} of {len(files)} images are missing, first {missing[0]}; {IMAGES_HINT}")
+
+    def _paths(self, frame: Frame) -> dict[str, str]:
+        return {camera: frame.paths[camera] for camera in self.cameras if camera in frame.paths}
+
+    def _photos(self, frame: Frame) -> dict[str, Image.Image]:
+        if self._decoded is None or self._decoded[0] is not frame:
+            self._decoded = frame, {camera: self._decode(path) for camera, path in self._paths(frame).items()}
+        return dict(self._decoded[1])
+
+    def _decode(self, path: str) -> Image.Image:
+        file = self.images / path
+        try:
+            with Image.open(file) as image:
+                return image.convert("RGB")
+        except FileNotFoundError:
+            raise InputError(f"{file}: no such image; {IMAGES_HINT}") from None
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"{file}: cannot be read as an image ({error}); download it again") from None
+
+
+def _question_file(root: Path, questions: str | Path | None) -> Path:
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; set dataset.root to the folder of DriveLM's question files")
+    names = QUESTION_FILES if questions is None else (questions,)
+    if found := next((root / name for name in names if (root / name).is_file()), None):
+        return found
+    raise InputError(
+        f"{root}: no question file, looked for {', '.join(map(str, names))}; set dataset.questions to yours"
+    )
+
+
+def _read(file: Path) -> list[Question]:
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            content = json.load(stream)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as UTF-8 text ({error})") from None
+    if not isinstance(content, dict | list):
+        raise InputError(f"{file}: expected DriveLM's scenes or a list of conversations, found {_kind(content)}")
+    questions = list(_by_scene(content, file) if isinstance(content, dict) else _conversations(content, file))
+    if not questions:
+        raise InputError(f"{file}: holds no question")
+    seen: set[str] = set()
+    for question in questions:
+        if not question.text.strip():
+            raise InputError(f"{file}: question {question.id} is empty; fill it in or remove it")
+        if question.id in seen:
+            raise InputError(f"{file}: question id {question.id} occurs twice; ids must be unique")
+        seen.add(question.id)
+    return questions
+
+
+def _by_scene(scenes: dict[str, Any], file: Path) -> Iterator[Question]:
+    """The nested layout; a question's number counts through its frame's stages."""
+    for scene, body in scenes.items():
+        for token, entry in _field(body, "key_frames", dict, f"{file}: scene {scene}").items():
+            where = _place(file, scene, token)
+            paths = _field(entry, "image_paths", dict, where)
+            if not paths:
+                raise InputError(f"{where}: field 'image_paths' names no camera")
+            shown = {camera: _below_nuscenes(_field(paths, camera, str, f"{where}, image_paths")) for camera in paths}
+            frame = Frame(scene, token, shown, _objects(entry, where))
+            asked = _field(entry, "QA", dict, where)
+            rows = [row for stage in STAGES for row in _field(asked, stage, list, f"{where}, QA", optional=True)]
+            for number, row in enumerate(rows):
+                at = f"{where}, question {number}"
+                text, answer = _field(row, "Q", str, at), _field(row, "A", str, at, optional=True)
+                tags = tuple(_field(row, "tag", list, at, optional=True))
+                if not all(isinstance(tag, int) for tag in tags):
+                    raise InputError(f"{at}: field 'tag' should list whole numbers, found {list(tags)}")
+                yield Question(f"{scene}_{token}_{number}", frame, intern(text), intern(answer) or None, tags)
+
+
+def _conversations(entries: list[Any], file: Path) -> Iterator[Question]:
+    """The flat layout; the camera is the folder an image lies in, scene and frame are parts of the id."""
+    frames: dict[tuple[str, ...], Frame] = {}
+    for number, entry in enumerate(entries):
+        where = f"{file}: entry {number}"
+        name = _field(entry, "id", str, where)
+        turns = _field(entry, "conversations", list, where)
+        if not 1 <= len(turns) <= 2:
+            raise InputError(f"{where}: {len(turns)} turns in 'conversations'; expected a question and its answer")
+        text = re.sub(rf"^({IMAGE_MARKER}\n?)+", "", _field(turns[0], "value", str, f"{where}, turn 0"))
+        answers = [_field(turn, "value", str, f"{where}, turn 1", optional=True) for turn in turns[1:]]
+        scene, token = name.rsplit("_", 2)[:2] if name.count("_") >= 2 else ("", "")
+        paths = [_below_nuscenes(str(path)) for path in _field(entry, "image", list, where)]
+        key = (scene, token, *paths)
+        if key not in frames:
+            shown = {Path(path).parent.name: path for path in paths}
+            if not shown or "" in shown or len(shown) < len(paths):
+                raise InputError(f"{where}: 'image' should list one image a camera, each in its camera's folder")
+            frames[key] = Frame(scene, token, shown)
+        yield Question(name, frames[key], text, "".join(answers) or None, ())
+
+
+def _objects(entry: dict[str, Any], where: str) -> tuple[ObjectBox, ...]:
+    """The boxes of `key_object_infos`, whose keys read `<c1,CAM_BACK,1088.3,497.5>`."""
+    boxes = []
+    for name, info in _field(entry, "key_object_infos", dict, where, optional=True).items():
+        at = f"{where}, object {name}"
+        corners = _field(info, "2d_bbox", list, at)
+        camera = name.split(",")[1:2]
+        if len(corners) != 4 or not all(isinstance(corner, int | float) for corner in corners) or not camera:
+            raise InputError(f"{at}: expected a name <id,CAMERA,x,y> and four numbers in '2d_bbox'")
+        words = (_field(info, key, str, at, optional=True) for key in ("Category", "Visual_description"))
+        x0, y0, x1, y1 = map(float, corners)
+        boxes.append(ObjectBox(camera[0], (x0, y0, x1, y1), ": ".join(word.rstrip(".") for word in words if word)))
+    return tuple(boxes)
+
+
+def _field(holder: Any, name: str, kind: type[T], where: str, optional: bool = False) -> T:
+    """`holder[name]`, which the layout says is a `kind`; an empty one where it may be absent or null, and is."""
+    if not isinstance(holder, dict):
+        raise InputError(f"{where}: expected an object with the field {name!r}, found {_kind(holder)}")
+    value = holder.get(name)
+    if value is None and optional:
+        return kind()
+    if not isinstance(value, kind):
+        found = _kind(value) if name in holder else "nothing"
+        raise InputError(f"{where}: field {name!r} should be {_kind(kind())}, found {found}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", type(None): "null", bool: "a boolean"}
+    return names.get(type(value), "a number")
+
+
+def _place(file: Path, scene: str, token: str) -> str:
+    return f"{file}: scene {scene}, frame {token}"
+
+
+def _below_nuscenes(path: str) -> str:
+    return path.rpartition("nuscenes/")[2]

@@ -1,0 +1,172 @@
+"""MiniDrive packed for training: many questions behind one visual prefix, the same batch for the same step.
+
+Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions of prefix and questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+from transformers import PreTrainedTokenizerBase
+
+from prune2drive.data.dataset import multi_view_prompt
+from prune2drive.data.minidrive import photograph
+from prune2drive.data.minidrive_questions import LETTERS, Question, ask, frame_questions
+from prune2drive.data.minidrive_scene import Dice, Scene, make_scene
+from prune2drive.sample import IMAGE_MARKER
+from prune2drive.vocabulary import CAMERAS, COLOURS, COLUMNS, KINDS, LIGHTS, ROWS, STATUSES, TAG_NUMBERS
+
+IGNORED = -100
+OUTSIDE = -1  # segment of padding
+PREFIX = -2  # segment of the visual prefix, which every question sees
+Batch = dict[str, Any]
+
+_STATES = {**dict(zip(STATUSES, LETTERS, strict=True)), **{light: light for light in LIGHTS}}
+NAMES: dict[str, tuple[str, ...]] = {  # what a patch can be called, in words of the vocabulary
+    "kind": (*KINDS, "no"),
+    "colour": COLOURS,
+    "state": tuple(_STATES.values()),
+    "number": tuple(f"<c{number}," for number in TAG_NUMBERS),
+    "camera": CAMERAS,
+    "column": tuple(f",{column}" for column in COLUMNS),
+    "row": tuple(f",{row}>" for row in ROWS),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training batch holds.
+
+    Args:
+        scenes: scenes a step, over all ranks.
+        questions: questions drawn for a scene of the train split; other splits have their own.
+        difficulties: difficulty -> share of the scenes.
+        kinds: kind of question -> weight.
+        split: which scenes.
+        resolution: pixels a side of a camera's image.
+        patch: pixels a side of a visual token.
+        seed: of all draws; the batch of a step depends on nothing else.
+    """
+
+    scenes: int
+    questions: int
+    difficulties: Mapping[str, float]
+    kinds: Mapping[str, float]
+    split: str = "train"
+    resolution: int = 112
+    patch: int = 14
+    seed: int = 0
+
+
+class PackedMiniDrive(IterableDataset[Batch]):
+    """One batch a step: this rank's share of the step's scenes.
+
+    Args:
+        tokenizer: with a chat template, and one token a word of `NAMES`.
+        steps: says, when iteration begins, which steps to make batches for.
+        rank: which of the `world` processes this is.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        tokenizer: PreTrainedTokenizerBase,
+        steps: Callable[[], Iterable[int]],
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.recipe, self.tokenizer, self.steps, self.rank, self.world = recipe, tokenizer, steps, rank, world
+        tokens = (recipe.resolution // recipe.patch) ** 2 + 1  # and a newline
+        before, after = self._chat("\n").split("\n")
+        self.prefix: list[int] = tokenizer(before.replace(IMAGE_MARKER, IMAGE_MARKER * tokens)).input_ids
+        self.suffix: list[int] = tokenizer(after).input_ids
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in self.steps():
+            yield self.batch(step)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step: pixels_SC3HW in bytes, ids_ST, labels_ST, segment_ST, position_ST, names."""
+        recipe = self.recipe
+        scenes, rows = [], []
+        for slot in range(self.rank, recipe.scenes, self.world):
+            index = step * recipe.scenes + slot
+            dice = Dice(recipe.seed, 1 << 16, index)
+            level = dice.pick(list(recipe.difficulties), list(recipe.difficulties.values()))
+            scenes.append(make_scene(recipe.split, (recipe.seed << 32) + index, level))
+            rows.append(self._pack(scenes[-1], dice))
+        pixels = [[np.asarray(photograph(scene, camera, recipe.resolution)) for camera in CAMERAS] for scene in scenes]
+        return {
+            "pixels_SC3HW": torch.from_numpy(np.array(pixels)).permute(0, 1, 4, 2, 3),
+            **_pad(rows, int(self.tokenizer.pad_token_id)),
+            "names_SCN": self._names(scenes),
+        }
+
+    def _chat(self, question: str) -> str:
+        message = {"role": "user", "content": multi_view_prompt(CAMERAS, question)}
+        return str(self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
+
+    def _pack(self, scene: Scene, dice: Dice) -> list[tuple[int, int, int, int]]:
+        """(id, label, segment, position) of each token; a label is what the token is followed by."""
+        start, end = len(self.prefix), int(self.tokenizer.eos_token_id)
+        row = [(token, IGNORED, PREFIX, place) for place, token in enumerate(self.prefix)]
+        for segment, question in enumerate(self._questions(scene, dice)):
+            asked = self.tokenizer(question.text).input_ids + self.suffix
+            answer = [*self.tokenizer(question.answer).input_ids, end]
+            labels = [IGNORED] * (len(asked) - 1) + answer
+            tokens = zip(asked + answer[:-1], labels, strict=True)
+            row += [(token, label, segment, start + place) for place, (token, label) in enumerate(tokens)]
+        return row
+
+    def _questions(self, scene: Scene, dice: Dice) -> list[Question]:
+        if self.recipe.split != "train":
+            return frame_questions(scene)
+        kinds, weights = list(self.recipe.kinds), list(self.recipe.kinds.values())
+        return [ask(scene, dice.pick(kinds, weights), dice) for _ in range(self.recipe.questions)]
+
+    def _names(self, scenes: Sequence[Scene]) -> dict[str, Tensor]:
+        """For each patch the index of its name in each group of `NAMES`, IGNORED where it has none; [S, C, N]."""
+        grid = self.recipe.resolution // self.recipe.patch
+        names = {group: np.full((len(scenes), len(CAMERAS), grid * grid), IGNORED) for group in NAMES}
+        place = np.arange(grid) * len(COLUMNS) // grid
+        names["kind"][:] = len(KINDS)
+        names["camera"][:] = np.arange(len(CAMERAS))[:, None]
+        names["column"][:], names["row"][:] = np.tile(place, grid), np.repeat(place, grid)
+        for at, scene in enumerate(scenes):
+            owner = scene.patches(grid)
+            for index, thing in enumerate(scene.things):
+                mine = owner == index
+                names["kind"][at][mine] = KINDS.index(thing.kind)
+                names["number"][at][mine] = thing.number - 1
+                names["column"][at][mine], names["row"][at][mine] = thing.cell
+                if thing.colour:
+                    names["colour"][at][mine] = COLOURS.index(thing.colour)
+                if thing.status:
+                    names["state"][at][mine] = list(_STATES).index(thing.status)
+        return {group: torch.from_numpy(indices) for group, indices in names.items()}
+
+
+def _pad(rows: list[list[tuple[int, int, int, int]]], pad: int) -> dict[str, Tensor]:
+    length = max(map(len, rows))
+    blank = (pad, IGNORED, OUTSIDE, 0)
+    packed = torch.tensor([row + [blank] * (length - len(row)) for row in rows])
+    return dict(zip(("ids_ST", "labels_ST", "segment_ST", "position_ST"), packed.unbind(-1), strict=True))
+
+
+def block_mask(segment_ST: Tensor, prefix: int) -> Tensor:
+    """Which keys each question token sees: the prefix, and what precedes it in its own question; bool [S, 1, Q, T].
+
+    Padding sees itself alone, so that no row is empty.
+    """
+    segment_SQ = segment_ST[:, prefix:]
+    own = (segment_SQ[:, :, None] == segment_SQ[:, None]) & (segment_SQ[:, :, None] != OUTSIDE)
+    causal = torch.ones(own.shape[1:], dtype=torch.bool).tril()
+    own = own & causal | torch.eye(own.shape[1], dtype=torch.bool)
+    seen = torch.ones(*segment_SQ.shape, prefix, dtype=torch.bool)
+    return torch.cat([seen, own], dim=2)[:, None]

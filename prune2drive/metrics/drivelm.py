@@ -1,0 +1,300 @@
+"""The DriveLM challenge's score (Sima et al., arXiv 2312.14150; challenge/evaluation.py of OpenDriveLab/DriveLM).
+
+A question's tags say how its answer is scored: 0 exact match, 1 a judge alone, 2 COCO's caption metrics, 3 the F1 of
+the coordinates it names, and a judge. The first question of a frame sets the frame's graph, the reference
+coordinates its answer finds; a later question is scored only if all its coordinates are in the graph.
+
+    language      = mean(BLEU 1-4) / 3 + ROUGE-L / 3 + CIDEr / 30
+    match         = (match_f1 + the judge of the same answers) / 2
+    final         = 0.4 judge + 0.2 language + 0.2 match + 0.2 accuracy
+    final_offline = (language + match_f1 + accuracy) / 3, the same weights over what needs no judge
+
+Where the official script crashes or has no such case: an odd number of coordinates loses its last one in questions and
+references too, as in answers; a frame whose first question has no answer here has no graph, and all of it is scored;
+samples that failed or have no answer are in no mean. An answer and a reference without coordinates have F1 0, as there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from prune2drive.errors import InputError
+from prune2drive.metrics.language import Estimate, combine, mean, score_captions
+from prune2drive.sample import Prediction
+
+logger = logging.getLogger(__name__)
+
+ACCURACY, JUDGE, LANGUAGE, MATCH = range(4)
+FINAL_WEIGHTS = {"judge": 0.4, "language": 0.2, "match": 0.2, "accuracy": 0.2}
+OFFLINE_WEIGHTS = {"language": 1 / 3, "match_f1": 1 / 3, "accuracy": 1 / 3}
+MATCH_DISTANCE = 16  # pixels, L1
+PARTS = ("perception", "prediction", "planning", "behavior")
+
+Point = tuple[float, float]
+Judge = Callable[[Sequence[Prediction]], Mapping[str, float]]
+"""Scores answers: from rows with question, answer and reference to id -> score in [0, 1]."""
+
+
+class Pair(NamedTuple):
+    """An answer and its reference, both there."""
+
+    row: Prediction
+    answer: str
+    reference: str
+
+    @property
+    def number(self) -> int | None:
+        """The question's place in its frame, from 0: the number its id ends in."""
+        digits = re.search(r"\d+$", self.row.id)
+        return int(digits[0]) if digits else None
+
+
+@dataclass(frozen=True)
+class DriveLMScore:
+    """The score of a set of predictions.
+
+    Args:
+        judge: asked for the answers that need one; without it there is no `judge`, `match` and `final`. Answers
+            that it leaves out are not in its means.
+    """
+
+    headline: ClassVar[str] = "final_offline"
+
+    judge: Judge | None = None
+
+    def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Every metric with its sample count `<key>_n` and standard error `<key>_stderr`, and counts.
+
+        A metric without samples is absent. `score` is `final` with a judge and else `final_offline`.
+        `official_tokenizer` is 1 where the caption metrics ran behind Java's tokenizer and 0 where there is no Java.
+        Rows without a reference or tags are ignored; where that is all of them, the result is empty.
+
+        Args:
+            predictions: frames in the official order, in which captions are tokenized; within a frame any order.
+
+        Raises:
+            InputError: a judge's score outside [0, 1], or a broken Java.
+        """
+        pairs, counts = follow_graph(predictions)
+        if not pairs:
+            return {}
+        estimates, notes = self._estimates(pairs)
+        for key, weights in {"final_offline": OFFLINE_WEIGHTS, "final": FINAL_WEIGHTS}.items():
+            if weights.keys() <= estimates.keys():
+                estimates[key] = combine(estimates, weights)
+        headline = "final" if self.judge else self.headline
+        if headline in estimates:
+            estimates["score"] = estimates[headline]
+        metrics = {name: value for key, e in estimates.items() for name, value in e.metrics(key).items()}
+        return {**metrics, **notes, **counts}
+
+    def _estimates(self, pairs: Sequence[Pair]) -> tuple[dict[str, Estimate], dict[str, float]]:
+        tagged = [{n: pair for n, pair in enumerate(pairs) if tag in pair.row.tags} for tag in range(4)]
+        estimates: dict[str, Estimate] = {}
+        notes: dict[str, float] = {}
+        if exact := tagged[ACCURACY]:
+            estimates["accuracy"] = mean([pair.answer == pair.reference for pair in exact.values()], exact)
+        if captions := tagged[LANGUAGE]:
+            answers, references = zip(*(pair[1:] for pair in captions.values()), strict=True)
+            language = score_captions(answers, references, list(captions))
+            estimates |= language.estimates
+            notes["official_tokenizer"] = int(language.tokenizer == "java")
+        if located := tagged[MATCH]:
+            estimates["match_f1"] = mean([match(pair.answer, pair.reference)[1] for pair in located.values()], located)
+        if self.judge:
+            judged = _judged(self.judge, tagged[JUDGE] | located)
+            alone, with_f1 = ({n: judged[n] for n in tagged[tag] if n in judged} for tag in (JUDGE, MATCH))
+            if alone:
+                estimates["judge"] = mean(list(alone.values()), alone)
+            if with_f1:
+                halves = {"f1": estimates["match_f1"], "judge": mean(list(with_f1.values()), with_f1)}
+                estimates["match"] = combine(halves, {"f1": 0.5, "judge": 0.5})
+        return estimates, notes
+
+
+def _judged(judge: Judge, pairs: Mapping[int, Pair]) -> dict[int, float]:
+    scores = judge([pair.row for pair in pairs.values()])
+    if wrong := [id for id, score in scores.items() if not 0 <= score <= 1]:
+        raise InputError(f"judge: {scores[wrong[0]]} for {wrong[0]} is not in [0, 1]; divide percentages by 100")
+    return {n: scores[pair.row.id] for n, pair in pairs.items() if pair.row.id in scores}
+
+
+def follow_graph(predictions: Iterable[Prediction]) -> tuple[list[Pair], dict[str, float]]:
+    """The answers to score, frame by frame in the order of the questions, and counts of the rest.
+
+    Returns:
+        pairs, {"skipped_by_graph": answers that the graph rule drops, "frames_without_graph": frames whose first
+        question has no answer}
+    """
+    frames: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for row in predictions:
+        if row.answer is not None and row.reference is not None and row.error is None:
+            frames[row.scene, row.frame].append(Pair(row, row.answer, row.reference))
+    scored: list[Pair] = []
+    skipped = without = 0
+    for pairs in frames.values():
+        pairs.sort(key=lambda pair: pair.number or 0)
+        first = next((pair for pair in pairs if pair.number == 0), None)
+        graph = match(first.answer, first.reference)[0] if first else None
+        tagged = [pair for pair in pairs if pair.row.tags]
+        kept = [p for p in tagged if p is first or graph is None or set(coordinates(p.row.question)) <= set(graph)]
+        scored += kept
+        skipped += len(tagged) - len(kept)
+        without += bool(tagged) and graph is None
+    return scored, {"skipped_by_graph": skipped, "frames_without_graph": without}
+
+
+def coordinates(text: str) -> list[Point]:
+    """The points of a text, such as <c1,CAM_FRONT,1043.2,82.2>: its decimal numbers in pairs."""
+    numbers = [float(number) for number in re.findall(r"\d+\.\d+", text)]
+    return list(zip(numbers[::2], numbers[1::2], strict=False))
+
+
+def match(answer: str, reference: str) -> tuple[list[Point], float]:
+    """The reference's points that an answer finds, and the F1 of that.
+
+    Each of the answer's points in turn takes the nearest reference point left, the first of equally near ones, if it
+    is closer than 16 pixels in L1.
+    """
+    points, left = coordinates(answer), coordinates(reference)
+    total = len(points) + len(left)
+    found = []
+    for x, y in points:
+        distances = [abs(x - u) + abs(y - v) for u, v in left]
+        if distances and min(distances) < MATCH_DISTANCE:
+            found.append(left.pop(distances.index(min(distances))))
+    return found, 2 * len(found) / total if total else 0.0
+
+
+def score_files(predictions: Path, references: Path, allow_missing: bool = False) -> dict[str, float]:
+    """The score of a file of predictions, without a judge.
+
+    Args:
+        predictions: see `read_predictions`.
+        references: see `read_references`.
+        allow_missing: leave out references that have no answer, or whose sample failed.
+
+    Raises:
+        InputError: a file that cannot be scored.
+    """
+    rows, answers = read_references(references), read_predictions(predictions)
+    missing = [row.id for row in rows if answers.get(row.id) is None]
+    if missing and not allow_missing:
+        count = f"{len(missing)} of {len(rows)} references have no answer, first {missing[0]}"
+        raise InputError(f"{predictions}: {count}; add them, or leave them out with --allow-missing")
+    if unknown := len(answers.keys() - {row.id for row in rows}):
+        logger.warning("%s: %d answers have no reference and are ignored", predictions, unknown)
+    metrics = DriveLMScore()([replace(row, answer=answers.get(row.id)) for row in rows])
+    if not metrics:
+        raise InputError(f"{predictions}: no answer to a question that {references} can score; check the ids")
+    return metrics
+
+
+def read_references(path: Path) -> list[Prediction]:
+    """The challenge's reference file as rows without an answer, in the official order.
+
+    Raises:
+        InputError: not such a file, or nothing in it to score by.
+    """
+    rows = []
+    try:
+        for scene, content in _read_json(path).items():
+            for frame, key_frame in content["key_frames"].items():
+                for number, qa in enumerate(qa for part in PARTS for qa in key_frame["QA"].get(part, [])):
+                    id, tags = f"{scene}_{frame}_{number}", tuple(qa.get("tag") or ())
+                    rows.append(Prediction(id, qa["Q"], None, qa.get("A"), tags, scene, frame))
+    except (AttributeError, KeyError, TypeError):
+        form = '{scene: {"key_frames": {frame: {"QA": {"perception": [...], ...}}}}}'
+        raise InputError(f"{path}: not a DriveLM reference file, {form}; give test_eval.json") from None
+    for row in rows:
+        texts = isinstance(row.question, str) and isinstance(row.reference, str | None)
+        if not texts or not all(isinstance(tag, int) for tag in row.tags):
+            raise InputError(f"{path}: {row.id} is malformed; Q and A are strings, tag a list of numbers 0 to 3")
+    if not any(row.tags and row.reference is not None for row in rows):
+        raise InputError(f"{path}: no question has both an answer and a tag to score it by; give test_eval.json")
+    return rows
+
+
+def read_predictions(path: Path) -> dict[str, str | None]:
+    """Answers by id, None for a sample that failed: from a challenge output, a submission or predictions.jsonl.
+
+    Raises:
+        InputError: not such a file, an id twice, or an answer that is not a string.
+    """
+    rows = _read_json(path)
+    rows = rows.get("results") if isinstance(rows, dict) else rows
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
+        form = 'a list of {"id", "question", "answer"}, a submission with such "results", or predictions.jsonl'
+        raise InputError(f"{path}: not a file of predictions; give {form}")
+    answers: dict[str, str | None] = {}
+    for row in rows:
+        failed = row.get("error") is not None
+        if row["id"] in answers:
+            raise InputError(f"{path}: {row['id']} is there twice; keep one answer a question")
+        if not failed and not isinstance(row.get("answer"), str):
+            raise InputError(f"{path}: the answer of {row['id']} is not a string; write it in quotes")
+        answers[row["id"]] = None if failed else row["answer"]
+    return answers
+
+
+def _read_json(path: Path) -> Any:
+    """The content of a JSON file, or the list of a .jsonl file's rows."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; check the path") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    documents = text.split("\n") if path.suffix == ".jsonl" else [text]
+    rows = []
+    for line, document in enumerate(documents):
+        try:
+            if document.strip() or path.suffix != ".jsonl":
+                rows.append(json.loads(document))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: malformed JSON in line {line + error.lineno}: {error.msg}; correct it") from None
+    return rows if path.suffix == ".jsonl" else rows[0]
+
+
+EXAMPLE = """example:
+  python -m prune2drive.metrics.drivelm --predictions output.json --references test_eval.json
+
+prints {"accuracy": 0.81, "accuracy_n": 350, "accuracy_stderr": 0.02, ..., "final_offline": 0.52, ...}: each mean with
+its sample count (_n) and standard error (_stderr), in [0, 1] but cider in [0, 10]. final_offline is (language +
+match_f1 + accuracy) / 3. skipped_by_graph counts the answers that the challenge does not score because the first
+answer of their frame misses an object they are about."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m prune2drive.metrics.drivelm",
+        description="Score DriveLM answers as the challenge does, but for its judge, and print the metrics as JSON.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--predictions", type=Path, required=True, help="output.json, submission.json, predictions.jsonl"
+    )
+    parser.add_argument("--references", type=Path, required=True, help="test_eval.json, with answers and tags")
+    parser.add_argument("--allow-missing", action="store_true", help="leave out references that have no answer")
+    try:
+        metrics = score_files(**vars(parser.parse_args(argv)))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(metrics, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

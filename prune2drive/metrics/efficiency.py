@@ -1,0 +1,119 @@
+"""What a run cost: tokens, FLOPs, seconds and memory per sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
+
+from prune2drive.errors import InputError
+from prune2drive.metrics.flops import decoder_flops, kv_cache_bytes, layer_lengths
+from prune2drive.sample import Prediction
+
+
+class RunningMeans:
+    """Means of named numbers that arrive one at a time (Welford's recurrence)."""
+
+    def __init__(self) -> None:
+        self._moments: dict[str, tuple[int, float, float]] = {}
+
+    def add(self, key: str, value: float) -> None:
+        count, mean, squares = self._moments.get(key, (0, 0.0, 0.0))
+        step = value - mean
+        mean += step / (count + 1)
+        self._moments[key] = (count + 1, mean, squares + step * (value - mean))
+
+    def flat(self) -> dict[str, float]:
+        """`key`, `key_n` and `key_stderr`, the standard error of the mean: 0 for a single number."""
+        table: dict[str, float] = {}
+        for key, (count, mean, squares) in self._moments.items():
+            stderr = math.sqrt(squares / (count - 1) / count) if count > 1 else 0.0
+            table |= {key: mean, f"{key}_n": count, f"{key}_stderr": stderr}
+        return table
+
+
+@dataclass
+class Efficiency:
+    """Turns rows of predictions into the `tokens/`, `flops/`, `time/` and `memory/` numbers of a run.
+
+    Args:
+        text_config: the decoder's configuration, `model.config.get_text_config()`.
+        layer: decoder layer at whose input tokens were dropped, for rows that do not carry `stages`;
+            None where all rows do or nothing was pruned.
+        dtype_bytes: bytes of one number in the KV cache, `model.dtype.itemsize`.
+    """
+
+    text_config: PreTrainedConfig
+    layer: int | None = None
+    dtype_bytes: int = 2
+
+    def compute(self, rows: Iterable[Prediction], peak_mb: float | None = None) -> dict[str, float]:
+        """The flat metrics; rows with an error are left out, and so are numbers that no row carries.
+
+        FLOPs are those of the decoder's prefill (see `flops.py`), MB are 1e6 bytes, `memory/kv_cache_mb`
+        is what the prefill of one sample leaves behind. Each mean has `_n` and `_stderr`. The rates
+        `flops/ratio`, `time/decode_ms_per_token` and `time/samples_per_s` are quotients of sums:
+        pruned by full FLOPs, decoding time by decode steps (the prefill gives the first token), and
+        samples by their vision, prefill and decode time, of which selection is a part.
+
+        Args:
+            rows: predictions of one run; read once.
+            peak_mb: `peak_memory_mb` of the run.
+
+        Raises:
+            InputError: no row without an error, or token counts that contradict the pruning layer.
+        """
+        means = RunningMeans()
+        samples = steps = 0
+        decode = busy = 0.0
+        for row in rows:
+            if row.error is not None:
+                continue
+            self._add_tokens(means, row)
+            for phase in ("vision", "select", "prefill"):
+                if phase in row.times:
+                    means.add(f"time/{phase}_ms", 1000 * row.times[phase])
+            samples += 1
+            steps += max(row.new_tokens - 1, 0)
+            decode += row.times.get("decode", 0.0)
+            busy += sum(row.times.get(phase, 0.0) for phase in ("vision", "prefill", "decode"))
+        if not samples:
+            raise InputError("no sample was answered, so there is no cost to report")
+        table = means.flat()
+        table["flops/ratio"] = table["flops/prefill_pruned"] / table["flops/prefill_full"]
+        if steps:
+            table["time/decode_ms_per_token"] = 1000 * decode / steps
+        if busy:
+            table["time/samples_per_s"] = samples / busy
+        if peak_mb is not None:
+            table["memory/peak_mb"] = peak_mb
+        return table
+
+    def _add_tokens(self, means: RunningMeans, row: Prediction) -> None:
+        visual = sum(row.full_counts.values())
+        layers = self.text_config.num_hidden_layers
+        visual_lengths = layer_lengths(layers, visual, self._stages(row))
+        full_lengths = [visual + row.text_tokens] * layers
+        lengths = [length + row.text_tokens for length in visual_lengths]
+        means.add("tokens/visual_full", visual)
+        means.add("tokens/visual_kept", sum(row.kept_counts.values()))
+        means.add("tokens/layer_average", sum(visual_lengths) / layers)
+        means.add("tokens/text", row.text_tokens)
+        for camera, kept in row.kept_counts.items():
+            means.add(f"tokens/{camera}/kept", kept)
+        means.add("flops/prefill_full", decoder_flops(self.text_config, full_lengths))
+        means.add("flops/prefill_pruned", decoder_flops(self.text_config, lengths))
+        for part, count in row.flops.items():
+            means.add(f"flops/{part}", count)
+        means.add("memory/kv_cache_mb", kv_cache_bytes(self.text_config, lengths, self.dtype_bytes) / 1e6)
+
+    def _stages(self, row: Prediction) -> list[tuple[int, int]]:
+        if row.stages:
+            return row.stages
+        if self.layer is not None:
+            return [(self.layer, sum(row.kept_counts.values()))]
+        if row.kept_counts != row.full_counts:
+            raise InputError(f"{row.id}: tokens were dropped, but no pruning layer is given")
+        return []

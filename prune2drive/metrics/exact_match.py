@@ -1,0 +1,32 @@
+"""Exact match over all questions: MiniDrive's headline, beside the DriveLM challenge's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from prune2drive.metrics.drivelm import DriveLMScore
+from prune2drive.metrics.language import mean
+from prune2drive.sample import Prediction
+
+
+@dataclass(frozen=True)
+class ExactMatch:
+    """The share of answers that equal their reference to the letter.
+
+    Args:
+        drivelm: scores the same answers the challenge's way.
+    """
+
+    headline: ClassVar[str] = "exact_match"
+
+    drivelm: DriveLMScore = field(default_factory=DriveLMScore)
+
+    def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """The challenge's metrics with `exact_match` as the `score`; empty without references."""
+        scored = [row for row in predictions if row.answer is not None and row.reference is not None]
+        if not scored:
+            return {}
+        exact = mean([row.answer == row.reference for row in scored], range(len(scored)))
+        return {**self.drivelm(predictions), **exact.metrics(self.headline), **exact.metrics("score")}

@@ -1,0 +1,169 @@
+"""Floating-point operations and cache size of a VLM, from its configuration alone.
+
+One multiply-add counts as two FLOPs. Matrix products and convolutions are counted, as PyTorch's
+`FlopCounterMode` does on the eager path; norms, rotations, activations and softmax are not. Attention
+scores are the full tokens x tokens square: a causal kernel does half of it, a sliding window less.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForImageTextToText, PreTrainedConfig
+
+from prune2drive.errors import InputError
+
+GATED_DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"})
+"""`model_type` of the decoders that `layer_flops` describes: grouped-query attention and one gated MLP."""
+
+
+def layer_flops(text_config: PreTrainedConfig, tokens: int) -> int:
+    """FLOPs of one decoder layer over a prompt of `tokens` positions.
+
+    Raises:
+        InputError: a decoder the formula does not describe, such as a mixture of experts.
+    """
+    heads, kv_heads, head_dim = _attention_shape(text_config)
+    projections = text_config.hidden_size * head_dim * (2 * heads + 2 * kv_heads)
+    scores = 2 * tokens * head_dim * heads
+    gated_mlp = 3 * text_config.hidden_size * text_config.intermediate_size
+    return 2 * tokens * (projections + scores + gated_mlp)
+
+
+def decoder_flops(text_config: PreTrainedConfig, lengths: Sequence[int]) -> int:
+    """FLOPs of a prefill through all decoder layers, without `lm_head_flops`.
+
+    Args:
+        text_config: the decoder's configuration, `model.config.get_text_config()`.
+        lengths: positions in each layer, as `layer_lengths` gives them.
+
+    Raises:
+        InputError: not one length a layer, or a decoder the formula does not describe.
+    """
+    if len(lengths) != text_config.num_hidden_layers:
+        raise InputError(f"{len(lengths)} lengths for a decoder of {text_config.num_hidden_layers} layers")
+    return sum(layers * layer_flops(text_config, tokens) for tokens, layers in Counter(lengths).items())
+
+
+def lm_head_flops(text_config: PreTrainedConfig, positions: int = 1) -> int:
+    """FLOPs of the output projection; `generate` computes it for the prompt's last position only."""
+    return 2 * positions * text_config.hidden_size * text_config.vocab_size
+
+
+def layer_lengths(num_layers: int, full: int, stages: Sequence[tuple[int, int]] = ()) -> list[int]:
+    """Positions in every decoder layer.
+
+    Args:
+        num_layers: decoder layers.
+        full: positions before any pruning.
+        stages: (layer, kept): from the input of `layer` on, `kept` positions are left. Ascending layers.
+
+    Raises:
+        InputError: a layer outside the decoder or out of order, or more positions kept than there were.
+    """
+    lengths = [full] * num_layers
+    earliest = 0
+    for layer, kept in stages:
+        if not earliest <= layer < num_layers:
+            raise InputError(f"pruning layer {layer} is not within {earliest}..{num_layers - 1}")
+        if not 0 <= kept <= lengths[layer]:
+            raise InputError(f"layer {layer} cannot keep {kept} of {lengths[layer]} positions")
+        lengths[layer:] = [kept] * (num_layers - layer)
+        earliest = layer + 1
+    return lengths
+
+
+def kv_cache_bytes(text_config: PreTrainedConfig, lengths: Sequence[int], dtype_bytes: int) -> int:
+    """Bytes of keys and values that a dynamic cache holds per sample after the prefill.
+
+    Args:
+        text_config: the decoder's configuration.
+        lengths: positions in each layer.
+        dtype_bytes: bytes of one number, `model.dtype.itemsize`.
+
+    Raises:
+        InputError: a decoder whose cache is of another kind.
+    """
+    _, kv_heads, head_dim = _attention_shape(text_config)
+    window = getattr(text_config, "sliding_window", None)
+    kinds = getattr(text_config, "layer_types", None) or ["sliding_attention" if window else ""] * len(lengths)
+    held = (
+        min(tokens, window - 1) if window and kind == "sliding_attention" else tokens
+        for tokens, kind in zip(lengths, kinds, strict=True)
+    )
+    return 2 * kv_heads * head_dim * dtype_bytes * sum(held)
+
+
+def _attention_shape(text_config: PreTrainedConfig) -> tuple[int, int, int]:
+    """(query heads, key-value heads, size of a head)."""
+    if text_config.model_type not in GATED_DECODERS:
+        raise InputError(
+            f"no FLOPs formula for decoder type {text_config.model_type!r}; known: {', '.join(sorted(GATED_DECODERS))}"
+        )
+    heads = text_config.num_attention_heads
+    head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
+    return heads, text_config.num_key_value_heads or heads, head_dim
+
+
+class VisionFlops:
+    """Counts the vision tower and projector of any VLM, without its weights.
+
+    The model's own code runs with eager attention on PyTorch's meta device, so the count is exact for
+    every architecture whose shapes do not depend on pixel values. Each input shape is counted once.
+
+    Args:
+        config: of the whole model, `model.config`.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        with torch.device("meta"):  # from_config writes into the configuration: a live model's stays as it is
+            model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), attn_implementation="eager")
+        self._dtype: torch.dtype = model.dtype
+        self._encode: Callable[..., Any] = model.eval().get_image_features
+        self._counts: dict[tuple[Any, ...], int] = {}
+
+    def __call__(self, inputs: Mapping[str, Any]) -> int:
+        """FLOPs of encoding the images of a batch.
+
+        Args:
+            inputs: what the processor returns: `pixel_values`, of which only the shape is read, and
+                the family's sizes (`image_sizes`, `image_grid_thw`, ...). Text entries are ignored.
+
+        Raises:
+            InputError: a tower that cannot run without pixel values; nothing is guessed.
+        """
+        accepted = inspect.signature(self._encode).parameters
+        images = {name: value.cpu() for name, value in inputs.items() if name in accepted and name != "pixel_values"}
+        shape = tuple(inputs["pixel_values"].shape)
+        key = (shape, *((name, str(value.tolist())) for name, value in sorted(images.items())))
+        if key not in self._counts:
+            pixels = torch.empty(shape, dtype=self._dtype, device="meta")
+            self._counts[key] = self._count(pixel_values=pixels, **images)
+        return self._counts[key]
+
+    def _count(self, **images: Tensor) -> int:
+        try:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter, _MetaWins():
+                self._encode(**images)
+        except (NotImplementedError, RuntimeError) as error:
+            raise InputError(f"vision FLOPs cannot be counted from these image shapes alone: {error}") from error
+        return counter.get_total_flops()
+
+
+class _MetaWins(TorchDispatchMode):
+    """Lets tensors with values (image grids, window indices) meet meta tensors: the result is meta."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args_kwargs = (args, kwargs or {})
+        if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(args_kwargs)):
+            args_kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), args_kwargs)
+        return func(*args_kwargs[0], **args_kwargs[1])

@@ -1,0 +1,218 @@
+"""COCO's caption metrics as DriveLM scores them: BLEU 1-4, ROUGE-L and CIDEr behind the Penn Treebank tokenizer.
+
+The scorers and the Java tokenizer are pycocoevalcap's (Chen et al., Microsoft COCO Captions, arXiv 1504.00325). Every
+value comes with a jackknife standard error: the statistic is recomputed with each sample left out.
+
+Shape suffixes: N samples, S sums that BLEU is made of.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+from pycocoevalcap.cider.cider_scorer import CiderScorer
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.tokenizer import ptbtokenizer
+
+from prune2drive.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+LANGUAGE_WEIGHTS = {**{f"bleu_{n}": 1 / 12 for n in range(1, 5)}, "rouge_l": 1 / 3, "cider": 1 / 30}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic over samples and its jackknife.
+
+    Args:
+        shifts: sample -> how far leaving it out moves the value, scaled so that the squares sum to the
+            variance of the value. Keyed by sample, so that statistics which share samples can be combined.
+    """
+
+    value: float
+    shifts: Mapping[int, float]
+
+    def metrics(self, key: str) -> dict[str, float]:
+        """`key`, `key_n` and `key_stderr`, the standard error: 0 for a single sample, which does not tell it."""
+        return {key: self.value, f"{key}_n": len(self.shifts), f"{key}_stderr": math.hypot(*self.shifts.values())}
+
+
+def jackknife(value: float, without_N: np.ndarray, samples: Iterable[int]) -> Estimate:
+    """The estimate `value` from what it is without each of the samples."""
+    shift_N = (without_N - without_N.mean()) * math.sqrt(1 - 1 / len(without_N))
+    return Estimate(float(value), dict(zip(samples, shift_N.tolist(), strict=True)))
+
+
+def mean(values: Sequence[float], samples: Iterable[int]) -> Estimate:
+    """A plain mean; its jackknife standard error is the usual one, s / sqrt(n)."""
+    values_N = np.asarray(values, dtype=float)
+    return jackknife(values_N.mean(), (values_N.sum() - values_N) / max(len(values_N) - 1, 1), samples)
+
+
+def combine(estimates: Mapping[str, Estimate], weights: Mapping[str, float]) -> Estimate:
+    """The weighted sum of estimates, with the covariance of those that share samples."""
+    shifts: dict[int, float] = defaultdict(float)
+    for key, weight in weights.items():
+        for sample, shift in estimates[key].shifts.items():
+            shifts[sample] += weight * shift
+    return Estimate(sum(weight * estimates[key].value for key, weight in weights.items()), shifts)
+
+
+@dataclass(frozen=True)
+class LanguageScores:
+    """COCO's metrics of a set of captions.
+
+    Args:
+        estimates: `bleu_1` .. `bleu_4`, `rouge_l`, `language` in [0, 1] and `cider` in [0, 10].
+        tokenizer: "java" (the official values) or "regex" (close to them, where there is no Java).
+    """
+
+    estimates: dict[str, Estimate]
+    tokenizer: str
+
+
+def score_captions(
+    predictions: Sequence[str], references: Sequence[str], samples: Sequence[int] | None = None
+) -> LanguageScores:
+    """BLEU 1-4, ROUGE-L, CIDEr and DriveLM's `language` = mean(BLEU 1-4) / 3 + ROUGE-L / 3 + CIDEr / 30.
+
+    The order of the captions matters in rare cases: see `tokenize_java`. The standard error of CIDEr holds the
+    document frequencies of the references fixed.
+
+    Args:
+        predictions: at least one.
+        references: one for each prediction.
+        samples: the samples' numbers in the estimates; by default their positions.
+
+    Raises:
+        InputError: Java is there but does not run.
+    """
+    samples = range(len(predictions)) if samples is None else samples
+    tokenizer = "java" if shutil.which("java") else "regex"
+    if tokenizer == "regex":
+        logger.warning("no java on PATH: BLEU, ROUGE-L and CIDEr come from a regex tokenizer close to the official one")
+    tokenize = tokenize_java if tokenizer == "java" else tokenize_regex
+    pairs = list(zip(tokenize(predictions), tokenize(references), strict=True))
+    rouge = Rouge()
+    estimates = {
+        **_bleu(pairs, samples),
+        "rouge_l": mean([rouge.calc_score([prediction], [reference]) for prediction, reference in pairs], samples),
+        "cider": mean(_cider(pairs), samples),
+    }
+    estimates["language"] = combine(estimates, LANGUAGE_WEIGHTS)
+    return LanguageScores(estimates, tokenizer)
+
+
+def _bleu(pairs: Sequence[tuple[str, str]], samples: Iterable[int]) -> dict[str, Estimate]:
+    scorer = BleuScorer(n=4)
+    for prediction, reference in pairs:
+        scorer += (prediction, [reference])
+    values, _ = scorer.compute_score(option="closest")
+    sums_NS = np.array([[c["testlen"], c["reflen"][0], *c["guess"], *c["correct"]] for c in scorer.ctest], dtype=float)
+    without_N4 = _bleu_of_sums(sums_NS.sum(axis=0) - sums_NS)
+    samples = list(samples)
+    return {f"bleu_{n + 1}": jackknife(values[n], without_N4[:, n], samples) for n in range(4)}
+
+
+def _bleu_of_sums(sums_NS: np.ndarray) -> np.ndarray:
+    """BLEU 1-4 from lengths (prediction, reference), n-grams and matching n-grams, with COCO's epsilons."""
+    length, reference_length, guesses, matches = np.split(sums_NS, [1, 2, 6], axis=1)
+    precision = np.cumprod((matches + 1e-15) / (guesses + 1e-9), axis=1) ** (1 / np.arange(1, 5))
+    ratio = (length + 1e-15) / (reference_length + 1e-9)
+    return precision * np.exp(np.minimum(0, 1 - 1 / ratio))
+
+
+def _cider(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+    scorer = CiderScorer()
+    for prediction, reference in pairs:
+        scorer += (prediction, [reference])
+    if not any(reference.split() for _, reference in pairs):  # the scorer takes the maximum over their words
+        return [0.0] * len(pairs)
+    return scorer.compute_score()[1]
+
+
+def tokenize_java(captions: Sequence[str]) -> list[str]:
+    """Each caption as pycocoevalcap's PTBTokenizer gives it: lower case, without punctuation, joined by spaces.
+
+    The tokenizer reads the captions as one text and looks past the end of a line: `B.` at the end of a caption
+    loses its period where the next one starts with, say, `The`. So captions are only comparable in the official
+    order. Line breaks within a caption become spaces.
+
+    Raises:
+        InputError: Java does not run.
+    """
+    jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
+    command = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    try:
+        done = subprocess.run(command, input=_one_a_line(captions).encode(errors="replace"), capture_output=True)
+        error = done.stderr.decode(errors="replace").strip().partition("\n")[0] if done.returncode else ""
+    except OSError as failure:
+        error = str(failure)
+    lines = [] if error else done.stdout.decode().split("\n")
+    if len(lines) != len(captions):
+        raise InputError(
+            f"the tokenizer failed: {error or 'it lost a line'}; repair `java` or take it off PATH to do without"
+        )
+    return [" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in lines]
+
+
+def tokenize_regex(captions: Sequence[str]) -> list[str]:
+    """`tokenize_java` without Java, as far as driving captions need it.
+
+    A port of the tokenizer's behaviour, not of its grammar: it agrees on every question and answer of DriveLM's
+    sample (asserted in the tests) and differs where sentences run into each other, and on web addresses, file
+    names and symbols.
+    """
+    lines: list[list[str]] = [[]]
+    for token in _PTB.findall(_one_a_line(captions).translate(_ASCII)):
+        if token == "\n":
+            lines.append([])
+        elif not _PUNCTUATION.fullmatch(token):
+            lines[-1].append(re.sub(r"[][(){}]", lambda bracket: _BRACKETS[bracket[0]], token.lower()))
+    return [" ".join(line) for line in lines]
+
+
+def _one_a_line(captions: Sequence[str]) -> str:
+    return "\n".join(re.sub("[\n\r\v\f\x85\u2028\u2029]", " ", caption) for caption in captions)
+
+
+_BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+_ASCII = str.maketrans(
+    {"‘": "'", "’": "'", "“": '"', "”": '"', "«": '"', "»": '"', "–": "--", "—": "--", "…": "...", "€": "$", "£": "#"}
+    | {"\u00ad": "", "\u200b": " ", "\ufeff": " "}
+)
+_PUNCTUATION = re.compile(r"['\"`.,:;?!]|-+|\.{3,}")  # what pycocoevalcap drops
+
+# After a single letter and a period these start a sentence, so that the period is no part of an abbreviation.
+_STARTERS = """A About According Additionally After An As At But He Her Here However If In It Last Many More Now Once
+    One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You"""
+_ABBREVIATIONS = """al ave bros blvd cf co corp ct dept dr est etc ft gen gov inc jr ltd mr mrs ms mt prof rd rev sgt sq
+    sr st vs jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri"""
+_PTB = re.compile(
+    rf"""\n
+    | </?[a-z][\w:.-]*(?:[ ]+[\w:.-]+(?:[ ]*=[ ]*(?:"[^"\n]*"|'[^'\n]*'))?)*[ ]*/?>  # <image>, not <c1,CAM_BACK,1.5>
+    | https?://[^\s<>"]+ | \w[\w.+-]*@[\w-]+(?:\.[\w-]+)*
+    | can(?=not\b) | (?:gon|wan)(?=na\b) | got(?=ta\b) | (?:lem|gim)(?=me\b) | 't(?=(?:is|was)\b)
+    | n't\b | '(?:s|m|d|ll|re|ve)\b | '\d0s\b | [^\W\d_]+?(?=n't\b)                   # do n't, it 's, the '90s
+    | (?:[a-z]\.){{2,}}(?![^\W_]) | (?:{"|".join(_ABBREVIATIONS.split())})\.(?![^\W_]) | no\.(?=\s?\d)
+    | [a-z]\.(?!\w|\s+(?-i:{"|".join(_STARTERS.split())})\s)                          # the choices A. to D.
+    | [a-z][a-z0-9]*(?:[.!?][a-z][a-z0-9]*)+(?:-[^\W_]+)*                             # ahead.The: taken for a host name
+    | [^\W_]+(?:[-_][^\W_]+)*\.(?=[,;:])
+    | [od]'[a-z]+ | (?-i:[A-Z]+&[A-Z]+)
+    | \d+\.\d*-\d+ | [-+]?\d*(?:[.,:]\d+)+                                            # ,1088.3,497.5
+    | [^\W_]+(?:-[^\W_]+)*(?:/[^\W_]+(?:-[^\W_]+)*){{1,2}} | [^\W_]+(?:[-_][^\W_]+)*  # km/h, left-hand, CAM_FRONT
+    | [-+]\d+ | @[a-z_]+ | \#[a-z]+ | [:;=]-?[()DP](?!\w)
+    | --+ | \.\.\.+ | [?!]+ | \*+ | _+ | \#+ | << | >> | [^\s\U00010000-\U0010ffff]""",
+    re.IGNORECASE | re.VERBOSE,
+)

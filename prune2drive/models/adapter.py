@@ -1,0 +1,134 @@
+"""The adapter: what the evaluation loop knows of a model family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from prune2drive.sample import IMAGE_MARKER, Sample, TokenMap
+from prune2drive.visual_tokens import ImageInfo, locate_batch
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch as the model reads it.
+
+    Args:
+        inputs: keyword arguments of `generate`.
+        token_maps: where each prompt's visual tokens lie.
+    """
+
+    inputs: dict[str, Any]
+    token_maps: tuple[TokenMap, ...]
+
+    def to(self, device: torch.device | str) -> Prompts:
+        moved = {name: value.to(device) for name, value in self.inputs.items()}
+        return Prompts(moved, self.token_maps)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Positions of each prompt, without padding."""
+        return [token_map.length for token_map in self.token_maps]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model generated for one prompt."""
+
+    text: str
+    new_tokens: int
+
+
+class Adapter(ABC):
+    """Makes prompts of samples and answers of prompts, for one model family.
+
+    Building an adapter reads configuration and processor only, so that what is wrong shows before the
+    weights are loaded; `model` loads them on first use.
+
+    Args:
+        config: the model's configuration.
+        processor: its processor; images are passed nested, one list a sample.
+    """
+
+    is_noise: ClassVar[bool] = False
+    """True for a model with random weights, whose answers mean nothing."""
+
+    def __init__(self, config: Any, processor: Any) -> None:
+        self.config, self.processor = config, processor
+        self.processor.tokenizer.padding_side = "left"
+
+    @abstractmethod
+    def load(self) -> Any:
+        """The model with its weights, ready to generate.
+
+        Raises:
+            InputError: weights that are missing or damaged.
+        """
+
+    @cached_property
+    def model(self) -> Any:
+        return self.load().eval()
+
+    @property
+    def text_config(self) -> Any:
+        return self.config.get_text_config()
+
+    @property
+    def vision_modules(self) -> list[nn.Module]:
+        """The modules that turn pixels into visual tokens: tower and projector."""
+        core = self.model.base_model
+        return [
+            module
+            for name in ("vision_tower", "visual", "multi_modal_projector")
+            if (module := getattr(core, name, None))
+        ]
+
+    def chat(self, prompt: str) -> str:
+        """The prompt in the model's chat format, its image markers in place."""
+        text = prompt.replace(IMAGE_MARKER, self.processor.image_token)
+        messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def collate(self, samples: Sequence[Sample]) -> Prompts:
+        """Inputs for `generate` on the CPU, padded on the left, and their token maps."""
+        inputs = self.processor(
+            text=[self.chat(sample.prompt) for sample in samples],
+            images=[list(sample.images.values()) for sample in samples],
+            padding=True,
+            return_tensors="pt",
+        )
+        cameras = [sample.cameras for sample in samples]
+        token_maps = locate_batch(
+            inputs["input_ids"], inputs["attention_mask"], self.config, cameras, self.image_info(inputs)
+        )
+        return Prompts(dict(inputs), tuple(token_maps))
+
+    def image_info(self, inputs: Mapping[str, Any]) -> ImageInfo:
+        """What the processor says of the images."""
+        names = ("batch_num_images", "image_sizes", "image_grid_thw")
+        return ImageInfo(*(inputs[name].tolist() if name in inputs else None for name in names))
+
+    @torch.inference_mode()
+    def generate(self, prompts: Prompts, **options: Any) -> list[Answer]:
+        """Answers a batch; options go to the model's `generate`."""
+        inputs = {
+            name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
+            for name, value in prompts.inputs.items()
+        }
+        tokens = self.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+        texts = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [Answer(text.strip(), count) for text, count in zip(texts, self._answer_lengths(tokens), strict=True)]
+
+    def _answer_lengths(self, tokens_BT: Tensor) -> list[int]:
+        """Generated tokens up to and including the end token."""
+        end = self.model.generation_config.eos_token_id
+        ends = torch.tensor([end] if isinstance(end, int) else end or [-1], device=tokens_BT.device)
+        ended_BT = torch.isin(tokens_BT, ends)
+        first_B = torch.where(ended_BT.any(dim=1), ended_BT.int().argmax(dim=1) + 1, tokens_BT.shape[1])
+        return first_B.tolist()

@@ -1,0 +1,231 @@
+"""Trains MiniDrive's model from nothing: `python run.py task=train model=minidrive`.
+
+Three stretches of one run. First every visual token learns to name, in the words of the vocabulary, what it
+shows; then answers are learned beside that; the last stretch learns from answers alone, all weights free.
+No loss touches attention, and none knows that tokens will be pruned.
+
+Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
+from transformers import AttentionInterface
+
+from prune2drive.data.minidrive_batches import IGNORED, NAMES, PREFIX, Batch, PackedMiniDrive, Recipe, block_mask
+from prune2drive.data.minidrive_questions import KINDS_ASKED
+from prune2drive.models.minidrive_model import Architecture, build_model, save
+from prune2drive.models.minidrive_tokenizer import build_tokenizer
+
+PACKED = "packed"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn.
+
+    Args:
+        steps: optimiser steps in all.
+        naming_only: steps at the start in which no question is asked.
+        naming_until: step after which answers are all that is learned from.
+        naming_weight: of the naming loss beside the answers'.
+        warmup: steps until the full learning rate, at the start and when questions begin.
+        decay: share of the steps at the end over which the learning rate falls to a fiftieth.
+    """
+
+    steps: int
+    naming_only: int
+    naming_until: int
+    naming_weight: float = 0.5
+    rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: int = 100
+    decay: float = 0.45
+    clip: float = 1.0
+
+    def naming(self, step: int) -> float:
+        return 1.0 if step < self.naming_only else self.naming_weight if step < self.naming_until else 0.0
+
+    def factor(self, step: int) -> float:
+        """The learning rate at a step, in units of `rate`."""
+        since = step if step < self.naming_only else step - self.naming_only
+        left = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return min(1.0, (since + 1) / max(1, self.warmup)) * (0.02 + 0.98 * min(1.0, left))
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one prefix and many questions behind it; [S, heads, T, D].
+
+    The prefix is plainly causal and needs no mask; the questions have the block mask [S, 1, Q, T].
+    """
+    del module, dropout, unused
+    prefix = query.shape[2] - attention_mask.shape[2]
+    early = F.scaled_dot_product_attention(
+        query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True, scale=scaling
+    )
+    if not attention_mask.shape[2]:
+        return early.transpose(1, 2), None
+    late = F.scaled_dot_product_attention(query[:, :, prefix:], key, value, attn_mask=attention_mask, scale=scaling)
+    return torch.cat([early, late], dim=2).transpose(1, 2), None
+
+
+AttentionInterface.register(PACKED, packed_attention)
+
+
+class MiniDriveTraining(L.LightningModule):
+    """The model with its losses and its schedule."""
+
+    def __init__(self, sizes: Architecture, schedule: Schedule, recipe: Recipe, validation_scenes: int) -> None:
+        super().__init__()
+        self.schedule, self.recipe, self.validation_scenes = schedule, recipe, validation_scenes
+        self.model = build_model(sizes)
+        self.model.set_attn_implementation({"text_config": PACKED})
+        self.tokenizer = build_tokenizer()
+        self.names = {g: torch.tensor(self.tokenizer.convert_tokens_to_ids(list(words))) for g, words in NAMES.items()}
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        naming = self.schedule.naming(self.global_step)
+        asking = self.global_step >= self.schedule.naming_only
+        tokens_SCND, hidden_STD = self(batch) if asking else (self.see(batch["pixels_SC3HW"]), None)
+        loss = torch.zeros((), device=self.device)
+        if naming:
+            named = self.naming_loss(tokens_SCND, batch["names_SCN"])
+            loss = loss + naming * sum(named.values()) / len(named)
+            self.log_dict({f"train/{group}": value for group, value in named.items()})
+        if hidden_STD is not None:
+            wanted = batch["labels_ST"] != IGNORED
+            labels = batch["labels_ST"][wanted]
+            logits = self.model.lm_head(hidden_STD[wanted]).float()
+            answers = F.cross_entropy(logits, labels)
+            loss = loss + answers
+            self.log("train/answers", answers, prog_bar=True)
+            self.log("train/token_accuracy", (logits.argmax(-1) == labels).float().mean(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Exact match of each kind of question; an answer that is right at every token is what greedy decoding says."""
+        _, hidden_STD = self(batch)
+        right_ST = (self.model.lm_head(hidden_STD).argmax(-1) == batch["labels_ST"]) | (batch["labels_ST"] == IGNORED)
+        matches = []
+        for segment, kind in enumerate(KINDS_ASKED):
+            matches.append((right_ST | (batch["segment_ST"] != segment)).all(1).float().mean())
+            self.log(f"val/{kind}", matches[-1], sync_dist=True)
+        self.log("val/exact_match", torch.stack(matches).mean(), prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": self.schedule.weight_decay}, {"params": vectors}]
+        optimizer = torch.optim.AdamW(groups, lr=self.schedule.rate, betas=(0.9, 0.98), weight_decay=0.0)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self.recipe, lambda: range(self.global_step, self.schedule.steps))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        recipe = replace(self.recipe, split="val", difficulties={"standard": 1.0}, scenes=8, seed=0)
+        return self._loader(recipe, lambda: range(self.validation_scenes // recipe.scenes))
+
+    def _loader(self, recipe: Recipe, steps: Callable[[], Iterable[int]]) -> DataLoader[Batch]:
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(PackedMiniDrive(recipe, self.tokenizer, steps, rank, world), batch_size=None)
+
+    def see(self, pixels_SC3HW: Tensor) -> Tensor:
+        """The language model's visual tokens, newlines left out; [S, C, N, D]."""
+        seen = self.model.model.get_image_features(**self._images(pixels_SC3HW), return_dict=True).pooler_output
+        return torch.stack(list(seen)).unflatten(0, pixels_SC3HW.shape[:2])[:, :, :-1]
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Visual tokens [S, C, N, D] and last hidden states [S, T, D]."""
+        pixels, segment = batch["pixels_SC3HW"], batch["segment_ST"]
+        prefix = int((segment[0] == PREFIX).sum())
+        seen = self.model.model(
+            input_ids=batch["ids_ST"],
+            position_ids=batch["position_ST"],
+            attention_mask=self._mask(segment, prefix),
+            use_cache=False,
+            **self._images(pixels),
+        )
+        tokens = seen.image_hidden_states.unflatten(0, (*pixels.shape[:2], -1))[:, :, :-1]
+        return tokens, seen.last_hidden_state
+
+    def naming_loss(self, tokens_SCND: Tensor, names_SCN: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross entropy of each patch's names, read off by the output embedding."""
+        words = self.model.lm_head.weight
+        tokens = F.rms_norm(tokens_SCND, tokens_SCND.shape[-1:])
+        ids = torch.cat(list(self.names.values())).to(words.device)
+        logits = (tokens @ words[ids].to(tokens.dtype).T).float().split([len(i) for i in self.names.values()], dim=-1)
+        return {
+            group: F.cross_entropy(logit.flatten(0, 2), names_SCN[group].flatten(), ignore_index=IGNORED)
+            for group, logit in zip(self.names, logits, strict=True)
+        }
+
+    def _images(self, pixels_SC3HW: Tensor) -> dict[str, Tensor]:
+        scenes, cameras, _, height, width = pixels_SC3HW.shape
+        pixels = (pixels_SC3HW.float() / 127.5 - 1).flatten(0, 1)[:, None]
+        return {
+            "pixel_values": pixels.to(self.model.dtype),
+            "image_sizes": torch.tensor([[height, width]]).expand(scenes * cameras, 2),
+            "batch_num_images": torch.tensor([cameras] * scenes),
+        }
+
+    def _mask(self, segment_ST: Tensor, prefix: int) -> Tensor:
+        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else self.model.dtype
+        blocked = ~block_mask(segment_ST, prefix)
+        return torch.zeros(blocked.shape, dtype=dtype).masked_fill_(blocked, torch.finfo(dtype).min)
+
+
+def train(cfg: DictConfig) -> float:
+    """Trains a model, or goes on with `task.folder`'s last checkpoint, and saves it to `task.save_to`.
+
+    Returns:
+        exact match on the validation split.
+    """
+    task: Any = OmegaConf.to_container(cfg.task, resolve=True)
+    folder = Path(task["folder"])
+    L.seed_everything(task["seed"])
+    torch.set_flush_denormal(True)
+    recipe = Recipe(**task["recipe"], seed=task["seed"])
+    sizes = Architecture(**task["model"])
+    module = MiniDriveTraining(sizes, Schedule(**task["schedule"]), recipe, task["validation"]["scenes"])
+    last = ModelCheckpoint(folder, filename="last", train_time_interval=timedelta(minutes=task["checkpoint_minutes"]))
+    trainer = L.Trainer(
+        **task["trainer"],
+        max_steps=module.schedule.steps,
+        max_epochs=-1,
+        val_check_interval=task["validation"]["every"],
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=module.schedule.clip,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+        logger=logger(cfg, folder),
+        callbacks=[last],
+    )
+    checkpoint = folder / "last.ckpt"
+    trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=False)
+    if trainer.is_global_zero:
+        save(module.model, sizes, Path(task["save_to"]))
+    return float(trainer.callback_metrics["val/exact_match"])

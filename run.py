@@ -1,0 +1,24 @@
+"""The one command: `python run.py pruner=tfps ratios=uniform` (`--help` explains the options)."""
+
+import sys
+
+import hydra
+from hydra.utils import get_method
+from omegaconf import DictConfig
+
+import prune2drive.config  # noqa: F401  # registers the resolvers that configs/ uses
+from prune2drive.errors import InputError
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="config")
+def main(cfg: DictConfig) -> float:
+    """Runs the configured task."""
+    try:
+        return get_method(f"prune2drive.{cfg.task.name}.run")(cfg)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

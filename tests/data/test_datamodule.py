@@ -1,0 +1,189 @@
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+
+from prune2drive.data.datamodule import Batch, DriveDataModule
+from prune2drive.errors import InputError
+from prune2drive.sample import Prediction, Sample
+
+
+class Numbers:
+    """A dataset of `size` questions of which some have no readable image."""
+
+    cameras = ("CAM_FRONT",)
+    fingerprint = "numbers"
+
+    def __init__(self, size, bad=()):
+        self.ids = [f"id{index}" for index in range(size)]
+        self.bad = bad
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise InputError(f"photo{index}.jpg: no such image")
+        images = {"CAM_FRONT": Image.new("RGB", (2, 2))}
+        return Sample(self.ids[index], images, f"{index}?", f"<image>{index}?", f"{index}", (2,), "scene", "frame")
+
+    def question(self, index):
+        return f"{index}?"
+
+    def check(self):
+        pass
+
+
+def number(sample):
+    return int(sample.id.removeprefix("id"))
+
+
+def collate(samples):
+    """One row a sample; those from 100 on fail by themselves, 50 only beside another one."""
+    numbers = [number(sample) for sample in samples]
+    if too_long := [value for value in numbers if value >= 100]:
+        raise InputError(f"id{too_long[0]}: prompt too long")
+    if 50 in numbers and len(numbers) > 1:
+        raise InputError("id50: sizes differ")
+    return {"numbers": torch.tensor(numbers)}
+
+
+def ids(batches):
+    return [row.id for batch in batches for row in (*batch.samples, *batch.failures)]
+
+
+@given(
+    st.integers(0, 30), st.integers(1, 5), st.integers(1, 4), st.sets(st.integers(0, 29)), st.sets(st.integers(0, 29))
+)
+def test_over_all_ranks_each_id_once(size, world_size, batch_size, done, bad):
+    dataset = Numbers(size, bad)
+    module = DriveDataModule(dataset, collate, batch_size, done={f"id{i}" for i in done}, on_error="skip")
+    left = [name for i, name in enumerate(dataset.ids) if i not in done]
+    assert [dataset.ids[i] for i in module.remaining] == left
+    if 0 < len(left) < world_size:
+        with pytest.raises(InputError, match=f"{len(left)} samples left for {world_size} ranks.*trainer.devices"):
+            module.loader(world_size, 0)
+        return
+    batches = [list(module.loader(world_size, rank)) for rank in range(world_size)]
+    assert Counter(name for mine in batches for name in ids(mine)) == Counter(left)
+    assert all(len(ids([batch])) <= batch_size for mine in batches for batch in mine)
+    failed = {row.id for mine in batches for batch in mine for row in batch.failures}
+    assert failed == {f"id{i}" for i in bad - done if i < size}
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_without_padding(world_size):
+    module = DriveDataModule(Numbers(7), collate, batch_size=2)
+    shares = [ids(module.loader(world_size, rank)) for rank in range(world_size)]
+    assert sorted(sum(shares, [])) == [f"id{i}" for i in range(7)]
+    assert max(map(len, shares)) - min(map(len, shares)) == 1
+
+
+def test_batches_keep_the_order():
+    batches = list(DriveDataModule(Numbers(5), collate, batch_size=2, done={"id1"}).test_dataloader())
+    assert [batch.inputs["numbers"].tolist() for batch in batches] == [[0, 2], [3, 4]]
+    assert [[sample.id for sample in batch.samples] for batch in batches] == [["id0", "id2"], ["id3", "id4"]]
+    assert not any(batch.failures for batch in batches)
+
+
+def test_a_skipped_sample_travels_as_a_row():
+    first, second = DriveDataModule(Numbers(4, bad={1, 2, 3}), collate, 2, on_error="skip").test_dataloader()
+    assert first.failures == [Prediction("id1", "1?", error="photo1.jpg: no such image")]
+    assert first.inputs["numbers"].tolist() == [0]
+    assert (second.samples, second.inputs, len(second.failures)) == ([], None, 2)
+
+
+def test_skip_finds_which_sample_cannot_be_collated():
+    dataset = Numbers(103, bad={98})
+    module = DriveDataModule(dataset, collate, 5, done={f"id{i}" for i in range(98)}, on_error="skip")
+    (batch,) = module.test_dataloader()
+    assert batch.inputs["numbers"].tolist() == [99]
+    assert [row.id for row in batch.failures] == ["id98", "id100", "id101", "id102"]
+    assert batch.failures[1] == Prediction(
+        "id100", "100?", None, "100", (2,), "scene", "frame", error="id100: prompt too long"
+    )
+
+
+def test_skip_gives_up_on_a_batch_whose_samples_are_all_good_alone():
+    module = DriveDataModule(Numbers(51), collate, 2, done={f"id{i}" for i in range(49)}, on_error="skip")
+    with pytest.raises(InputError, match="^id50: sizes differ$"):
+        list(module.test_dataloader())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    ("size", "bad", "message"), [(6, {4}, "photo4.jpg: no such image"), (101, {}, "id100: prompt too long")]
+)
+def test_fail_keeps_its_own_line(num_workers, size, bad, message):
+    module = DriveDataModule(Numbers(size, bad), collate, num_workers=num_workers, done={"id50"})
+    seen = []
+    with pytest.raises(InputError) as caught:
+        for batch in module.test_dataloader():
+            seen += ids([batch])
+    assert str(caught.value) == message
+    assert len(seen) == (4 if bad else 99)
+
+
+def test_only_input_errors_are_skipped():
+    with pytest.raises(ZeroDivisionError):
+        list(DriveDataModule(Numbers(1), lambda samples: 1 // 0, on_error="skip").test_dataloader())
+
+
+def test_workers_give_the_same_batches():
+    alone, helped = (
+        [ids([batch]) for batch in DriveDataModule(Numbers(9, {3}), collate, 2, n, on_error="skip").test_dataloader()]
+        for n in (0, 2)
+    )
+    assert alone == helped
+
+
+def test_inputs_move_to_the_device():
+    batch = Batch([Numbers(1)[0]], [], {"numbers": torch.ones(2)})
+    moved = batch.to("meta")
+    assert moved.inputs["numbers"].is_meta and not batch.inputs["numbers"].is_meta
+    assert moved.samples == batch.samples
+    assert Batch().to("meta") == Batch()
+
+
+class Recorder(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def test_step(self, batch, index):
+        self.seen += ids([batch])
+
+
+def test_lightning_runs_what_is_left():
+    def run(**options):
+        recorder = Recorder()
+        trainer = Trainer(
+            accelerator="cpu",
+            logger=False,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.test(recorder, DriveDataModule(Numbers(5, {2}), collate, 2, **options), verbose=False)
+        return recorder.seen
+
+    assert run(on_error="skip", done={"id4"}) == ["id0", "id1", "id3", "id2"]
+    assert run(done={f"id{i}" for i in range(5)}) == []
+    with pytest.raises(InputError, match="^photo2.jpg: no such image$"):
+        run()
+
+
+def test_lightning_says_the_rank():
+    module = DriveDataModule(Numbers(5), collate)
+    module.trainer = type("Ranks", (), {"world_size": 2, "global_rank": 1})()
+    assert ids(module.test_dataloader()) == ["id1", "id3"]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"num_workers": -1}, {"on_error": "ignore"}])
+def test_options_are_checked(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        DriveDataModule(Numbers(1), collate, **options)

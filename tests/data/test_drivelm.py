@@ -1,0 +1,357 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from prune2drive.data.dataset import Dataset, multi_view_prompt
+from prune2drive.data.drivelm import DriveLM
+from prune2drive.errors import InputError
+from prune2drive.sample import ObjectBox
+
+SIX = ("CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
+SHOWN = (
+    "1: <image> 2: <image> 3: <image> 4: <image> 5: <image> 6: <image>. These six images are the front view, front "
+    "left view, front right view, back view, back left view and back right view of the ego vehicle."
+)
+
+
+def ask(text, answer="Nothing.", **more):
+    return {"Q": text, "A": answer, "C": None, "con_up": None, "con_down": None, "cluster": None, "layer": None, **more}
+
+
+def key_frame(name="f", objects=None, cameras=SIX, **stages):
+    entry = {
+        "QA": {stage: [ask(q) if isinstance(q, str) else q for q in rows] for stage, rows in stages.items()},
+        "image_paths": {camera: f"../nuscenes/samples/{camera}/{name}__{camera}.png" for camera in cameras},
+    }
+    return entry if objects is None else {**entry, "key_object_infos": objects}
+
+
+def scenes(**frames):
+    return {"s": {"scene_description": "Rain.", "key_frames": frames}}
+
+
+def conversation(name="s_f_0", question="<image>\nWho is near?", answer="A van.", cameras=SIX):
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    images = [f"data/nuscenes/samples/{camera}/f__{camera}.png" for camera in cameras]
+    return {"id": name, "image": images, "conversations": turns}
+
+
+def write(root: Path, content, name="v1_1_train_nus.json", **options) -> DriveLM:
+    (root / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return DriveLM(root, name, **options)
+
+
+def draw(dataset: DriveLM) -> DriveLM:
+    """Puts a small photo wherever the dataset expects one: 16 x 9, its colour from the camera's place in SIX."""
+    for frame in dataset._frames:
+        for camera, path in frame.paths.items():
+            (dataset.images / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 9), (40 * SIX.index(camera), 0, 0)).save(dataset.images / path)
+    return dataset
+
+
+# --- the prompt
+
+
+def test_six_cameras_read_as_in_the_original():
+    assert multi_view_prompt(SIX, "What now?") == SHOWN + "What now?"
+
+
+@pytest.mark.parametrize(
+    ("cameras", "shown"),
+    [
+        (["CAM_BACK_LEFT"], "1: <image>. This image is the back left view of the ego vehicle."),
+        (
+            ["CAM_BACK", "roof_rear"],
+            "1: <image> 2: <image>. These two images are the back view and roof rear view of the ego vehicle.",
+        ),
+    ],
+)
+def test_other_numbers_of_cameras_read_naturally(cameras, shown):
+    assert multi_view_prompt(cameras, "Why?") == shown + "Why?"
+
+
+def test_more_cameras_than_words():
+    prompt = multi_view_prompt([f"CAM_{number}" for number in range(13)], "Why?")
+    assert "13: <image>. These 13 images are the 0 view, 1 view" in prompt
+
+
+def test_no_camera_has_no_prompt():
+    with pytest.raises(InputError, match="at least one"):
+        multi_view_prompt([], "Why?")
+
+
+@given(st.lists(st.sampled_from(["<image>", "<", "image", ">", "<ima", "ge>", "\n", "a "])).map("".join))
+def test_a_question_adds_no_marker(question):
+    prompt = multi_view_prompt(SIX, question)
+    assert prompt.count("<image>") == 6
+    assert "<image>" in question or prompt == SHOWN + question
+
+
+# --- the layouts
+
+
+def test_scene_layout(tmp_path):
+    objects = {
+        "<c1,CAM_BACK,8.5,4.5>": {"Category": "Vehicle", "Visual_description": "Red van.", "2d_bbox": [1, 2, 3.5, 4]},
+        "<c2,CAM_FRONT,1.0,1.0>": {"Category": None, "Status": None, "2d_bbox": [0, 0, 2, 2]},
+    }
+    frame = key_frame(
+        "f", objects, behavior=["B?"], planning=[ask("P?", None, tag=[1, 3])], perception=["A?", ask("A2?", "")]
+    )
+    dataset: Dataset = draw(write(tmp_path, scenes(f=frame)))
+    dataset.check()
+
+    assert dataset.ids == ["s_f_0", "s_f_1", "s_f_2", "s_f_3"]
+    assert [dataset.question(i) for i in range(len(dataset))] == ["A?", "A2?", "P?", "B?"]
+    assert [sample.answer for sample in dataset] == ["Nothing.", None, None, "Nothing."]
+    assert dataset.cameras == SIX
+
+    sample = dataset[2]
+    assert (sample.id, sample.scene, sample.frame, sample.tags) == ("s_f_2", "s", "f", (1, 3))
+    assert (sample.question, sample.prompt) == ("P?", SHOWN + "P?")
+    assert {camera: image.getpixel((0, 0))[0] // 40 for camera, image in sample.images.items()} == {
+        camera: place for place, camera in enumerate(SIX)
+    }
+    assert sample.objects == (
+        ObjectBox("CAM_BACK", (1, 2, 3.5, 4), "Vehicle: Red van"),
+        ObjectBox("CAM_FRONT", (0, 0, 2, 2), ""),
+    )
+    assert sample.image_sizes == dict.fromkeys(SIX, (16, 9))
+
+
+def test_conversation_layout_asks_the_same(tmp_path):
+    nested = draw(write(tmp_path, scenes(f=key_frame(perception=[ask("Who?", "A van."), "Where?"]))))
+    entries = [conversation("s_f_0", "<image>\nWho?"), conversation("s_f_1", "<image>\nWhere?", None)]
+    flat = write(tmp_path, entries, "test_llama.json")
+
+    assert flat.fingerprint == nested.fingerprint
+    assert [flat[i].prompt for i in (0, 1)] == [nested[i].prompt for i in (0, 1)]
+    assert (flat[0].scene, flat[0].frame, flat[0].answer, flat[1].answer) == ("s", "f", "A van.", None)
+    assert flat[0].images.keys() == nested[0].images.keys()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["behavior", "planning", "prediction", "perception"]), st.integers(0, 3), max_size=4
+        ),
+        min_size=1,
+        max_size=4,
+    ).filter(lambda frames: any(sum(counts.values()) for counts in frames))
+)
+def test_every_question_has_its_official_id(tmp_path_factory, frames):
+    official = {}
+    content = {}
+    for number, counts in enumerate(frames):
+        rows = {stage: [f"{stage} {number} {i}?" for i in range(count)] for stage, count in counts.items()}
+        content[f"f{number}"] = key_frame(**rows)
+        stages = ("perception", "prediction", "planning", "behavior")
+        for place, text in enumerate(sum((rows.get(stage, []) for stage in stages), [])):
+            official[f"s_f{number}_{place}"] = text
+    dataset = write(tmp_path_factory.mktemp("ids"), scenes(**content))
+    assert {name: dataset.question(i) for i, name in enumerate(dataset.ids)} == official
+    assert len(dataset) == len(official)
+
+
+def test_the_sample(drivelm_sample):
+    nested = DriveLM(drivelm_sample)
+    flat = DriveLM(drivelm_sample, "test_llama.json")
+    nested.check()
+    answered = json.loads((drivelm_sample / "output.json").read_text())
+    assert nested.file.name == "test_eval.json"
+    assert nested.ids == flat.ids == [row["id"] for row in answered]
+    assert nested.fingerprint == flat.fingerprint
+    assert (nested[0].prompt, nested[0].answer) == (flat[0].prompt, flat[0].answer)
+    assert {tag for sample in nested for tag in sample.tags} == {0, 1, 2, 3}
+
+    train = DriveLM(drivelm_sample, "train_sample.json", cameras=["CAM_BACK", "CAM_FRONT"], sample=5, seed=3)
+    for sample in train:
+        assert sample.cameras == ("CAM_BACK", "CAM_FRONT")
+        for thing in sample.objects:
+            width, height = sample.image_sizes[thing.camera]
+            x0, y0, x1, y1 = thing.box
+            assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+    assert any(sample.objects for sample in train)
+
+
+# --- what is shown and asked
+
+
+def test_default_files_and_folders(tmp_path):
+    frames = {name: scenes(f=key_frame(perception=[f"{name}?"])) for name in ("train", "val", "eval", "own")}
+    for file, name in [
+        ("test_eval.json", "eval"),
+        ("v1_1_val_nus_q_only.json", "val"),
+        ("v1_1_train_nus.json", "train"),
+    ]:
+        write(tmp_path, frames[name], file)
+        assert DriveLM(str(tmp_path)).question(0) == f"{name}?"
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep", frames["own"], "own.json")
+    elsewhere = DriveLM(tmp_path, "deep/own.json", images=tmp_path / "photos")
+    assert elsewhere.question(0) == "own?"
+    draw(elsewhere).check()
+    assert (tmp_path / "photos/samples/CAM_FRONT/f__CAM_FRONT.png").is_file()
+
+
+def test_chosen_cameras(tmp_path):
+    objects = {f"<c1,{camera},1.0,1.0>": {"2d_bbox": [0, 0, 1, 1]} for camera in SIX}
+    content = scenes(f=key_frame(objects=objects, perception=["Who?"]))
+    draw(write(tmp_path, content))
+    dataset = DriveLM(tmp_path, cameras=("CAM_BACK", "CAM_FRONT"))
+    assert dataset.cameras == dataset[0].cameras == ("CAM_BACK", "CAM_FRONT")
+    assert "the back view and front view of" in dataset[0].prompt
+    assert {thing.camera for thing in dataset[0].objects} == {"CAM_BACK", "CAM_FRONT"}
+    assert DriveLM(tmp_path, cameras="CAM_BACK").cameras == ("CAM_BACK",)
+    for wrong, message in [
+        (["CAM_TOP"], "'CAM_TOP'.*it has CAM_FRONT, "),
+        (["CAM_BACK"] * 2, "once"),
+        ([], "at least"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            DriveLM(tmp_path, cameras=wrong)
+
+
+def test_cameras_may_differ_between_frames(tmp_path):
+    frames = {"f": key_frame("f", cameras=SIX[2:0:-1], perception=["A?"]), "g": key_frame("g", perception=["B?"])}
+    dataset = draw(write(tmp_path, scenes(**frames)))
+    assert set(dataset.cameras) == set(SIX)
+    assert dataset[0].cameras == dataset.cameras[:2] == ("CAM_FRONT_RIGHT", "CAM_FRONT_LEFT")
+    with pytest.raises(InputError, match="frame f: no image of CAM_BACK"):
+        DriveLM(tmp_path, cameras=["CAM_BACK"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.integers(1, 40), seed=st.integers(0, 2**32), data=st.data())
+def test_subset(tmp_path_factory, size, seed, data):
+    root = tmp_path_factory.mktemp("subset")
+    everything = write(root, scenes(f=key_frame(perception=[f"{i}?" for i in range(size)])))
+    count = data.draw(st.integers(1, size))
+    subset = DriveLM(root, sample=count, seed=seed)
+    places = [everything.ids.index(name) for name in subset.ids]
+    assert len(places) == count and places == sorted(set(places))
+    assert [subset.question(i) for i in range(count)] == [everything.question(place) for place in places]
+    assert subset.ids == DriveLM(root, sample=count, seed=seed).ids
+
+
+def test_subsets_of_other_seeds_differ(tmp_path):
+    write(tmp_path, scenes(f=key_frame(perception=[f"{i}?" for i in range(50)])))
+    assert DriveLM(tmp_path, sample=10, seed=1).ids != DriveLM(tmp_path, sample=10, seed=2).ids
+    for wrong in (0, -1, 51):
+        with pytest.raises(InputError, match="has 50 questions"):
+            DriveLM(tmp_path, sample=wrong)
+
+
+def test_fingerprint_is_of_what_is_asked(tmp_path):
+    def of(name="f", question="Who?", answer="A van.", **options):
+        content = scenes(**{"f": key_frame(name, perception=[ask(question, answer)])})
+        return write(tmp_path, content, **options).fingerprint
+
+    assert of() == of(answer="A bus.") == of(images=tmp_path / "elsewhere")
+    assert len({of(), of(name="g"), of(question="Why?"), of(cameras=["CAM_BACK"])}) == 4
+
+
+def test_a_frame_is_decoded_once(tmp_path, monkeypatch):
+    frames = {name: key_frame(name, perception=["A?", "B?", "C?"], cameras=SIX[:2]) for name in "fg"}
+    dataset = draw(write(tmp_path, scenes(**frames)))
+    opened = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(file.name) or real(file))
+    for sample in dataset:
+        sample.images.pop("CAM_FRONT")  # a reader that spoils its mapping must not spoil the next sample
+    assert opened == [f"{name}__{camera}.png" for name in "fg" for camera in SIX[:2]]
+
+
+def test_survives_the_way_to_a_worker(tmp_path):
+    dataset = draw(write(tmp_path, scenes(f=key_frame(perception=["A?"]))))
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy.ids == dataset.ids and copy[0].prompt == dataset[0].prompt
+
+
+# --- what is wrong with the input
+
+
+def fails(make) -> str:
+    with pytest.raises(InputError) as caught:
+        make()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_no_root_and_no_questions(tmp_path):
+    assert "dataset.root" in fails(lambda: DriveLM(tmp_path / "no"))
+    message = fails(lambda: DriveLM(tmp_path))
+    assert "v1_1_train_nus.json, v1_1_val_nus_q_only.json, test_eval.json, test_llama.json" in message
+    assert "mine.json" in fails(lambda: DriveLM(tmp_path, "mine.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ('{\n "s": oops}', ["not valid JSON", "line 2, column 7"]),
+        ("3", ["expected DriveLM's scenes", "a number"]),
+        ({}, ["no question"]),
+        (scenes(f=key_frame(perception=[])), ["no question"]),
+        ({"s": {}}, ["scene s", "'key_frames'", "nothing"]),
+        ({"s": []}, ["scene s", "'key_frames'", "a list"]),
+        (scenes(f={"QA": {}}), ["scene s, frame f", "'image_paths'"]),
+        (scenes(f={"QA": {}, "image_paths": {"CAM_FRONT": None}}), ["scene s, frame f", "'CAM_FRONT'", "null"]),
+        (scenes(f={"image_paths": {"CAM_FRONT": "a.jpg"}}), ["scene s, frame f", "'QA'"]),
+        (scenes(f=key_frame() | {"QA": {"planning": {}}}), ["frame f, QA", "'planning'", "an object"]),
+        (scenes(f=key_frame() | {"QA": {"planning": ["?"]}}), ["frame f, question 0", "'Q'", "a string"]),
+        (scenes(f=key_frame(planning=["A?", {"A": "B"}])), ["frame f, question 1", "'Q'"]),
+        (scenes(f=key_frame(planning=[ask("A?", 3)])), ["question 0", "'A'", "a number"]),
+        (scenes(f=key_frame(planning=[ask("A?", tag=["x"])])), ["question 0", "'tag'", "['x']"]),
+        (scenes(f=key_frame(planning=["A?", " \n"])), ["s_f_1", "is empty"]),
+        (scenes(f=key_frame(cameras=[], planning=["A?"])), ["frame f", "no camera"]),
+        (scenes(f=key_frame(objects={"<c1,CAM_BACK,1,1>": {}})), ["object <c1,CAM_BACK,1,1>", "'2d_bbox'"]),
+        (scenes(f=key_frame(objects={"<c1,CAM_BACK,1,1>": {"2d_bbox": [1, 2, 3]}})), ["four numbers"]),
+        (scenes(f=key_frame(objects={"c1": {"2d_bbox": [1, 2, 3, 4]}})), ["object c1", "<id,CAMERA,x,y>"]),
+        ([conversation(), 7], ["entry 1", "'id'", "a number"]),
+        ([conversation(), conversation()], ["s_f_0", "twice"]),
+        ([conversation(question="<image>\n")], ["s_f_0", "is empty"]),
+        ([conversation() | {"conversations": []}], ["entry 0", "0 turns"]),
+        ([conversation() | {"image": "a.jpg"}], ["entry 0", "'image'", "a string"]),
+        ([conversation(cameras=["CAM_BACK", "CAM_BACK"])], ["entry 0", "one image a camera"]),
+        ([conversation() | {"image": ["a.jpg"]}], ["entry 0", "one image a camera"]),
+    ],
+)
+def test_wrong_files_say_where(tmp_path, content, parts):
+    message = fails(lambda: write(tmp_path, content, "odd.json"))
+    assert message.startswith(f"{tmp_path / 'odd.json'}: ")
+    for part in parts:
+        assert part in message
+
+
+def test_not_text(tmp_path):
+    (tmp_path / "test_eval.json").write_bytes(b'{"\xff": 1}')
+    assert "UTF-8" in fails(lambda: DriveLM(tmp_path))
+
+
+def test_missing_images_are_counted(tmp_path):
+    dataset = draw(write(tmp_path, scenes(f=key_frame(perception=["A?"]))))
+    gone = [dataset.images / f"samples/{camera}/f__{camera}.png" for camera in SIX[1:3]]
+    for file in gone:
+        file.unlink()
+    message = fails(dataset.check)
+    assert f"2 of 6 images are missing, first {gone[0]}" in message and "dataset.images" in message
+    message = fails(lambda: dataset[0])
+    assert str(gone[0]) in message and "dataset.images" in message
+    DriveLM(tmp_path, cameras=["CAM_FRONT"]).check()
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"text", lambda data: data[: len(data) // 2]])
+def test_damaged_images_are_named(tmp_path, damage):
+    dataset = draw(write(tmp_path, scenes(f=key_frame(perception=["A?"]))))
+    file = dataset.images / "samples/CAM_BACK/f__CAM_BACK.png"
+    file.write_bytes(damage(file.read_bytes()))
+    dataset.check()
+    assert f"{file}: cannot be read as an image" in fails(lambda: dataset[0])

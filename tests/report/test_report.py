@@ -1,0 +1,219 @@
+import base64
+import io
+import os
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from prune2drive.report.drawing import camera_sheet, draw_kept
+from prune2drive.report.html import write_report
+from prune2drive.sample import Prediction, TokenMap, View
+
+GREY = (120, 140, 160)
+
+
+def boxes(rows=4, cols=4, frame=(0.0, 0.0, 1.0, 1.0)):
+    view = View("CAM_FRONT", rows, cols, frame)
+    return TokenMap.from_grids([(view, torch.arange(rows * cols))], rows * cols).boxes("CAM_FRONT")
+
+
+def centres(drawn, rows=4, cols=4):
+    """The colour in the middle of each cell; [rows, cols, 3]."""
+    height, width = drawn.height // rows, drawn.width // cols
+    return np.asarray(drawn)[height // 2 :: height, width // 2 :: width].astype(int)
+
+
+@given(st.sets(st.integers(0, 15)))
+def test_kept_tokens_are_clear_and_the_rest_is_dim(kept):
+    photo = Image.new("RGB", (80, 40), GREY)
+    drawn = draw_kept(photo, boxes(), torch.tensor(sorted(kept), dtype=torch.long))
+    for index, colour in enumerate(centres(drawn).reshape(16, 3)):
+        assert (tuple(colour) == GREY) if index in kept else (0 < colour.max() < 100)
+    assert photo.getcolors() == [(3200, GREY)]
+
+
+def test_a_thin_outline_around_what_is_kept():
+    drawn = np.asarray(draw_kept(Image.new("RGB", (80, 40), GREY), boxes(), torch.tensor([5, 6])))
+    outline = drawn[10, 20]
+    assert tuple(outline) != GREY and outline.max() > 200
+    assert (drawn[10, 20:60] == outline).all() and (drawn[19, 20:60] == outline).all()
+    assert tuple(drawn[15, 40]) == GREY, "no line between neighbours"
+    assert (drawn == outline).all(axis=2).sum() == 2 * 40 + 2 * 8
+
+
+def test_padding_is_not_drawn():
+    photo = Image.new("RGB", (80, 40), GREY)
+    padded = boxes(4, 4, (0.0, -0.5, 1.0, 1.5))  # rows 0 and 3 lie outside the photo
+    outside = draw_kept(photo, padded, torch.tensor([0, 3, 12, 15]))
+    assert np.array_equal(np.asarray(outside), np.asarray(draw_kept(photo, padded, torch.tensor([], dtype=torch.long))))
+    inside = centres(draw_kept(photo, padded, torch.tensor([4])), 2, 4)
+    assert tuple(inside[0, 0]) == GREY and tuple(inside[1, 0]) != GREY
+
+
+COLOURS = {
+    "CAM_FRONT": (200, 0, 0),
+    "CAM_FRONT_LEFT": (0, 200, 0),
+    "CAM_FRONT_RIGHT": (0, 0, 200),
+    "CAM_BACK": (200, 200, 0),
+    "CAM_BACK_LEFT": (200, 0, 200),
+    "CAM_BACK_RIGHT": (0, 200, 200),
+    "CAM_ROOF": (90, 90, 200),
+}
+
+
+@pytest.mark.parametrize(
+    ("cameras", "laid_out"),
+    [
+        (
+            list(COLOURS)[:6],
+            [["CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"], ["CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT"]],
+        ),
+        (["CAM_ROOF", "CAM_BACK", "CAM_FRONT"], [["CAM_FRONT", "CAM_BACK", "CAM_ROOF"]]),
+        (["CAM_BACK"], [["CAM_BACK"]]),
+    ],
+)
+def test_sheet_shows_the_cameras_around_the_car(cameras, laid_out):
+    everything = torch.arange(16)
+    views = {name: (Image.new("RGB", (160, 90), COLOURS[name]), boxes(), everything) for name in cameras}
+    sheet = camera_sheet(views, "one\ntitle")
+    where = {}
+    for name in cameras:
+        ys, xs = (np.asarray(sheet) == COLOURS[name]).all(axis=2).nonzero()
+        assert len(ys) > 0.9 * len(np.unique(ys)) * len(np.unique(xs)), "a full rectangle"
+        where[name] = (ys.mean(), xs.mean())
+    rows = sorted({y for y, _ in where.values()})
+    found = [sorted((name for name in cameras if where[name][0] == y), key=lambda name: where[name][1]) for y in rows]
+    assert found == laid_out
+
+
+def test_sheet_tells_counts(monkeypatch):
+    from PIL import ImageDraw
+
+    written = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, *more, **options: written.append(text))
+    camera_sheet({"CAM_X": (Image.new("RGB", (16, 9)), boxes(), torch.tensor([1, 2, 3]))}, "a title")
+    assert written == ["a title", "CAM_X", "3 of 16 tokens"]
+
+
+class Page(HTMLParser):
+    """Rows of all tables, sources of pictures, text, and whether every tag is closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.rows, self.sources, self.words = [], [], [], []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1].append(data.strip())
+
+
+def page(folder, run=None, metrics=None, examples=()):
+    return Page(write_report(folder, run or {}, metrics or {}, examples).read_text(encoding="utf-8"))
+
+
+RUN = {
+    "command": "python run.py pruner=tfps",
+    "choices": {"model": "tiny", "dataset": "drivelm", "pruner": "tfps"},
+    "config": {
+        "pruner": {"_target_": "a.TFPS", "layer": 1, "seed": None},
+        "ratios": {"_target_": "a.Fixed", "all": 0.1},
+    },
+    "counts": {"planned": 3, "failed": 1},
+}
+
+
+def test_headline(tmp_path):
+    shown = page(tmp_path, RUN)
+    assert not shown.open
+    for text in ("tiny · drivelm · tfps · Fixed", "python run.py pruner=tfps", "tfps layer 1", "Fixed all 0.1"):
+        assert text in shown.text
+    assert "planned 3, failed 1" in shown.text and "_target_" not in shown.text and "seed" not in shown.text
+    assert "0.25" in page(tmp_path, {"config": {"ratios": 0.25}}).text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stderr", "row"),
+    [
+        ("accuracy", 0.8125, 0.0123, ["accuracy", "0.8125", "± 0.012", "32"]),
+        ("coverage/objects", 0.5, 0, ["coverage objects", "0.5", "± 0", "32"]),
+        ("tokens/visual_full", 4374, 0, ["visual full", "4,374", "± 0", "32"]),
+        ("tokens/CAM_BACK_LEFT/kept", 72.5, 12.3, ["CAM_BACK_LEFT kept", "72.5", "± 12", "32"]),
+        ("flops/prefill_full", 6.13e13, 1e12, ["prefill full", "61.3 TFLOPs", "± 1", "32"]),
+        ("flops/selection", 2.5e7, 0, ["selection", "25 MFLOPs", "± 0", "32"]),
+        ("flops/ratio", 0.098, 0.001, ["ratio", "9.8 %", "± 0.1", "32"]),
+        ("time/vision_ms", 1500, 20, ["vision", "1.5 s", "± 0.02", "32"]),
+        ("time/decode_ms_per_token", 21.25, 1.5, ["decode per token", "21.25 ms", "± 1.5", "32"]),
+        ("time/samples_per_s", 0.4, 0, ["samples per s", "0.4", "± 0", "32"]),
+        ("memory/kv_cache_mb", 57.1, 0, ["kv cache", "57.1 MB", "± 0", "32"]),
+        ("memory/peak_mb", 17100, 0, ["peak", "17.1 GB", "± 0", "32"]),
+    ],
+)
+def test_metrics_carry_units_error_and_count(tmp_path, key, value, stderr, row):
+    header = ["", "mean", "standard error", "n"]
+    rows = page(tmp_path, metrics={key: value, f"{key}_n": 32, f"{key}_stderr": stderr}).rows
+    assert [[cell for cell in found if cell] for found in rows] == [header[1:], row]
+
+
+def test_metrics_are_grouped(tmp_path):
+    metrics = {"score": 0.5, "time/vision_ms": 3.0, "tokens/text": 40, "wait_n": 2, "memory/peak_mb": 1, "x/y": 1}
+    shown = page(tmp_path, metrics=metrics)
+    order = [name for name in ("Quality", "Tokens", "Compute", "Time", "Memory") if name in shown.words]
+    assert order == ["Quality", "Tokens", "Time", "Memory"]
+    assert [row[0] for row in shown.rows if "mean" not in row] == ["score", "wait n", "x y", "text", "vision", "peak"]
+
+
+def test_examples(tmp_path):
+    answered = Prediction(
+        "id<1>",
+        "Is <c1,CAM_BACK,1.0,2.0> <b>near</b>?",
+        answer="<script>alert(1)</script>",
+        reference="Yes & no \ud800",
+        kept_counts={"CAM_BACK": 7},
+        full_counts={"CAM_BACK": 64},
+    )
+    failed = Prediction("id2", "Why?", error="a.jpg: no such image")
+    shown = page(tmp_path, examples=[(answered, Image.new("RGBA", (30, 20), "red")), (failed, None)])
+    assert "script" not in shown.open and not shown.open
+    for text in ("id<1>", answered.question, answered.answer, "Yes & no ?", "CAM_BACK 7 of 64", failed.error):
+        assert text in shown.text
+    (source,) = shown.sources
+    kind, data = source.split(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (30, 20)
+
+
+def test_the_page_needs_nothing_else(tmp_path):
+    html = write_report(tmp_path, RUN, {"score": 1.0}, []).read_text()
+    assert "http" not in html and "url(" not in html and "<script" not in html
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    before = write_report(tmp_path, RUN, {"score": 0.25}, []).read_text()
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(tmp_path, RUN, {"score": 0.75}, [])
+    assert (tmp_path / "report.html").read_text() == before
