@@ -21,7 +21,7 @@ from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
 from prune2drive.models.adapter import Adapter, Prompts
 from prune2drive.provenance import describe_run
 from prune2drive.pruning import Pruner, RatioPolicy, Trace, prune
-from prune2drive.report.publish import publish, save_picture
+from prune2drive.report.publish import pictures, save_picture, show
 from prune2drive.results import RunFolder
 from prune2drive.sample import Prediction, pack_indices
 
@@ -184,6 +184,7 @@ def run(cfg: DictConfig) -> float:
     Raises:
         InputError: bad input, before the model is loaded where it can be known then.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     lightning.seed_everything(cfg.seed, verbose=False)
     folder = RunFolder(cfg.folder)
     parts = Parts.build(cfg)
@@ -253,7 +254,9 @@ def _finish(folder: RunFolder, parts: Parts, record: dict[str, Any], trainer: An
     folder.write_json("metrics.json", metrics)
     record |= {"status": "finished", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     folder.write_json("run.json", record)
-    publish(folder, record, metrics, predictions, trainer.loggers)
+    show(folder.path, record, metrics, predictions)
+    for logger in trainer.loggers:
+        logger.publish(record, metrics, predictions, pictures(folder.path, predictions))
     if failed:
         log.warning(
             "%d of %d samples failed and are not in the scores: see `error` in predictions.jsonl",
@@ -261,5 +264,5 @@ def _finish(folder: RunFolder, parts: Parts, record: dict[str, Any], trainer: An
             len(predictions),
         )
     if "score" not in metrics:
-        log.warning("no score: the file holds no references for these questions")
+        log.warning("no score: these questions have no reference answers, or no tags that say how to score them")
     return metrics.get("score", float("nan"))

@@ -9,27 +9,33 @@ Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions, D channe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from hydra.utils import instantiate
+from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AttentionInterface
 
 from prune2drive.data.minidrive_batches import IGNORED, NAMES, PREFIX, Batch, PackedMiniDrive, Recipe, block_mask
 from prune2drive.data.minidrive_questions import KINDS_ASKED
+from prune2drive.errors import InputError
 from prune2drive.models.minidrive_model import Architecture, build_model, save
 from prune2drive.models.minidrive_tokenizer import build_tokenizer
 
-PACKED = "packed"
+log = logging.getLogger(__name__)
+
+PACKED = "packed"  # the name of our attention function
+LAST = "last"
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,6 @@ class Schedule:
     weight_decay: float = 0.05
     warmup: int = 100
     decay: float = 0.45
-    clip: float = 1.0
 
     def naming(self, step: int) -> float:
         return 1.0 if step < self.naming_only else self.naming_weight if step < self.naming_until else 0.0
@@ -93,12 +98,13 @@ def packed_attention(
 AttentionInterface.register(PACKED, packed_attention)
 
 
-class MiniDriveTraining(L.LightningModule):
+class MiniDriveTraining(LightningModule):
     """The model with its losses and its schedule."""
 
     def __init__(self, sizes: Architecture, schedule: Schedule, recipe: Recipe, validation_scenes: int) -> None:
         super().__init__()
-        self.schedule, self.recipe, self.validation_scenes = schedule, recipe, validation_scenes
+        self.sizes, self.schedule, self.recipe = sizes, schedule, recipe
+        self.validation_scenes = validation_scenes
         self.model = build_model(sizes)
         self.model.set_attn_implementation({"text_config": PACKED})
         self.tokenizer = build_tokenizer()
@@ -133,10 +139,13 @@ class MiniDriveTraining(L.LightningModule):
             self.log(f"val/{kind}", matches[-1], sync_dist=True)
         self.log("val/exact_match", torch.stack(matches).mean(), prog_bar=True, sync_dist=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         matrices = [p for p in self.parameters() if p.ndim > 1]
         vectors = [p for p in self.parameters() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": self.schedule.weight_decay}, {"params": vectors}]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": self.schedule.weight_decay},
+            {"params": vectors},
+        ]
         optimizer = torch.optim.AdamW(groups, lr=self.schedule.rate, betas=(0.9, 0.98), weight_decay=0.0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -197,35 +206,60 @@ class MiniDriveTraining(L.LightningModule):
         return torch.zeros(blocked.shape, dtype=dtype).masked_fill_(blocked, torch.finfo(dtype).min)
 
 
-def train(cfg: DictConfig) -> float:
-    """Trains a model, or goes on with `task.folder`'s last checkpoint, and saves it to `task.save_to`.
+def run(cfg: DictConfig) -> float:
+    """Trains a model from nothing, or goes on from the last checkpoint in `resume`, and saves it.
 
     Returns:
         exact match on the validation split.
+
+    Raises:
+        InputError: settings that no model or schedule can have, or nothing to resume.
     """
-    task: Any = OmegaConf.to_container(cfg.task, resolve=True)
-    folder = Path(task["folder"])
-    L.seed_everything(task["seed"])
+    folder = Path(cfg.folder)
+    seed_everything(cfg.seed, verbose=False)
     torch.set_flush_denormal(True)
-    recipe = Recipe(**task["recipe"], seed=task["seed"])
-    sizes = Architecture(**task["model"])
-    module = MiniDriveTraining(sizes, Schedule(**task["schedule"]), recipe, task["validation"]["scenes"])
-    last = ModelCheckpoint(folder, filename="last", train_time_interval=timedelta(minutes=task["checkpoint_minutes"]))
-    trainer = L.Trainer(
-        **task["trainer"],
+    module = _module(cfg)
+    every = timedelta(minutes=cfg.task.checkpoint_minutes)
+    trainer = instantiate(
+        cfg.trainer,
+        precision=cfg.task.precision,
         max_steps=module.schedule.steps,
         max_epochs=-1,
-        val_check_interval=task["validation"]["every"],
+        val_check_interval=cfg.task.validation.every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        gradient_clip_val=module.schedule.clip,
+        log_every_n_steps=cfg.task.log_every,
+        gradient_clip_val=cfg.task.clip,
         use_distributed_sampler=False,
-        default_root_dir=folder,
-        logger=logger(cfg, folder),
-        callbacks=[last],
+        enable_model_summary=False,
+        default_root_dir=str(folder),
+        logger=instantiate(cfg.logger, save_dir=str(folder)) if cfg.logger else False,
+        callbacks=[ModelCheckpoint(folder, filename=LAST, train_time_interval=every, enable_version_counter=False)],
     )
-    checkpoint = folder / "last.ckpt"
-    trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=False)
+    trainer.fit(module, ckpt_path=_last(folder) if cfg.resume else None, weights_only=True)
     if trainer.is_global_zero:
-        save(module.model, sizes, Path(task["save_to"]))
+        save(module.model, module.sizes, Path(cfg.task.save_to))
+        log.info("saved to %s", cfg.task.save_to)
     return float(trainer.callback_metrics["val/exact_match"])
+
+
+def _module(cfg: DictConfig) -> MiniDriveTraining:
+    task: Any = OmegaConf.to_container(cfg.task, resolve=True)
+    try:
+        sizes, schedule = Architecture(**task["model"]), Schedule(**task["schedule"])
+        recipe = Recipe(**task["recipe"], resolution=sizes.resolution, patch=sizes.patch, seed=cfg.seed)
+        return MiniDriveTraining(sizes, schedule, recipe, task["validation"]["scenes"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"task: {error}") from error
+
+
+def _last(folder: Path) -> str:
+    """The newest checkpoint of an interrupted run.
+
+    Raises:
+        InputError: there is none.
+    """
+    file = folder / f"{LAST}.ckpt"
+    if not file.is_file():
+        raise InputError(f"resume={folder}: holds no {file.name}; the run stopped before its first checkpoint")
+    return str(file)

@@ -71,7 +71,7 @@ class Efficiency:
         for row in rows:
             if row.error is not None:
                 continue
-            self._add_tokens(means, row)
+            self._add_costs(means, row)
             for phase in ("vision", "select", "prefill"):
                 if phase in row.times:
                     means.add(f"time/{phase}_ms", 1000 * row.times[phase])
@@ -91,7 +91,7 @@ class Efficiency:
             table["memory/peak_mb"] = peak_mb
         return table
 
-    def _add_tokens(self, means: RunningMeans, row: Prediction) -> None:
+    def _add_costs(self, means: RunningMeans, row: Prediction) -> None:
         visual = sum(row.full_counts.values())
         layers = self.text_config.num_hidden_layers
         visual_lengths = layer_lengths(layers, visual, self._stages(row))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -142,18 +143,28 @@ class VisionFlops:
             InputError: a tower that cannot run without pixel values; nothing is guessed.
         """
         accepted = inspect.signature(self._encode).parameters
-        images = {name: value.cpu() for name, value in inputs.items() if name in accepted and name != "pixel_values"}
+        sizes = {name: value.cpu() for name, value in inputs.items() if name in accepted and name != "pixel_values"}
         shape = tuple(inputs["pixel_values"].shape)
-        key = (shape, *((name, str(value.tolist())) for name, value in sorted(images.items())))
+        grids = sizes.pop("image_grid_thw", None)
+        if grids is None:
+            return self._once(shape, sizes)
+        # Patches of all images in one row: an image attends to itself alone, so images add up.
+        return sum(
+            images * self._once((math.prod(grid), *shape[1:]), {**sizes, "image_grid_thw": torch.tensor([grid])})
+            for grid, images in Counter(map(tuple, grids.tolist())).items()
+        )
+
+    def _once(self, shape: tuple[int, ...], sizes: Mapping[str, Tensor]) -> int:
+        key = (shape, *((name, str(value.tolist())) for name, value in sizes.items()))
         if key not in self._counts:
-            pixels = torch.empty(shape, dtype=self._dtype, device="meta")
-            self._counts[key] = self._count(pixel_values=pixels, **images)
+            self._counts[key] = self._count(shape, sizes)
         return self._counts[key]
 
-    def _count(self, **images: Tensor) -> int:
+    def _count(self, shape: tuple[int, ...], sizes: Mapping[str, Tensor]) -> int:
+        pixels = torch.empty(shape, dtype=self._dtype, device="meta")
         try:
             with torch.no_grad(), FlopCounterMode(display=False) as counter, _MetaWins():
-                self._encode(**images)
+                self._encode(pixel_values=pixels, **sizes)
         except (NotImplementedError, RuntimeError) as error:
             raise InputError(f"vision FLOPs cannot be counted from these image shapes alone: {error}") from error
         return counter.get_total_flops()
@@ -164,6 +175,7 @@ class _MetaWins(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args_kwargs = (args, kwargs or {})
-        if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(args_kwargs)):
+        on_meta = {leaf.is_meta for leaf in tree_leaves(args_kwargs) if isinstance(leaf, Tensor)}
+        if len(on_meta) == 2:
             args_kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), args_kwargs)
         return func(*args_kwargs[0], **args_kwargs[1])

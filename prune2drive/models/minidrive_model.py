@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
@@ -42,6 +41,7 @@ class Architecture:
 def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
     """A model with random weights from torch's global generator."""
     tokenizer = build_tokenizer()
+    ids = tokenizer.get_vocab()
     vision = SiglipVisionConfig(
         hidden_size=sizes.vision_width,
         intermediate_size=4 * sizes.vision_width,
@@ -69,8 +69,8 @@ def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
     config = LlavaOnevisionConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
-        video_token_index=tokenizer.convert_tokens_to_ids(VIDEO),
+        image_token_index=ids[IMAGE_MARKER],
+        video_token_index=ids[VIDEO],
         image_grid_pinpoints=[[sizes.resolution, sizes.resolution]],
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
@@ -97,7 +97,7 @@ def build_processor(resolution: int = 112, patch: int = 14) -> ImageProcessor:
 
 def save(model: LlavaOnevisionForConditionalGeneration, sizes: Architecture, folder: Path) -> None:
     """Writes the model in bf16 with its tokenizer and processor, in the layout of the Hub's LLaVA-OneVision."""
-    model.to(dtype=torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     processor = build_processor(sizes.resolution, sizes.patch)
     processor.save_pretrained(folder)
     stock = "LlavaOnevisionProcessor"

@@ -46,27 +46,37 @@ class Family:
     model: Any
     separators: tuple[int, int]  # ids before and after each image's run
     run: int  # placeholders an image
-    images: Callable[[Tensor], dict[str, Tensor]] | None
+    images: Callable[[torch.Generator, int], dict[str, Tensor]] | None
 
-    def inputs(self, texts: list[list[int]], seeds: list[int], cameras: int = len(CAMERAS)) -> dict[str, Tensor]:
+    def inputs(
+        self, texts: list[list[int]], seeds: list[int] | None = None, counts: list[int] | None = None
+    ) -> dict[str, Tensor]:
         """A left-padded batch: each text's ids, then its images' runs, then the text again, reversed."""
         before, after = self.separators
         image = [before, *[IMAGE] * self.run, after]
-        prompts = [text + image * cameras + text[::-1] for text in texts]
+        seeds = seeds or list(range(len(texts)))
+        counts = counts or [len(CAMERAS)] * len(texts)
+        prompts = [text + image * count + text[::-1] for text, count in zip(texts, counts, strict=True)]
         longest = max(map(len, prompts))
         ids = torch.tensor([[PAD] * (longest - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         batch = {"input_ids": ids, "attention_mask": mask}
         if self.images is not None:
-            parts = [self.images(torch.Generator().manual_seed(seed)) for seed in seeds]
+            parts = [
+                self.images(torch.Generator().manual_seed(seed), count)
+                for seed, count in zip(seeds, counts, strict=True)
+            ]
             batch |= {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         if "image_grid_thw" in batch:
             batch["mm_token_type_ids"] = (ids == IMAGE).int()
         return batch
 
-
-def _pixels(*shape: int) -> Callable[[torch.Generator], Tensor]:
-    return lambda generator: torch.randn(*shape, generator=generator)
+    def naming(self, texts: list[list[int]], counts: list[int] | None = None) -> dict[str, Any]:
+        """What `prune` has to be told about the prompts of `inputs`."""
+        cameras = [CAMERAS[:count] for count in counts or [len(CAMERAS)] * len(texts)]
+        if self.images is not None:
+            return {"cameras": cameras}
+        return {"token_map": [text_map(text, cameras=names) for text, names in zip(texts, cameras, strict=True)]}
 
 
 def llava_onevision(text: str = "qwen2") -> Family:
@@ -77,13 +87,12 @@ def llava_onevision(text: str = "qwen2") -> Family:
         image_token_id=IMAGE,
         image_grid_pinpoints=[[28, 28], [28, 56], [56, 28], [56, 56]],
     )
-    count = len(CAMERAS)
     return Family(
         LlavaOnevisionForConditionalGeneration(config),
         (8, 9),
         TOKENS + 1,
-        lambda g: {
-            "pixel_values": _pixels(count, 1, 3, 28, 28)(g),
+        lambda generator, count: {
+            "pixel_values": torch.randn(count, 1, 3, 28, 28, generator=generator),
             "image_sizes": torch.tensor([[28, 50]] * count),
             "batch_num_images": torch.tensor([count]),
         },
@@ -101,7 +110,7 @@ def internvl() -> Family:
         InternVLForConditionalGeneration(config),
         (8, 9),
         TOKENS,
-        lambda g: {"pixel_values": _pixels(len(CAMERAS), 3, 56, 56)(g)},
+        lambda generator, count: {"pixel_values": torch.randn(count, 3, 56, 56, generator=generator)},
     )
 
 
@@ -115,13 +124,12 @@ def llava() -> Family:
         LlavaForConditionalGeneration(config),
         (8, 9),
         TOKENS,
-        lambda g: {"pixel_values": _pixels(len(CAMERAS), 3, 28, 28)(g)},
+        lambda generator, count: {"pixel_values": torch.randn(count, 3, 28, 28, generator=generator)},
     )
 
 
-def _qwen_images(width: int) -> Callable[[torch.Generator], dict[str, Tensor]]:
-    def images(generator: torch.Generator) -> dict[str, Tensor]:
-        count = len(CAMERAS)
+def _qwen_images(width: int) -> Callable[[torch.Generator, int], dict[str, Tensor]]:
+    def images(generator: torch.Generator, count: int) -> dict[str, Tensor]:
         return {
             "pixel_values": torch.randn(count * 64, width, generator=generator),
             "image_grid_thw": torch.tensor([[1, 8, 8]] * count),

@@ -1,0 +1,44 @@
+import functools
+import os
+from pathlib import Path
+
+import families
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("pruning", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("pruning")
+
+
+@functools.cache
+def _family(name: str, attention: str) -> families.Family:
+    return families.make(name, attention)
+
+
+@pytest.fixture(params=["sdpa", "eager"])
+def attention(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=families.FAMILIES)
+def family(request, attention: str) -> families.Family:
+    """Every family in both attentions; shared between tests, so not to be changed."""
+    return _family(request.param, attention)
+
+
+@pytest.fixture
+def make_family():
+    """One family by name; shared between tests, so not to be changed."""
+    return lambda name, attention="sdpa": _family(name, attention)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The golden vectors beside the repository; a clone without them has small copies in tests/pruning/golden."""
+    folder = Path(__file__).resolve().parents[3] / "shared/golden"
+    if not folder.is_dir():
+        reason = f"no golden vectors in {folder}"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    return folder

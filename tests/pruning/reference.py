@@ -1,0 +1,79 @@
+"""Pruned greedy decoding worked out by hand: no hooks, no cache, no code of the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Given:
+    """What the stock model hands its decoder for one prompt: embeddings, position ids, deepstack features."""
+
+    embeds_PD: Tensor
+    ids_AP: Tensor
+    visual_P: Tensor | None
+    deepstack: list[Tensor]
+
+    @classmethod
+    def by(cls, model: Any, inputs: dict[str, Tensor]) -> Given:
+        caught: dict[str, Any] = {}
+        decoder = model.get_decoder()
+        hook = decoder.register_forward_pre_hook(lambda _, args, kwargs: caught.update(kwargs), with_kwargs=True)
+        model(**inputs)
+        hook.remove()
+        embeds = caught.get("inputs_embeds")
+        embeds = decoder.embed_tokens(inputs["input_ids"]) if embeds is None else embeds
+        ids = caught.get("position_ids")
+        ids = torch.arange(embeds.shape[1])[None, None] if ids is None else ids
+        visual = caught.get("visual_pos_masks")
+        return cls(
+            embeds[0],
+            ids[-3:, 0] if ids.ndim == 3 else ids,
+            None if visual is None else visual[0],
+            caught.get("deepstack_visual_embeds") or [],
+        )
+
+
+@torch.no_grad()
+def greedy(
+    model: Any, inputs: dict[str, Tensor], kept_K: Tensor, layer: int, positions: str, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Greedy tokens [S] and their logits [S, V] when only `kept_K` of one unpadded prompt enter layer `layer`."""
+    given, decoder = Given.by(model, inputs), model.get_decoder()
+    tokens: list[int] = []
+    logits = []
+    for step in range(steps):
+        embeds_PD = torch.cat([given.embeds_PD, decoder.embed_tokens(torch.tensor(tokens, dtype=torch.long))])
+        later = given.ids_AP.max() + 1 + torch.arange(step)
+        ids_AP = torch.cat([given.ids_AP, later.expand(len(given.ids_AP), -1)], dim=1)
+        kept = torch.cat([kept_K, len(given.embeds_PD) + torch.arange(step)])
+        everything = torch.arange(len(embeds_PD))
+        states = _layers(decoder, embeds_PD, ids_AP, everything, range(layer), given)
+        ids_AK = ids_AP[:, kept]
+        if positions == "renumber":
+            rank = {used: place for place, used in enumerate(sorted(set(ids_AK.flatten().tolist())))}
+            ids_AK = torch.tensor([[rank[used] for used in axis] for axis in ids_AK.tolist()])
+        rest = range(layer, len(decoder.layers))
+        states = _layers(decoder, states[kept], ids_AK, kept, rest, given)
+        logits.append(model.lm_head(decoder.norm(states[-1])))
+        tokens.append(int(logits[-1].argmax()))
+    return torch.tensor(tokens), torch.stack(logits)
+
+
+def _layers(decoder: Any, states_KD: Tensor, ids_AK: Tensor, at_K: Tensor, which: range, given: Given) -> Tensor:
+    """Runs some decoder layers on the prompt positions `at_K`, with a causal mask made by hand."""
+    size, states = len(states_KD), states_KD[None]
+    mask = torch.full((size, size), torch.finfo(torch.float32).min).triu(1)[None, None]
+    rotary = decoder.rotary_emb(states, ids_AK[:, None] if len(ids_AK) > 1 else ids_AK)
+    for index in which:
+        states = decoder.layers[index](states, attention_mask=mask, position_embeddings=rotary, position_ids=None)
+        if index < len(given.deepstack):
+            features_PD = torch.zeros_like(given.embeds_PD)
+            features_PD[given.visual_P] = given.deepstack[index]
+            of_prompt = at_K < len(features_PD)
+            states[0, of_prompt] += features_PD[at_K[of_prompt]]
+    return states
