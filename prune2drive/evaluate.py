@@ -87,7 +87,7 @@ class Evaluation(LightningModule):
     def __init__(self, parts: Parts, cfg: DictConfig, folder: RunFolder) -> None:
         super().__init__()
         self.parts, self.cfg, self.folder = parts, cfg, folder
-        self.generation = OmegaConf.to_container(cfg.generation, resolve=True)
+        self.generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         self.vision_flops = VisionFlops(parts.adapter.config)
         self.peak_mb: float | None = None
         self.warm_up = cfg.warm_up

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 MOSAIC = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT")
 OUTLINE = (255, 190, 60)
@@ -17,7 +17,7 @@ PAPER, INK, FAINT = (24, 26, 30), (238, 238, 238), (160, 164, 172)
 WIDTH, GAP, LABEL, TITLE = 480, 8, 26, 34  # pixels: a camera's width, the space between, the text lines
 
 
-def draw_kept(image: Image.Image, boxes: Tensor, kept: LongTensor) -> Image.Image:
+def draw_kept(image: Image.Image, boxes: Tensor, kept: Tensor) -> Image.Image:
     """The photo with kept tokens clear inside a thin outline, and everything else dimmed.
 
     Args:
@@ -36,7 +36,7 @@ def draw_kept(image: Image.Image, boxes: Tensor, kept: LongTensor) -> Image.Imag
     return drawn
 
 
-def camera_sheet(views: Mapping[str, tuple[Image.Image, Tensor, LongTensor]], title: str = "") -> Image.Image:
+def camera_sheet(views: Mapping[str, tuple[Image.Image, Tensor, Tensor]], title: str = "") -> Image.Image:
     """All cameras in one picture, each labelled with its name and how many of its tokens were kept.
 
     nuScenes cameras lie as around the car (front row from left to right, back row from right to left,
@@ -66,7 +66,7 @@ def camera_sheet(views: Mapping[str, tuple[Image.Image, Tensor, LongTensor]], ti
     return sheet
 
 
-def _scaled(image: Image.Image, boxes: Tensor, kept: LongTensor) -> Image.Image:
+def _scaled(image: Image.Image, boxes: Tensor, kept: Tensor) -> Image.Image:
     """`draw_kept` at the sheet's size, so that outlines stay one pixel wide."""
     size = (WIDTH, max(1, round(image.height * WIDTH / image.width)))
     return draw_kept(image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0), boxes, kept)

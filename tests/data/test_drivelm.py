@@ -258,15 +258,19 @@ def test_fingerprint_is_of_what_is_asked(tmp_path):
     assert len({of(), of(name="g"), of(question="Why?"), of(cameras=["CAM_BACK"])}) == 4
 
 
-def test_a_frame_is_decoded_once(tmp_path, monkeypatch):
-    frames = {name: key_frame(name, perception=["A?", "B?", "C?"], cameras=SIX[:2]) for name in "fg"}
-    dataset = draw(write(tmp_path, scenes(**frames)))
+@pytest.mark.parametrize("layout", ["scenes", "conversations"])
+def test_a_frame_is_decoded_once(tmp_path, monkeypatch, layout):
+    content = scenes(**{name: key_frame(name, perception=["A?", "B?", "C?"], cameras=SIX[:2]) for name in "fg"})
+    if layout == "conversations":
+        content = [conversation(f"s_f_{number}", cameras=SIX[:2]) for number in range(3)]
+    dataset = draw(write(tmp_path, content))
     opened = []
     real = Image.open
     monkeypatch.setattr(Image, "open", lambda file: opened.append(file.name) or real(file))
     for sample in dataset:
         sample.images.pop("CAM_FRONT")  # a reader that spoils its mapping must not spoil the next sample
-    assert opened == [f"{name}__{camera}.png" for name in "fg" for camera in SIX[:2]]
+    frames = "fg" if layout == "scenes" else "f"
+    assert opened == [f"{name}__{camera}.png" for name in frames for camera in SIX[:2]]
 
 
 def test_survives_the_way_to_a_worker(tmp_path):

@@ -76,4 +76,4 @@ def _layers(decoder: Any, states_KD: Tensor, ids_AK: Tensor, at_K: Tensor, which
             features_PD[given.visual_P] = given.deepstack[index]
             of_prompt = at_K < len(features_PD)
             states[0, of_prompt] += features_PD[at_K[of_prompt]]
-    return states
+    return states[0]

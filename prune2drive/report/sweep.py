@@ -1,0 +1,79 @@
+"""One table for a multirun: what the jobs were, what they scored and what they cost."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from prune2drive.results import write_atomically
+
+log = logging.getLogger(__name__)
+
+COLUMNS = {
+    "score": "score",
+    "tokens/visual_kept": "tokens kept",
+    "tokens/layer_average": "layer average",
+    "flops/ratio": "FLOPs ratio",
+    "time/select_ms": "select ms",
+    "time/prefill_ms": "prefill ms",
+}
+
+
+class Comparison(Callback):
+    """Prints a table of all jobs when a multirun ends, and writes it as comparison.md into its folder."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        jobs = [job for path in sorted(folder.glob("*/metrics.json"), key=_job_number) if (job := _read(path))]
+        if not jobs:
+            return
+        common = set.intersection(*(set(overrides) for overrides, _ in jobs)) if len(jobs) > 1 else set()
+        rows = [
+            [" ".join(each for each in overrides if each not in common), *(_cell(metrics, key) for key in COLUMNS)]
+            for overrides, metrics in jobs
+        ]
+        header = ["job", *COLUMNS.values()]
+        write_atomically(folder / "comparison.md", _markdown(header, rows))
+        table = Table(title=" ".join(sorted(common)) or None)
+        for name in header:
+            table.add_column(name, justify="left" if name == "job" else "right")
+        for row in rows:
+            table.add_row(*row)
+        console = Console()
+        console.print(table)
+        console.print(f"comparison: {folder / 'comparison.md'}", soft_wrap=True)
+
+
+def _job_number(path: Path) -> tuple[int, str]:
+    name = path.parent.name
+    return (int(name) if name.isdigit() else 0, name)
+
+
+def _read(path: Path) -> tuple[list[str], dict[str, float]] | None:
+    """A job's overrides and metrics; None where its files cannot be read."""
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        overrides = list(OmegaConf.load(path.parent / ".hydra" / "overrides.yaml"))
+    except (OSError, ValueError) as error:
+        log.warning("%s is left out of the comparison (%s)", path.parent, error)
+        return None
+    return overrides, metrics
+
+
+def _cell(metrics: dict[str, float], key: str) -> str:
+    if key not in metrics:
+        return ""
+    stderr = metrics.get(f"{key}_stderr")
+    return f"{metrics[key]:.4g}" + (f" ± {stderr:.2g}" if stderr else "")
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines]
