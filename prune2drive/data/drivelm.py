@@ -212,7 +212,7 @@ def _conversations(entries: list[Any], file: Path) -> Iterator[Question]:
         answers = [_field(turn, "value", str, f"{where}, turn 1", optional=True) for turn in turns[1:]]
         scene, token = name.rsplit("_", 2)[:2] if name.count("_") >= 2 else ("", "")
         paths = [_below_nuscenes(str(path)) for path in _field(entry, "image", list, where)]
-        key = (name, scene, token, *paths)
+        key = (scene, token, *paths)
         if key not in frames:
             shown = {Path(path).parent.name: path for path in paths}
             if not shown or "" in shown or len(shown) < len(paths):

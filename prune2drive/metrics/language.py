@@ -156,13 +156,13 @@ def tokenize_java(captions: Sequence[str]) -> list[str]:
     command = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     try:
         done = subprocess.run(command, input=_one_a_line(captions).encode(errors="replace"), capture_output=True)
-        error = done.stderr.decode(errors="replace").strip().partition("\n")[0] if done.returncode else ""
+        error = done.stderr.decode(errors="replace").strip() or "no message" if done.returncode else ""
     except OSError as failure:
         error = str(failure)
     lines = [] if error else done.stdout.decode().split("\n")
     if len(lines) != len(captions):
         raise InputError(
-            f"the tokenizer failed: {error or 'it lost a line'}; repair `java` or take it off PATH to do without"
+            f"the tokenizer failed: {error.partition(chr(10))[0] or 'it lost a line'}; repair `java` or take it off PATH to do without"
         )
     return [" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in lines]
 

@@ -236,14 +236,24 @@ def test_with_java_it_says_so(caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("script", ["echo no runtime >&2; exit 1", "echo one line too few; exit 0"])
-def test_a_broken_java_is_an_input_error_of_one_line(tmp_path, monkeypatch, script):
-    java = tmp_path / "java"
-    java.write_text(f"#!/bin/sh\n{script}\n")
-    java.chmod(java.stat().st_mode | stat.S_IXUSR)
+@pytest.mark.parametrize(
+    "java, reason",
+    [
+        ("#!/bin/sh\necho no runtime >&2; echo install one >&2; exit 1", "no runtime"),
+        ("#!/bin/sh\nexit 1", "no message"),
+        ("#!/bin/sh\necho two lines", "it lost a line"),
+        ("\x7fELF", ".*Exec format error.*"),
+    ],
+)
+def test_a_broken_java_is_an_input_error_of_one_line(tmp_path, monkeypatch, java, reason):
+    program = tmp_path / "java"
+    program.write_text(java)
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="tokenizer failed: (no runtime|it lost a line); repair `java`") as error:
-        score_captions(PREDICTIONS, REFERENCES)
+    with pytest.raises(
+        InputError, match=f"^the tokenizer failed: {reason}; repair `java` or take it off PATH"
+    ) as error:
+        score_captions(["a car"], ["a van"])
     assert "\n" not in str(error.value)
 
 
