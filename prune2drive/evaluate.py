@@ -108,6 +108,7 @@ class Evaluation(LightningModule):
 
     def on_test_end(self) -> None:
         self.peak_mb = peak_memory_mb(self.device)
+        self.trainer.strategy.barrier("all rows are written")
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Generates answers to a batch of samples, pruned."""
@@ -197,9 +198,6 @@ def run(cfg: DictConfig) -> float:
         "config": OmegaConf.to_container(cfg, resolve=True),
         "dataset": {"fingerprint": parts.dataset.fingerprint, "size": len(parts.dataset)},
     }
-    done = _resume(folder, record) if cfg.resume else set()
-    folder.write_json("run.json", record)
-    data = DriveDataModule(parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, done, cfg.on_error)
     logger = build(cfg.logger, save_dir=str(folder.path)) if cfg.logger else False
     trainer = build(
         cfg.trainer,
@@ -209,8 +207,13 @@ def run(cfg: DictConfig) -> float:
         enable_model_summary=False,
         default_root_dir=str(folder.path),
     )
+    done: set[str] = set()
+    if trainer.is_global_zero:  # the other ranks are told what remains when their loaders are made
+        done = _resume(folder, record) if cfg.resume else done
+        folder.write_json("run.json", record)
+    data = DriveDataModule(parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, done, cfg.on_error)
     module = Evaluation(parts, cfg, folder)
-    if data.remaining:
+    if data.remaining or trainer.world_size > 1:
         trainer.test(module, data, verbose=False)
     if not trainer.is_global_zero:
         return float("nan")

@@ -78,8 +78,11 @@ class DriveDataModule(LightningDataModule):
         self.num_workers = num_workers
 
     def test_dataloader(self) -> DataLoader[Any]:
-        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return self.loader(world_size, rank)
+        if self.trainer is None:
+            return self.loader(1, 0)
+        # Ranks started at different times may have seen different numbers of finished rows.
+        self.remaining = self.trainer.strategy.broadcast(self.remaining)
+        return self.loader(self.trainer.world_size, self.trainer.global_rank)
 
     def loader(self, world_size: int, rank: int) -> DataLoader[Any]:
         """The batches of one rank out of `world_size`.

@@ -156,14 +156,15 @@ def tokenize_java(captions: Sequence[str]) -> list[str]:
     command = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     try:
         done = subprocess.run(command, input=_one_a_line(captions).encode(errors="replace"), capture_output=True)
-        error = done.stderr.decode(errors="replace").strip() or "no message" if done.returncode else ""
-    except OSError as failure:
-        error = str(failure)
-    lines = [] if error else done.stdout.decode().split("\n")
-    if len(lines) != len(captions):
-        raise InputError(
-            f"the tokenizer failed: {error.partition(chr(10))[0] or 'it lost a line'}; repair `java` or take it off PATH to do without"
+        lines = done.stdout.decode(errors="replace").split("\n")
+        failure = (
+            f"exit code {done.returncode}, {done.stderr.decode(errors='replace').strip()}" if done.returncode else ""
         )
+    except OSError as error:
+        lines, failure = [], str(error)
+    if failure or len(lines) != len(captions):
+        reason = failure.partition("\n")[0] or f"{len(lines)} lines for {len(captions)} captions"
+        raise InputError(f"the tokenizer failed: {reason}; repair `java` or take it off PATH to do without")
     return [" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in lines]
 
 

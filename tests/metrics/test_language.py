@@ -239,9 +239,9 @@ def test_with_java_it_says_so(caplog):
 @pytest.mark.parametrize(
     "java, reason",
     [
-        ("#!/bin/sh\necho no runtime >&2; echo install one >&2; exit 1", "no runtime"),
-        ("#!/bin/sh\nexit 1", "no message"),
-        ("#!/bin/sh\necho two lines", "it lost a line"),
+        ("#!/bin/sh\necho no runtime >&2; echo install one >&2; exit 1", "exit code 1, no runtime"),
+        ("#!/bin/sh\nexit 3", "exit code 3, "),
+        ("#!/bin/sh\necho two lines", "2 lines for 1 captions"),
         ("\x7fELF", ".*Exec format error.*"),
     ],
 )

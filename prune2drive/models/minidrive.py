@@ -1,0 +1,28 @@
+"""MiniDrive's trained model, as it comes with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prune2drive.models.llava_onevision import LlavaOnevision
+
+PACKAGED = Path(__file__).parents[1] / "checkpoints" / "minidrive"
+
+
+class MiniDriveModel(LlavaOnevision):
+    """A small LLaVA-OneVision that answers MiniDrive's questions.
+
+    Args:
+        name: the model's name in run records.
+        checkpoint: a folder that training wrote; by default the packaged one.
+        dtype: of the weights; `auto` takes the checkpoint's, bfloat16.
+        attention: `sdpa` or `eager`.
+
+    Raises:
+        InputError: no such checkpoint, or a damaged one.
+    """
+
+    def __init__(
+        self, name: str = "minidrive", checkpoint: str | None = None, dtype: str = "auto", attention: str = "sdpa"
+    ) -> None:
+        super().__init__(name, str(Path(checkpoint or PACKAGED).absolute()), dtype=dtype, attention=attention)
