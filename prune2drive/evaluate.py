@@ -149,6 +149,7 @@ class Evaluation(LightningModule):
                     new_tokens=answer.new_tokens,
                     flops={"vision": vision_flops, "selection": trace.select_flops[at]},
                     times=shared,
+                    batch=batch.samples[0].id,
                     **_kept(trace, at, prompts),
                 )
             )
@@ -209,7 +210,12 @@ def run(cfg: DictConfig) -> float:
     )
     done: set[str] = set()
     if trainer.is_global_zero:  # the other ranks are told what remains when their loaders are made
-        done = _resume(folder, record) if cfg.resume else done
+        if cfg.resume:
+            done = _resume(folder, record)
+        elif folder.has_rows:
+            raise InputError(
+                f"{folder.path} holds another run: go on with resume={folder.path}, or choose another folder"
+            )
         folder.write_json("run.json", record)
     data = DriveDataModule(parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, done, cfg.on_error)
     module = Evaluation(parts, cfg, folder)
@@ -250,7 +256,7 @@ def _finish(folder: RunFolder, parts: Parts, record: dict[str, Any], trainer: An
     metrics: dict[str, float] = {}
     if failed < len(predictions):
         metrics |= parts.metric(predictions)
-        efficiency = Efficiency(parts.adapter.text_config, None, parts.adapter.model.dtype.itemsize)
+        efficiency = Efficiency(parts.adapter.text_config, parts.adapter.model.dtype.itemsize)
         metrics |= efficiency.compute(predictions, module.peak_mb)
     else:
         log.error("none of the %d questions could be answered: see `error` in predictions.jsonl", len(predictions))

@@ -13,6 +13,7 @@ from prune2drive.errors import InputError
 from prune2drive.sample import Prediction
 
 ROWS = "predictions.jsonl"
+ESCAPED = "backslashreplace"  # half a surrogate pair, which UTF-8 has not, becomes JSON's \ud800
 
 
 def write_atomically(path: Path, lines: Iterable[str]) -> None:
@@ -23,7 +24,7 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with partial.open("w", encoding="utf-8", errors=ESCAPED) as file:
             file.writelines(lines)
         partial.replace(path)
     except OSError as error:
@@ -61,12 +62,27 @@ class RunFolder:
     def rows_file(self) -> Path:
         return self.path / (ROWS if self.rank == 0 else f"predictions.rank{self.rank}.jsonl")
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether a run has begun here."""
+        return bool(self._row_files())
+
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Adds finished rows: whole lines in one write, at the end of the file."""
+        """Adds finished rows at the end of the file.
+
+        Raises:
+            InputError: they cannot be written, or not all of them.
+        """
         lines = "".join(json.dumps(prediction.to_row(), ensure_ascii=False) + "\n" for prediction in predictions)
-        if lines:
-            with self.rows_file.open("ab", buffering=0) as file:
-                file.write(lines.encode())
+        if not lines:
+            return
+        try:
+            with self.rows_file.open("ab") as file:
+                file.write(lines.encode(errors=ESCAPED))
+        except OSError as error:
+            raise InputError(
+                f"{self.rows_file}: cannot be written ({error.strerror}); make room and go on with resume={self.path}"
+            ) from error
 
     def rows(self) -> Iterator[Prediction]:
         """All finished rows, file by file; a torn last line is no row."""

@@ -189,6 +189,7 @@ class Prediction:
         new_tokens: generated tokens, the end token included.
         flops: floating point operations of `vision` and `selection`.
         times: seconds of each phase, shared out evenly over the batch the sample was in.
+        batch: names that batch (by its first sample): what was timed together.
         error: why the sample has no answer, with `on_error=skip`.
     """
 
@@ -207,6 +208,7 @@ class Prediction:
     new_tokens: int = 0
     flops: dict[str, int] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
+    batch: str = ""
     error: str | None = None
 
     def to_row(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -219,6 +220,9 @@ def run(cfg: DictConfig) -> float:
     seed_everything(cfg.seed, verbose=False)
     torch.set_flush_denormal(True)
     module = _module(cfg)
+    loggers = [CSVLogger(folder, name="curves", flush_logs_every_n_steps=5)]
+    if cfg.logger:
+        loggers.append(instantiate(cfg.logger, save_dir=str(folder)))
     every = timedelta(minutes=cfg.task.checkpoint_minutes)
     trainer = instantiate(
         cfg.trainer,
@@ -233,7 +237,7 @@ def run(cfg: DictConfig) -> float:
         use_distributed_sampler=False,
         enable_model_summary=False,
         default_root_dir=str(folder),
-        logger=instantiate(cfg.logger, save_dir=str(folder)) if cfg.logger else False,
+        logger=loggers,
         callbacks=[ModelCheckpoint(folder, filename=LAST, train_time_interval=every, enable_version_counter=False)],
     )
     trainer.fit(module, ckpt_path=_last(folder) if cfg.resume else None, weights_only=True)

@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from prune2drive.data.dataset import multi_view_prompt
 from prune2drive.data.minidrive import photograph
-from prune2drive.data.minidrive_questions import LETTERS, Question, ask, frame_questions
-from prune2drive.data.minidrive_scene import Dice, Scene, make_scene
+from prune2drive.data.minidrive_questions import KINDS_ASKED, LETTERS, Question, ask, frame_questions
+from prune2drive.data.minidrive_scene import DIFFICULTIES, Dice, Scene, make_scene
+from prune2drive.errors import InputError
 from prune2drive.sample import IMAGE_MARKER
 from prune2drive.vocabulary import CAMERAS, COLOURS, COLUMNS, KINDS, LIGHTS, ROWS, STATUSES, TAG_NUMBERS
 
@@ -62,6 +63,18 @@ class Recipe:
     resolution: int = 112
     patch: int = 14
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what is not there.
+
+        Raises:
+            InputError: an unknown difficulty or kind of question, or no scene.
+        """
+        for name, known in (("difficulties", DIFFICULTIES), ("kinds", KINDS_ASKED)):
+            if unknown := set(getattr(self, name)) - set(known):
+                raise InputError(f"recipe.{name}: {min(unknown)} is none of {', '.join(known)}")
+        if self.scenes < 1:
+            raise InputError(f"recipe.scenes={self.scenes}: a step needs at least one scene")
 
 
 class PackedMiniDrive(IterableDataset[Batch]):

@@ -2,7 +2,8 @@
 
 One multiply-add counts as two FLOPs. Matrix products and convolutions are counted, as PyTorch's
 `FlopCounterMode` does on the eager path; norms, rotations, activations and softmax are not. Attention
-scores are the full tokens x tokens square: a causal kernel does half of it, a sliding window less.
+scores are the full tokens x tokens square, as eager attention computes it, unless `causal` says that
+the kernel skips the upper half; a sliding window does still less.
 """
 
 from __future__ import annotations
@@ -27,32 +28,38 @@ GATED_DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "qwen2_vl_text
 """`model_type` of the decoders that `layer_flops` describes: grouped-query attention and one gated MLP."""
 
 
-def layer_flops(text_config: PreTrainedConfig, tokens: int) -> int:
+def layer_flops(text_config: PreTrainedConfig, tokens: int, causal: bool = False) -> int:
     """FLOPs of one decoder layer over a prompt of `tokens` positions.
+
+    Args:
+        text_config: the decoder's configuration, `model.config.get_text_config()`.
+        tokens: positions in the layer.
+        causal: count half of the attention square.
 
     Raises:
         InputError: a decoder the formula does not describe, such as a mixture of experts.
     """
     heads, kv_heads, head_dim = _attention_shape(text_config)
     projections = text_config.hidden_size * head_dim * (2 * heads + 2 * kv_heads)
-    scores = 2 * tokens * head_dim * heads
+    scores = (1 if causal else 2) * tokens * head_dim * heads
     gated_mlp = 3 * text_config.hidden_size * text_config.intermediate_size
     return 2 * tokens * (projections + scores + gated_mlp)
 
 
-def decoder_flops(text_config: PreTrainedConfig, lengths: Sequence[int]) -> int:
+def decoder_flops(text_config: PreTrainedConfig, lengths: Sequence[int], causal: bool = False) -> int:
     """FLOPs of a prefill through all decoder layers, without `lm_head_flops`.
 
     Args:
-        text_config: the decoder's configuration, `model.config.get_text_config()`.
+        text_config: the decoder's configuration.
         lengths: positions in each layer, as `layer_lengths` gives them.
+        causal: count half of the attention square.
 
     Raises:
         InputError: not one length a layer, or a decoder the formula does not describe.
     """
     if len(lengths) != text_config.num_hidden_layers:
         raise InputError(f"{len(lengths)} lengths for a decoder of {text_config.num_hidden_layers} layers")
-    return sum(layers * layer_flops(text_config, tokens) for tokens, layers in Counter(lengths).items())
+    return sum(layers * layer_flops(text_config, tokens, causal) for tokens, layers in Counter(lengths).items())
 
 
 def lm_head_flops(text_config: PreTrainedConfig, positions: int = 1) -> int:

@@ -157,9 +157,8 @@ def tokenize_java(captions: Sequence[str]) -> list[str]:
     try:
         done = subprocess.run(command, input=_one_a_line(captions).encode(errors="replace"), capture_output=True)
         lines = done.stdout.decode(errors="replace").split("\n")
-        failure = (
-            f"exit code {done.returncode}, {done.stderr.decode(errors='replace').strip()}" if done.returncode else ""
-        )
+        message = done.stderr.decode(errors="replace").strip()
+        failure = f"exit code {done.returncode}, {message}" if done.returncode else ""
     except OSError as error:
         lines, failure = [], str(error)
     if failure or len(lines) != len(captions):

@@ -13,6 +13,16 @@ import torch
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class Call:
+    """What the model around the decoder was called with."""
+
+    input_ids: Tensor | None = None
+    brings_images: bool = False
+    tells_positions: bool = True
+    logits_to_keep: int | Tensor = 0
+
+
 @dataclass
 class Forward:
     """One forward pass: what the decoder was given, and what is built once for all layers from k on."""

@@ -24,7 +24,7 @@ from transformers.masking_utils import create_causal_mask
 from prune2drive.errors import InputError
 from prune2drive.pruning.attention import last_row_attention
 from prune2drive.pruning.base import Pruner
-from prune2drive.pruning.cut import Cut, Forward, gather
+from prune2drive.pruning.cut import Call, Cut, Forward, gather
 from prune2drive.pruning.plan import Trace, budgets, choose, kept_positions, record
 from prune2drive.pruning.prompt import Naming, Prompt
 from prune2drive.pruning.ratios import RatioPolicy, as_policy
@@ -32,6 +32,7 @@ from prune2drive.sample import TokenMap
 from prune2drive.visual_tokens import ImageInfo
 
 _ACTIVE: WeakSet[nn.Module] = WeakSet()
+_IMAGES = ("pixel_values", "mm_encoder_outputs")
 _IMAGE_ARGUMENTS = ("batch_num_images", "image_sizes", "image_grid_thw")
 
 
@@ -89,7 +90,8 @@ class _Engine:
         self.config = self.decoder.config
         self.trace = Trace()
         self.images = ImageInfo()
-        self.input_ids: Tensor | None = None
+        self.call = Call()
+        self.last_ids: Tensor | None = None
         self.prompt: Prompt | None = None
         self.cut: Cut | None = None
         self.attention: Callable[[], Tensor] = _no_attention
@@ -106,7 +108,8 @@ class _Engine:
             raise InputError(f"{type(self.decoder).__name__} has no `layers`: it is no decoder that can be pruned")
         if self.pruner.layer >= len(layers):
             raise InputError(f"layer={self.pruner.layer}: the decoder's layers are 0 to {len(layers) - 1}")
-        if "sliding_attention" in (getattr(self.config, "layer_types", None) or ()):
+        layer_types = getattr(self.config, "layer_types", None) or ()
+        if "sliding_attention" in layer_types or (not layer_types and getattr(self.config, "sliding_window", None)):
             raise InputError(f"{self.config.model_type}: sliding-window attention layers cannot be pruned")
         if self.decoder in _ACTIVE:
             raise InputError("this model is already inside a prune() context: leave it before entering another")
@@ -122,7 +125,8 @@ class _Engine:
         def hook(module: nn.Module, function: Any) -> None:
             undo.callback(module.register_forward_pre_hook(function, with_kwargs=True).remove)
 
-        hook(self.model, self._on_model)
+        for module in dict.fromkeys((self.model, self.model.base_model)):
+            hook(module, self._on_model)
         hook(self.decoder, self._on_decoder)
         first = self.pruner.layer
         if self.pruner.needs_attention:
@@ -144,10 +148,15 @@ class _Engine:
 
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-        labels = given.get("labels", given.get("kwargs", {}).get("labels"))
-        if labels is not None and self.pruner.drops:
+        given = {**given.pop("kwargs", {}), **given}
+        if given.get("labels") is not None and self.pruner.drops:
             raise InputError("labels have the full prompt's length, a pruned prompt has not: call without labels")
-        self.input_ids = given.get("input_ids")
+        self.call = Call(
+            given.get("input_ids"),
+            any(given.get(name) is not None for name in _IMAGES),
+            given.get("position_ids") is not None,
+            given.get("logits_to_keep", self.call.logits_to_keep),
+        )
 
     def _on_decoder(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         cache = kwargs.get("past_key_values")
@@ -162,28 +171,38 @@ class _Engine:
             raise InputError("the decoder was called without inputs")
         self.step = Forward(cache is None or cache.get_seq_length() == 0, mask, kwargs.get("position_ids"))
         if self.step.is_prefill:
-            self._begin(*inputs.shape[:2])
+            self._begin(len(inputs), inputs.shape[1], kwargs.get("use_cache") is False)
         else:
-            self._continue(inputs.shape[1])
+            self._continue()
+        self.call = Call()
 
-    def _begin(self, rows: int, length: int) -> None:
+    def _begin(self, rows: int, length: int, recomputes: bool) -> None:
         """A new prompt: finds its visual tokens."""
+        ids, last = self.call.input_ids, self.last_ids
+        self.last_ids = ids
+        if recomputes and ids is not None and last is not None and torch.equal(ids[:, :-1], last):
+            raise InputError("without a KV cache every token would prune the prompt anew: generate with use_cache=True")
+        behind = self.call.logits_to_keep
+        if self.pruner.needs_attention and isinstance(behind, int) and behind > 1:
+            raise InputError(
+                f"{type(self.pruner).__name__} scores by the prompt's last position, but logits_to_keep={behind} says "
+                "that the prompt has more behind it: leave it out, and generate without prompt lookup or an assistant"
+            )
         mask = self.step.mask
         mask_BP = None if mask is None or bool(mask.all()) else mask.bool()
-        maps = self.naming.token_maps(rows, self.input_ids, mask_BP, self.model.config, self.images)
-        ids = self.naming.ids(rows, self.input_ids, mask_BP)
-        self.prompt = Prompt.build(maps, length, mask_BP, ids)
+        maps = self.naming.token_maps(rows, ids, mask_BP, self.model.config, self.images)
+        self.prompt = Prompt.build(maps, length, mask_BP, self.naming.ids(rows, ids, mask_BP))
         self.cut = None
         self.images = ImageInfo()
 
-    def _continue(self, width: int) -> None:
+    def _continue(self) -> None:
         """More tokens behind a cached prompt."""
         if self.prompt is None:
             raise InputError("the KV cache was filled outside this prune() context: start from the whole prompt")
-        image_token = getattr(self.model.config, "image_token_id", None)
-        if width > 1 and self.input_ids is not None and image_token in self.input_ids:
-            raise InputError("visual tokens in a later chunk of the prompt: chunked prefill cannot be pruned")
-        if self.cut is not None and self.pruner.layer == 0 and self.step.position_ids is None:
+        if self.call.brings_images:
+            raise InputError("images in a later chunk: pruning needs the whole prompt in one forward pass")
+        tells_positions = self.call.tells_positions and self.step.position_ids is not None
+        if self.cut is not None and self.pruner.layer == 0 and not tells_positions:
             raise InputError(
                 "with layer=0 the cache no longer tells positions: pass position_ids when decoding by hand"
             )
@@ -278,7 +297,7 @@ class _Engine:
 
     def _on_deepstack(self, original: Any, hidden: Tensor, visual_BP: Tensor, embeds_VD: Tensor) -> Tensor:
         """Qwen3-VL adds vision features to early layers at all visual positions: only kept ones are left."""
-        if self.cut is None or hidden.shape[1] == visual_BP.shape[1]:
+        if self.cut is None:
             return original(hidden, visual_BP, embeds_VD)
         kept_BK, real_BK = self.cut.kept_BK.to(visual_BP.device), self.cut.real_BK.to(visual_BP.device)
         rank_BP = (visual_BP.flatten().cumsum(0) - 1).view_as(visual_BP)

@@ -1,4 +1,5 @@
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -108,6 +109,12 @@ def test_skip_finds_which_sample_cannot_be_collated():
     )
 
 
+def test_a_batch_may_fail_in_both_ways():
+    module = DriveDataModule(Numbers(101, {99}), collate, 2, done={f"id{i}" for i in range(99)}, on_error="skip")
+    (batch,) = module.test_dataloader()
+    assert (batch.samples, [row.id for row in batch.failures]) == ([], ["id99", "id100"])
+
+
 def test_skip_gives_up_on_a_batch_whose_samples_are_all_good_alone():
     module = DriveDataModule(Numbers(51), collate, 2, done={f"id{i}" for i in range(49)}, on_error="skip")
     with pytest.raises(InputError, match="^id50: sizes differ$"):
@@ -131,6 +138,9 @@ def test_fail_keeps_its_own_line(num_workers, size, bad, message):
 def test_only_input_errors_are_skipped():
     with pytest.raises(ZeroDivisionError):
         list(DriveDataModule(Numbers(1), lambda samples: 1 // 0, on_error="skip").test_dataloader())
+    broken = Numbers(1, bad=3)  # not a set: reading any sample is a TypeError
+    with pytest.raises(TypeError):
+        list(DriveDataModule(broken, collate, on_error="skip").test_dataloader())
 
 
 def test_workers_give_the_same_batches():
@@ -177,9 +187,11 @@ def test_lightning_runs_what_is_left():
         run()
 
 
-def test_lightning_says_the_rank():
-    module = DriveDataModule(Numbers(5), collate)
-    module.trainer = type("Ranks", (), {"world_size": 2, "global_rank": 1})()
+def test_ranks_agree_on_what_remains():
+    """A rank that starts later may have found more rows finished than the first one."""
+    first_rank_says = SimpleNamespace(broadcast=lambda remaining: [0, 1, 2, 3, 4])
+    module = DriveDataModule(Numbers(5), collate, done={"id1"})
+    module.trainer = SimpleNamespace(world_size=2, global_rank=1, strategy=first_rank_says)
     assert ids(module.test_dataloader()) == ["id1", "id3"]
 
 

@@ -22,14 +22,15 @@ CONFIG = LlamaConfig(
 TIMES = {"vision": 0.2, "select": 0.01, "prefill": 0.3, "decode": 0.5}
 
 
-def row(kept_front=2, kept_back=3, text=10, **changes):
+def row(kept_front=2, kept_back=3, text=10, layer=1, name="id", **changes):
     counts = {"CAM_FRONT": kept_front, "CAM_BACK": kept_back}
     full = {"CAM_FRONT": 20, "CAM_BACK": 20}
-    return Prediction("id", "?", text_tokens=text, full_counts=full, kept_counts=counts, **changes)
+    changes = {"stages": [(layer, kept_front + kept_back)], **changes}
+    return Prediction(name, "?", text_tokens=text, full_counts=full, kept_counts=counts, **changes)
 
 
-def compute(*rows, layer=1, **options):
-    return Efficiency(CONFIG, layer).compute(iter(rows), **options)
+def compute(*rows, **options):
+    return Efficiency(CONFIG).compute(iter(rows), **options)
 
 
 def test_tokens_are_counted_by_camera_and_layer():
@@ -46,7 +47,7 @@ def test_tokens_are_counted_by_camera_and_layer():
 
 @pytest.mark.parametrize("layer", [0, 1, 3])
 def test_flops_are_those_of_the_lengths_in_each_layer(layer):
-    table = compute(row(), layer=layer)
+    table = compute(row(layer=layer))
     assert table["flops/prefill_full"] == decoder_flops(CONFIG, [50] * 4)
     assert table["flops/prefill_pruned"] == decoder_flops(CONFIG, [50] * layer + [15] * (4 - layer))
 
@@ -61,13 +62,13 @@ def test_the_ratio_is_one_of_means():
 
 
 def test_an_unpruned_run_costs_everything():
-    table = compute(row(20, 20), layer=None)
+    table = compute(row(20, 20, stages=[]))
     assert table["flops/ratio"] == 1
     assert table["tokens/layer_average"] == 40
 
 
-def test_stages_of_a_row_count_before_the_runs_layer():
-    table = compute(row(stages=[(1, 30), (3, 5)]), layer=2)
+def test_a_row_may_have_several_stages():
+    table = compute(row(stages=[(1, 30), (3, 5)]))
     assert table["tokens/layer_average"] == (40 + 30 + 30 + 5) / 4
     assert table["flops/prefill_pruned"] == decoder_flops(CONFIG, [50, 40, 40, 15])
 
@@ -80,13 +81,28 @@ def test_parts_that_rows_measured_are_averaged():
 
 
 def test_times_are_milliseconds_and_rates():
-    table = compute(row(times=TIMES, new_tokens=6), row(times={**TIMES, "prefill": 0.5}, new_tokens=1))
+    slower = row(times={**TIMES, "prefill": 0.5}, new_tokens=1, name="other")
+    table = compute(row(times=TIMES, new_tokens=6), slower)
     assert table["time/vision_ms"] == pytest.approx(200)
     assert table["time/select_ms"] == pytest.approx(10)
     assert table["time/prefill_ms"] == pytest.approx(400)
     assert table["time/prefill_ms_n"] == 2
     assert table["time/decode_ms_per_token"] == pytest.approx(1000 * 1.0 / 5)
     assert table["time/samples_per_s"] == pytest.approx(2 / 2.2)
+
+
+def test_batches_are_what_times_count():
+    def batch(name, size, prefill):
+        return [row(times={"prefill": prefill}, name=f"{name}{index}", batch=name) for index in range(size)]
+
+    table = compute(*batch("a", 4, 0.1), *batch("b", 4, 0.2), *batch("c", 2, 0.4))
+    mean = (4 * 100 + 4 * 200 + 2 * 400) / 10
+    assert table["time/prefill_ms"] == pytest.approx(mean)
+    assert table["time/prefill_ms_n"] == 3
+    off = [4 * (100 - mean), 4 * (200 - mean), 2 * (400 - mean)]
+    assert table["time/prefill_ms_stderr"] == pytest.approx((3 / 2 * sum(x * x for x in off)) ** 0.5 / 10)
+    even = compute(*batch("a", 4, 0.1), *batch("b", 4, 0.2))
+    assert even["time/prefill_ms_stderr"] == pytest.approx(statistics.stdev([100, 200]) / 2**0.5)
 
 
 def test_untimed_rows_have_no_times():
@@ -97,7 +113,7 @@ def test_memory_is_in_millions_of_bytes():
     table = compute(row(), peak_mb=7.5)
     a_position = 2 * 2 * 8 * 2  # keys and values, heads, head size, bytes
     assert table["memory/kv_cache_mb"] == pytest.approx(a_position * (50 + 3 * 15) / 1e6)
-    assert Efficiency(CONFIG, 1, dtype_bytes=4).compute([row()])["memory/kv_cache_mb"] == pytest.approx(
+    assert Efficiency(CONFIG, dtype_bytes=4).compute([row()])["memory/kv_cache_mb"] == pytest.approx(
         2 * table["memory/kv_cache_mb"]
     )
     assert table["memory/peak_mb"] == 7.5
@@ -111,9 +127,10 @@ def test_failed_rows_are_left_out():
         compute(failed)
 
 
-def test_dropped_tokens_need_a_layer():
-    with pytest.raises(InputError, match="no pruning layer"):
-        compute(row(), layer=None)
+@pytest.mark.parametrize("stages", [[], [(1, 30)]])
+def test_dropped_tokens_need_a_stage_that_says_so(stages):
+    with pytest.raises(InputError, match="stages"):
+        compute(row(stages=stages))
 
 
 def test_rows_are_let_go():
@@ -126,7 +143,7 @@ def test_rows_are_let_go():
             yield sample
             assert len(alive) <= 2
 
-    assert Efficiency(CONFIG, 1).compute(rows())["tokens/text_n"] == 50
+    assert Efficiency(CONFIG).compute(rows())["tokens/text_n"] == 50
 
 
 class Record(Prediction):

@@ -97,6 +97,17 @@ def count_layers(model, lengths):
     return counter.get_total_flops()
 
 
+def test_a_causal_kernel_does_half_of_the_attention():
+    config = decoder_config("llama")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        decoder(config).layers[0].self_attn(
+            torch.randn(1, 20, 48), (torch.ones(1, 20, 16), torch.zeros(1, 20, 16)), None
+        )
+    attention = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
+    assert layer_flops(config, 20) - layer_flops(config, 20, causal=True) == attention / 2
+    assert decoder_flops(config, [20] * 3, causal=True) == 3 * layer_flops(config, 20, causal=True)
+
+
 def test_the_output_projection_is_counted_for_the_last_position():
     head = torch.nn.Linear(TEXT["hidden_size"], TEXT["vocab_size"], bias=False)
     with FlopCounterMode(display=False) as counter:
@@ -178,7 +189,7 @@ def test_one_length_a_layer():
 
 
 VISION = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
-GRID = torch.tensor([[1, 8, 12], [1, 4, 4]])
+GRID = torch.tensor([[1, 8, 12], [1, 4, 4], [1, 4, 4]])
 QWEN_VISION = dict(depth=2, hidden_size=32, intermediate_size=64, num_heads=2, out_hidden_size=64, patch_size=14)
 
 
@@ -247,17 +258,17 @@ def test_vision_is_counted_once_a_shape(family, monkeypatch):
         assert vision({**inputs, "pixel_values": inputs["pixel_values"] + 1}) == first
     other = {
         "onevision": {"image_sizes": torch.tensor([[40, 40]])},
-        "qwen3_vl": {"image_grid_thw": torch.tensor([[1, 8, 14]])},
+        "qwen3_vl": {"image_grid_thw": torch.tensor([[1, 8, 16]])},
     }
     with pytest.raises(TypeError), monkeypatch.context() as patch:
         patch.setattr(vision, "_count", None)
         vision({**inputs, **other[family]})
 
 
-def test_one_image_attends_to_more_than_two_of_as_many_patches():
+def test_one_image_attends_to_more_than_several_of_as_many_patches():
     config, inputs, _ = vlm("qwen3_vl")
     vision = VisionFlops(config)
-    assert vision({**inputs, "image_grid_thw": torch.tensor([[1, 8, 14]])}) > vision(inputs)
+    assert vision({**inputs, "image_grid_thw": torch.tensor([[1, 8, 16]])}) > vision(inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,77 @@
+"""Evaluations inside the test process: small, offline, in a folder of the test's."""
+
+import copy
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+import prune2drive.config  # noqa: F401  # registers the resolvers that configs/ uses
+from prune2drive import evaluate
+from prune2drive.models.tiny import Tiny
+from prune2drive.results import RunFolder
+from prune2drive.sample import Prediction
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIGS = REPOSITORY / "configs"
+LIVELY = "model._target_=runs.Lively"
+SMALL = ("dataset.size=8", "generation.max_new_tokens=3", "warm_up=0", "pictures=0", "logger=none")
+QUIET = ("trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
+
+torch.set_num_threads(1)
+
+
+class Lively(Tiny):
+    """The tiny model with larger weights: each of its answers depends on every token that is left."""
+
+    loaded: ClassVar[int] = 0
+
+    def load(self):
+        Lively.loaded += 1
+        model = super().load()
+        with torch.no_grad():
+            for name, weights in model.named_parameters():
+                if weights.ndim > 1 and "embed_tokens" not in name:
+                    weights.mul_(4)
+        return model
+
+
+def configuration(*overrides: str) -> DictConfig:
+    """What `run.py` would be given; the parts that Hydra reads are in HydraConfig."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        whole = compose("config", [*QUIET, *overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(whole)
+    cfg = copy.deepcopy(whole)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def run(folder: Path, *overrides: str) -> float:
+    """`python run.py ...` in this process: eight questions, three tokens an answer, unless told otherwise."""
+    return evaluate.run(configuration(f"folder={folder}", LIVELY, *SMALL, *overrides))
+
+
+def resume(folder: Path, *overrides: str) -> float:
+    return run(folder, f"resume={folder}", *overrides)
+
+
+def read(folder: Path, name: str) -> dict:
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def rows(folder: Path) -> list[Prediction]:
+    return list(RunFolder(folder).rows())
+
+
+def answers(folder: Path) -> dict[str, str | None]:
+    return {row.id: row.answer for row in rows(folder)}
+
+
+def without_costs(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics in which the machine has no part."""
+    return {key: value for key, value in metrics.items() if not key.startswith(("time/", "memory/"))}

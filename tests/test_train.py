@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from prune2drive import train
+from prune2drive.data.minidrive_batches import IGNORED, OUTSIDE, PREFIX, PackedMiniDrive, Recipe
+from prune2drive.data.minidrive_questions import KINDS_ASKED
+from prune2drive.errors import InputError
+from prune2drive.models.minidrive_model import Architecture
+from prune2drive.train import MiniDriveTraining, Schedule, packed_attention
+
+SIZES = Architecture(
+    resolution=28, vision_width=32, vision_layers=1, vision_heads=1, width=32, layers=2, heads=2, mlp=32
+)
+SCHEDULE = Schedule(steps=8, naming_only=2, naming_until=5, warmup=2)
+RECIPE = Recipe(2, 3, {"dense": 1.0}, dict.fromkeys(KINDS_ASKED, 1.0), resolution=28)
+CONFIGS = str(Path(train.__file__).parents[1] / "configs")
+
+
+def settings(folder, *overrides):
+    small = [f"task.model.{name}={value}" for name, value in vars(SIZES).items()]
+    brief = ["task.schedule.steps=6", "task.schedule.naming_only=2", "task.schedule.naming_until=4", "task.log_every=1"]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        return compose(
+            "config",
+            [
+                "task=train",
+                "model=minidrive",
+                "logger=none",
+                f"folder={folder}",
+                "task.validation.scenes=8",
+                "task.validation.every=3",
+                "task.recipe.scenes=2",
+                "task.recipe.questions=2",
+                "task.precision=32",
+                "trainer.accelerator=cpu",
+                "trainer.enable_progress_bar=false",
+                *small,
+                *brief,
+                *overrides,
+            ],
+        )
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    return MiniDriveTraining(SIZES, SCHEDULE, RECIPE, 8).eval()
+
+
+def test_the_schedule_has_three_stretches():
+    assert [SCHEDULE.naming(step) for step in range(7)] == [1.0, 1.0, 0.5, 0.5, 0.5, 0.0, 0.0]
+    rates = [SCHEDULE.factor(step) for step in range(9)]
+    assert rates[0] == rates[2] == 0.5  # warms up twice
+    assert rates[3] == 1.0 and rates[8] == pytest.approx(0.02)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+
+
+@pytest.mark.parametrize("prefix, questions", [(5, 7), (5, 0)])
+def test_packed_attention_is_attention_under_the_whole_mask(prefix, questions):
+    torch.manual_seed(0)
+    total = prefix + questions
+    query, key, value = torch.randn(3, 2, 4, total, 8)
+    mask = torch.zeros(2, 1, questions, total).masked_fill(torch.rand(2, 1, questions, total) < 0.3, -torch.inf)
+    mask[..., 0] = 0
+    whole = torch.full((2, 1, total, total), -torch.inf)
+    whole[:, :, :prefix, :prefix] = torch.full((prefix, prefix), -torch.inf).triu(1)
+    whole[:, :, prefix:] = mask
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=whole, scale=0.3)
+    found, weights = packed_attention(torch.nn.Identity(), query, key, value, mask, scaling=0.3)
+    assert weights is None
+    torch.testing.assert_close(found, expected.transpose(1, 2))
+
+
+@torch.no_grad()
+def test_packed_questions_are_answered_as_if_each_were_asked_alone(module):
+    batch = PackedMiniDrive(RECIPE, module.tokenizer, lambda: range(1)).batch(0)
+    _, hidden = module(batch)
+    module.model.set_attn_implementation({"text_config": "sdpa"})
+    for scene in range(2):
+        for question in range(3):
+            segment = batch["segment_ST"][scene]
+            mine = (segment == PREFIX) | (segment == question)
+            alone = module.model.model(
+                input_ids=batch["ids_ST"][scene : scene + 1, mine],
+                **module._images(batch["pixels_SC3HW"][scene : scene + 1]),
+            ).last_hidden_state[0]
+            torch.testing.assert_close(hidden[scene, mine], alone, atol=1e-5, rtol=1e-4)
+    assert (batch["labels_ST"][batch["segment_ST"] == OUTSIDE] == IGNORED).all()
+
+
+def test_every_loss_reaches_the_weights_it_should(module):
+    batch = PackedMiniDrive(RECIPE, module.tokenizer, lambda: range(1)).batch(0)
+    sum(module.naming_loss(module.see(batch["pixels_SC3HW"]), batch["names_SCN"]).values()).backward()
+    touched = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
+    assert any("vision_tower" in name for name in touched) and any("projector" in name for name in touched)
+    assert not any("language_model.layers" in name for name in touched)
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert 0 <= train.run(settings(whole)) <= 1
+    step = MiniDriveTraining.training_step
+
+    def stopping(self, *batch):
+        return step(self, *batch) if self.global_step < 4 else 1 / 0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MiniDriveTraining, "training_step", stopping)
+        with pytest.raises(ZeroDivisionError):
+            train.run(settings(parts, "task.checkpoint_minutes=1e-9"))
+    train.run(settings(parts, f"resume={parts}"))
+    expected, found = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (whole, parts))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_nothing_to_resume_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="holds no last.ckpt"):
+        train.run(settings(tmp_path, f"resume={tmp_path}"))
+
+
+WRONG = ["+task.model.depth=3", "+task.recipe.difficulties.hard=1", "+task.recipe.kinds.why=1", "+task.schedule.speed=1"]
+    "+task.model.depth=3",
+    "+task.recipe.difficulties.hard=1",
+    "+task.recipe.kinds.why=1",
+    "+task.schedule.speed=1",
+]
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_setting_is_named(tmp_path, override):
+    with pytest.raises(InputError, match="depth|hard|why|speed"):
+        train.run(settings(tmp_path, override))
