@@ -88,7 +88,7 @@ class Evaluation(LightningModule):
         super().__init__()
         self.parts, self.cfg, self.folder = parts, cfg, folder
         self.generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
-        self.vision_flops = VisionFlops(parts.adapter.config)
+        self.vision_flops: VisionFlops | None = VisionFlops(parts.adapter.config)
         self.peak_mb: float | None = None
         self.warm_up = cfg.warm_up
         self.pictures = cfg.pictures
@@ -132,8 +132,8 @@ class Evaluation(LightningModule):
             "prefill": times.prefill,
             "decode": times.decode,
         }
+        vision_flops = self.count_vision(prompts, rows)
         shared = {phase: total / rows for phase, total in seconds.items()}
-        vision_flops = self.vision_flops(prompts.inputs) // rows
         predictions = []
         for row, (sample, answer) in enumerate(zip(batch.samples, answers, strict=True)):
             at = row * len(trace.kept) // rows  # beams repeat each prompt in place
@@ -147,7 +147,7 @@ class Evaluation(LightningModule):
                     scene=sample.scene,
                     frame=sample.frame,
                     new_tokens=answer.new_tokens,
-                    flops={"vision": vision_flops, "selection": trace.select_flops[at]},
+                    flops={"selection": trace.select_flops[at]} | vision_flops,
                     times=shared,
                     batch=batch.samples[0].id,
                     **_kept(trace, at, prompts),
@@ -155,6 +155,17 @@ class Evaluation(LightningModule):
             )
         self._draw(batch, trace)
         return predictions
+
+    def count_vision(self, prompts: Prompts, rows: int) -> dict[str, int]:
+        """FLOPs of encoding one sample's images; nothing for towers that cannot be counted without pixels."""
+        if self.vision_flops is None:
+            return {}
+        try:
+            return {"vision": self.vision_flops(prompts.inputs) // rows}
+        except InputError as error:
+            log.warning("flops/vision is left out: %s", error)
+            self.vision_flops = None
+            return {}
 
     def _draw(self, batch: Batch, trace: Trace) -> None:
         """Pictures of the first samples, on the first rank, not of the warm-up."""

@@ -153,7 +153,7 @@ def _read_rows(path: Path) -> Iterator[tuple[Prediction, int]]:
                 return  # torn by a kill while it was written
             try:
                 row = Prediction.from_row(json.loads(line))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, AttributeError) as error:
                 raise InputError(f"{path}, line {number}: not a row of this program ({error})") from error
             yield row, offset
             offset += len(line)

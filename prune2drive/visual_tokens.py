@@ -56,7 +56,7 @@ class ImageInfo:
         Beams repeat each prompt in place; the images are given once.
         """
         given = len(self.sizes or self.grid_thw or ())
-        repeats = sum(counts) // given if given and sum(counts) % given == 0 else 1
+        repeats = max(1, sum(counts) // given) if given and sum(counts) % given == 0 else 1
         parts, start = [], 0
         for row in range(len(counts)):
             stop = start + counts[row]

@@ -90,8 +90,9 @@ class Pruner(ABC):
             raise InputError(f"{name}: layer=0 has no attention to score with: set layer to 1 or higher")
         if self.scope not in self.scopes:
             raise InputError(f"{name}: scope={self.scope!r} is not one of {', '.join(self.scopes)}")
-        if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
-            raise InputError(f"{name}: dtype={self.dtype!r} is no torch dtype: use float32, bfloat16 or float16")
+        dtype = getattr(torch, self.dtype, None)
+        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise InputError(f"{name}: dtype={self.dtype!r} is no torch float type: use float32, bfloat16 or float16")
 
     @abstractmethod
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:

@@ -25,13 +25,21 @@ class Call:
 
 @dataclass
 class Forward:
-    """One forward pass: what the decoder was given, and what is built once for all layers from k on."""
+    """One forward pass: what the decoder was given, and what is built once for all layers from k on.
 
-    is_prefill: bool
+    Args:
+        past: positions that the cache held before.
+    """
+
+    past: int
     mask: Tensor | None
     position_ids: Tensor | None
     rotary: tuple[Tensor, Tensor] | None = None
     layer_mask: list[Any] = field(default_factory=list)
+
+    @property
+    def is_prefill(self) -> bool:
+        return self.past == 0
 
 
 @dataclass

@@ -169,7 +169,7 @@ class _Engine:
         inputs = embeds if embeds is not None else kwargs.get("input_ids", args[0] if args else None)
         if inputs is None:
             raise InputError("the decoder was called without inputs")
-        self.step = Forward(cache is None or cache.get_seq_length() == 0, mask, kwargs.get("position_ids"))
+        self.step = Forward(0 if cache is None else cache.get_seq_length(), mask, kwargs.get("position_ids"))
         if self.step.is_prefill:
             self._begin(len(inputs), inputs.shape[1], kwargs.get("use_cache") is False)
         else:
@@ -232,8 +232,7 @@ class _Engine:
                 self.step.rotary = self._prefill_rotary(hidden, embeddings)
             hidden = gather(hidden, self.cut.kept_BK) if at_cut else hidden
         elif self.positions == "renumber" and self.step.rotary is None:
-            past = kwargs["past_key_values"].get_seq_length(0)
-            ids_ABP = self._rotary_ids(len(hidden), past, past + hidden.shape[1]) - self.cut.shift_B[:, None]
+            ids_ABP = self._rotary_ids(*hidden.shape[:2]) - self.cut.shift_B[:, None]
             self.step.rotary = self._rotary_of(hidden, ids_ABP)
         if self.step.rotary is not None:
             kwargs["position_embeddings"] = tuple(part.to(hidden.device) for part in self.step.rotary)
@@ -268,14 +267,14 @@ class _Engine:
         if self.positions == "keep":
             cos, sin = (gather(part.expand(len(hidden), -1, -1), cut.kept_BK) for part in embeddings)
             return cos, sin
-        ids_ABP = self._rotary_ids(len(hidden), 0, self.prompt.length)
+        ids_ABP = self._rotary_ids(len(hidden), self.prompt.length)
         return self._rotary_of(hidden, cut.renumber(ids_ABP))
 
-    def _rotary_ids(self, rows: int, start: int, stop: int) -> Tensor:
-        """Original position ids [A, B, stop - start]: one axis, or three for multimodal rotary embeddings."""
+    def _rotary_ids(self, rows: int, width: int) -> Tensor:
+        """Original position ids [A, B, width]: one axis, or three for multimodal rotary embeddings."""
         ids = self.step.position_ids
         if ids is None:
-            ids = torch.arange(start, stop, device=self.model.device)[None]
+            ids = self.step.past + torch.arange(width, device=self.model.device)[None]
         ids = ids[None] if ids.ndim == 2 else ids[-3:]
         axes = 3 if "mrope_section" in (getattr(self.config, "rope_parameters", None) or {}) else 1
         return ids.expand(axes, rows, -1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from prune2drive.errors import InputError
 from prune2drive.pruning.base import Context, Pool, Pruner
 from prune2drive.pruning.prompt import Prompt
 from prune2drive.pruning.ratios import RatioPolicy
@@ -59,7 +60,10 @@ def budgets(pools: Sequence[Pool], pruner: Pruner, policy: RatioPolicy, rounding
         cameras, counts = pool.token_map.cameras, pool.token_map.counts
         if cameras not in ratios:
             ratios[cameras] = policy.ratios(cameras)
-        sizes.append(sum(budget(ratios[cameras][camera], counts[camera], rounding) for camera in pool.cameras))
+        try:
+            sizes.append(sum(budget(ratios[cameras][camera], counts[camera], rounding) for camera in pool.cameras))
+        except ValueError as error:
+            raise InputError(f"{'+'.join(pool.cameras)}: {error}") from None
     return sizes
 
 

@@ -87,8 +87,11 @@ class Prompt:
         """Places each row's map in the padded batch.
 
         Raises:
-            InputError: a map made for a prompt of another length, or visual tokens under the padding.
+            InputError: padding on the right, a map made for a prompt of another length, or visual tokens
+                under the padding.
         """
+        if mask_BP is not None and not mask_BP[:, -1].all():
+            raise InputError("the batch is padded on the right: pad it on the left (padding_side='left')")
         starts = []
         for row, token_map in enumerate(maps):
             padding = 0 if mask_BP is None else int(mask_BP[row].int().argmax())

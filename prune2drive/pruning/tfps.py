@@ -43,6 +43,8 @@ class TFPS(Pruner):
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         start: str | int | Tensor = self.start
+        if isinstance(start, int) and not 0 <= start < tokens_CND.shape[1]:
+            raise InputError(f"TFPS: start={start} is outside a camera's {tokens_CND.shape[1]} tokens, 0 the first")
         if start == "random":
             count = tokens_CND.shape[1]
             start = torch.cat([torch.randint(count, (1,), generator=pool.generator(self.seed)) for pool in ctx.pools])

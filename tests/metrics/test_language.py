@@ -106,9 +106,9 @@ def test_java_tokens_are_pycocoevalcaps(sample_captions):
     assert tokenize_java(lines) == library_tokenize(lines)
 
 
-@needs_java
-def test_java_reads_past_the_end_of_a_caption():
-    assert tokenize_java(["B.", "The car", "B.", "red"]) == ["b", "the car", "b.", "red"]
+@pytest.mark.parametrize("tokenize", [pytest.param(tokenize_java, marks=needs_java), tokenize_regex])
+def test_a_caption_is_read_with_the_start_of_the_next(tokenize):
+    assert tokenize(["B.", "The car", "B.", "red"]) == ["b", "the car", "b.", "red"]
 
 
 @pytest.mark.parametrize("tokenize", [pytest.param(tokenize_java, marks=needs_java), tokenize_regex])

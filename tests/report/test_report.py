@@ -145,7 +145,8 @@ def test_headline(tmp_path):
     assert not shown.open
     for text in ("tiny · drivelm · tfps · Fixed", "python run.py pruner=tfps", "tfps layer 1", "Fixed all 0.1"):
         assert text in shown.text
-    assert "planned 3, failed 1" in shown.text and "_target_" not in shown.text and "seed" not in shown.text
+    assert "planned 3, failed 1" in shown.text and "choices" not in shown.text
+    assert "_target_" not in shown.text and "seed" not in shown.text
     assert "0.25" in page(tmp_path, {"config": {"ratios": 0.25}}).text
 
 
