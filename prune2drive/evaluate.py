@@ -11,7 +11,9 @@ import lightning
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from prune2drive.data.datamodule import Batch, DriveDataModule
 from prune2drive.errors import InputError
@@ -28,6 +30,7 @@ from prune2drive.sample import Prediction, pack_indices
 log = logging.getLogger(__name__)
 
 SAME_ON_RESUME = ("model", "dataset", "metrics", "pruner", "ratios", "positions", "rounding", "generation", "seed")
+CHOICES = {"positions": ("keep", "renumber"), "rounding": ("nearest", "seed"), "on_error": ("fail", "skip")}
 
 
 @dataclass
@@ -65,6 +68,15 @@ class Parts:
         return parts
 
 
+def _check_settings(cfg: DictConfig) -> None:
+    for name, least in {"seed": 0, "batch_size": 1, "num_workers": 0, "warm_up": 0, "pictures": 0}.items():
+        if not isinstance(cfg[name], int) or cfg[name] < least:
+            raise InputError(f"{name}={cfg[name]}: use a whole number, {least} or more")
+    for name, choices in CHOICES.items():
+        if cfg[name] not in choices:
+            raise InputError(f"{name}={cfg[name]}: choose from {', '.join(choices)}")
+
+
 def build(node: DictConfig, **more: Any) -> Any:
     """Hydra's instantiate, with our own errors as they are and others in one line.
 
@@ -73,10 +85,12 @@ def build(node: DictConfig, **more: Any) -> Any:
     """
     try:
         return instantiate(node, **more)
+    except MissingMandatoryValue as error:
+        raise InputError(f"{error.full_key} is not set, and has no default: add {error.full_key}=...") from error
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, (TypeError, ValueError)):
+        if isinstance(error.__cause__, (TypeError, ValueError, MisconfigurationException)):
             raise InputError(f"{node.get('_target_')}: {error.__cause__}") from error
         raise
 
@@ -197,6 +211,7 @@ def run(cfg: DictConfig) -> float:
     Raises:
         InputError: bad input, before the model is loaded where it can be known then.
     """
+    _check_settings(cfg)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     lightning.seed_everything(cfg.seed, verbose=False)
     folder = RunFolder(cfg.folder)
@@ -245,13 +260,12 @@ def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     """
     before = folder.read_json("run.json")
     for part in SAME_ON_RESUME:
-        if before["config"].get(part) != record["config"].get(part):
-            raise InputError(
-                f"resume={folder.path}: {part} was {before['config'].get(part)}, now {record['config'].get(part)}"
-            )
-    if before["dataset"] != record["dataset"]:
+        was, now = before.get("config", {}).get(part), record["config"].get(part)
+        if was != now:
+            raise InputError(f"resume={folder.path}: {part} was {was}, now {now}")
+    if before.get("dataset") != record["dataset"]:
         raise InputError(
-            f"resume={folder.path}: the dataset has changed since ({before['dataset']} -> {record['dataset']})"
+            f"resume={folder.path}: the dataset has changed since ({before.get('dataset')} -> {record['dataset']})"
         )
     done = folder.keep_answered()
     log.info("resuming %s: %d of %d questions are answered", folder.path, len(done), record["dataset"]["size"])

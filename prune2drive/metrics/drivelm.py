@@ -131,9 +131,7 @@ def _judged(judge: Judge, pairs: Mapping[int, Pair]) -> dict[int, float]:
 def follow_graph(predictions: Iterable[Prediction]) -> tuple[list[Pair], dict[str, float]]:
     """The answers to score, frame by frame in the order of the questions, and counts of the rest.
 
-    Returns:
-        pairs, {"skipped_by_graph": answers that the graph rule drops, "frames_without_graph": frames whose first
-        question has no answer}
+    The counts are `skipped_by_graph`, answers, and `frames_without_graph`, frames whose first question has no answer.
     """
     frames: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for row in predictions:

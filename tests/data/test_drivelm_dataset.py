@@ -1,97 +1,16 @@
 import json
 import pickle
-from pathlib import Path
 
 import pytest
+from drivelm_files import SHOWN, SIX, ask, conversation, draw, key_frame, scenes, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prune2drive.data.dataset import Dataset, multi_view_prompt
+from prune2drive.data.dataset import Dataset
 from prune2drive.data.drivelm import DriveLM
 from prune2drive.errors import InputError
 from prune2drive.sample import ObjectBox
-
-SIX = ("CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
-SHOWN = (
-    "1: <image> 2: <image> 3: <image> 4: <image> 5: <image> 6: <image>. These six images are the front view, front "
-    "left view, front right view, back view, back left view and back right view of the ego vehicle."
-)
-
-
-def ask(text, answer="Nothing.", **more):
-    return {"Q": text, "A": answer, "C": None, "con_up": None, "con_down": None, "cluster": None, "layer": None, **more}
-
-
-def key_frame(name="f", objects=None, cameras=SIX, **stages):
-    entry = {
-        "QA": {stage: [ask(q) if isinstance(q, str) else q for q in rows] for stage, rows in stages.items()},
-        "image_paths": {camera: f"../nuscenes/samples/{camera}/{name}__{camera}.png" for camera in cameras},
-    }
-    return entry if objects is None else {**entry, "key_object_infos": objects}
-
-
-def scenes(**frames):
-    return {"s": {"scene_description": "Rain.", "key_frames": frames}}
-
-
-def conversation(name="s_f_0", question="<image>\nWho is near?", answer="A van.", cameras=SIX):
-    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-    images = [f"data/nuscenes/samples/{camera}/f__{camera}.png" for camera in cameras]
-    return {"id": name, "image": images, "conversations": turns}
-
-
-def write(root: Path, content, name="v1_1_train_nus.json", **options) -> DriveLM:
-    (root / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return DriveLM(root, name, **options)
-
-
-def draw(dataset: DriveLM) -> DriveLM:
-    """Puts a small photo wherever the dataset expects one: 16 x 9, its colour from the camera's place in SIX."""
-    for frame in dataset._frames:
-        for camera, path in frame.paths.items():
-            (dataset.images / path).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (16, 9), (40 * SIX.index(camera), 0, 0)).save(dataset.images / path)
-    return dataset
-
-
-# --- the prompt
-
-
-def test_six_cameras_read_as_in_the_original():
-    assert multi_view_prompt(SIX, "What now?") == SHOWN + "What now?"
-
-
-@pytest.mark.parametrize(
-    ("cameras", "shown"),
-    [
-        (["CAM_BACK_LEFT"], "1: <image>. This image is the back left view of the ego vehicle."),
-        (
-            ["CAM_BACK", "roof_rear"],
-            "1: <image> 2: <image>. These two images are the back view and roof rear view of the ego vehicle.",
-        ),
-    ],
-)
-def test_other_numbers_of_cameras_read_naturally(cameras, shown):
-    assert multi_view_prompt(cameras, "Why?") == shown + "Why?"
-
-
-def test_more_cameras_than_words():
-    prompt = multi_view_prompt([f"CAM_{number}" for number in range(13)], "Why?")
-    assert "13: <image>. These 13 images are the 0 view, 1 view" in prompt
-
-
-def test_no_camera_has_no_prompt():
-    with pytest.raises(InputError, match="at least one"):
-        multi_view_prompt([], "Why?")
-
-
-@given(st.lists(st.sampled_from(["<image>", "<", "image", ">", "<ima", "ge>", "\n", "a "])).map("".join))
-def test_a_question_adds_no_marker(question):
-    prompt = multi_view_prompt(SIX, question)
-    assert prompt.count("<image>") == 6
-    assert "<image>" in question or prompt == SHOWN + question
-
 
 # --- the layouts
 
@@ -277,85 +196,3 @@ def test_survives_the_way_to_a_worker(tmp_path):
     dataset = draw(write(tmp_path, scenes(f=key_frame(perception=["A?"]))))
     copy = pickle.loads(pickle.dumps(dataset))
     assert copy.ids == dataset.ids and copy[0].prompt == dataset[0].prompt
-
-
-# --- what is wrong with the input
-
-
-def fails(make) -> str:
-    with pytest.raises(InputError) as caught:
-        make()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def test_no_root_and_no_questions(tmp_path):
-    assert "dataset.root" in fails(lambda: DriveLM(tmp_path / "no"))
-    message = fails(lambda: DriveLM(tmp_path))
-    assert "v1_1_train_nus.json, v1_1_val_nus_q_only.json, test_eval.json, test_llama.json" in message
-    assert "mine.json" in fails(lambda: DriveLM(tmp_path, "mine.json"))
-
-
-@pytest.mark.parametrize(
-    ("content", "parts"),
-    [
-        ('{\n "s": oops}', ["not valid JSON", "line 2, column 7"]),
-        ("3", ["expected DriveLM's scenes", "a number"]),
-        ({}, ["no question"]),
-        (scenes(f=key_frame(perception=[])), ["no question"]),
-        ({"s": {}}, ["scene s", "'key_frames'", "nothing"]),
-        ({"s": []}, ["scene s", "'key_frames'", "a list"]),
-        (scenes(f={"QA": {}}), ["scene s, frame f", "'image_paths'"]),
-        (scenes(f={"QA": {}, "image_paths": {"CAM_FRONT": None}}), ["scene s, frame f", "'CAM_FRONT'", "null"]),
-        (scenes(f={"image_paths": {"CAM_FRONT": "a.jpg"}}), ["scene s, frame f", "'QA'"]),
-        (scenes(f=key_frame() | {"QA": {"planning": {}}}), ["frame f, QA", "'planning'", "an object"]),
-        (scenes(f=key_frame() | {"QA": {"planning": ["?"]}}), ["frame f, question 0", "'Q'", "a string"]),
-        (scenes(f=key_frame(planning=["A?", {"A": "B"}])), ["frame f, question 1", "'Q'"]),
-        (scenes(f=key_frame(planning=[ask("A?", 3)])), ["question 0", "'A'", "a number"]),
-        (scenes(f=key_frame(planning=[ask("A?", tag=["x"])])), ["question 0", "'tag'", "['x']"]),
-        (scenes(f=key_frame(planning=["A?", " \n"])), ["s_f_1", "is empty"]),
-        (scenes(f=key_frame(cameras=[], planning=["A?"])), ["frame f", "no camera"]),
-        (scenes(f=key_frame(objects={"<c1,CAM_BACK,1,1>": {}})), ["object <c1,CAM_BACK,1,1>", "'2d_bbox'"]),
-        (scenes(f=key_frame(objects={"<c1,CAM_BACK,1,1>": {"2d_bbox": [1, 2, 3]}})), ["four numbers"]),
-        (scenes(f=key_frame(objects={"c1": {"2d_bbox": [1, 2, 3, 4]}})), ["object c1", "<id,CAMERA,x,y>"]),
-        ([conversation(), 7], ["entry 1", "'id'", "a number"]),
-        ([conversation(), conversation()], ["s_f_0", "twice"]),
-        ([conversation(question="<image>\n")], ["s_f_0", "is empty"]),
-        ([conversation() | {"conversations": []}], ["entry 0", "0 turns"]),
-        ([conversation() | {"image": "a.jpg"}], ["entry 0", "'image'", "a string"]),
-        ([conversation(cameras=["CAM_BACK", "CAM_BACK"])], ["entry 0", "one image a camera"]),
-        ([conversation() | {"image": ["a.jpg"]}], ["entry 0", "one image a camera"]),
-    ],
-)
-def test_wrong_files_say_where(tmp_path, content, parts):
-    message = fails(lambda: write(tmp_path, content, "odd.json"))
-    assert message.startswith(f"{tmp_path / 'odd.json'}: ")
-    for part in parts:
-        assert part in message
-
-
-def test_not_text(tmp_path):
-    (tmp_path / "test_eval.json").write_bytes(b'{"\xff": 1}')
-    assert "UTF-8" in fails(lambda: DriveLM(tmp_path))
-
-
-def test_missing_images_are_counted(tmp_path):
-    dataset = draw(write(tmp_path, scenes(f=key_frame(perception=["A?"]))))
-    gone = [dataset.images / f"samples/{camera}/f__{camera}.png" for camera in SIX[1:3]]
-    for file in gone:
-        file.unlink()
-    message = fails(dataset.check)
-    assert f"2 of 6 images are missing, first {gone[0]}" in message and "dataset.images" in message
-    message = fails(lambda: dataset[0])
-    assert str(gone[0]) in message and "dataset.images" in message
-    DriveLM(tmp_path, cameras=["CAM_FRONT"]).check()
-
-
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"text", lambda data: data[: len(data) // 2]])
-def test_damaged_images_are_named(tmp_path, damage):
-    dataset = draw(write(tmp_path, scenes(f=key_frame(perception=["A?"]))))
-    file = dataset.images / "samples/CAM_BACK/f__CAM_BACK.png"
-    file.write_bytes(damage(file.read_bytes()))
-    dataset.check()
-    assert f"{file}: cannot be read as an image" in fails(lambda: dataset[0])

@@ -1,10 +1,7 @@
 import json
-import logging
 import math
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.drivelm import DriveLMScore, coordinates, follow_graph, main, match, read_references
+from prune2drive.metrics.drivelm import DriveLMScore, coordinates, follow_graph, match, read_references
 from prune2drive.sample import Prediction
-
-needs_java = pytest.mark.skipif(not shutil.which("java"), reason="no java on PATH")
 
 CAR, VAN, BUS = "<c1,CAM_BACK,1088.3,497.5>", "<c2,CAM_FRONT,864.2,468.3>", "<c3,CAM_FRONT,1043.2,82.2>"
 
@@ -254,43 +249,6 @@ def test_failed_samples_are_in_no_mean():
     assert DriveLMScore()([row(0), row(1, answer="No.", error="x"), row(2, answer=None)])["accuracy_n"] == 1
 
 
-# The command line, on the sample and on small files.
-
-
-def run(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    return code, *capsys.readouterr()
-
-
-def score(capsys, predictions, references, *options):
-    code, out, _ = run(capsys, "--predictions", predictions, "--references", references, *options)
-    assert code == 0
-    return json.loads(out)
-
-
-@needs_java
-def test_the_sample_scores_what_the_official_script_gives(drivelm_sample, capsys):
-    """The figures are the official evaluation.py's, with pycocoevalcap 1.2 as its caption metrics."""
-    found = score(capsys, drivelm_sample / "output.json", drivelm_sample / "test_eval.json")
-    official = {"bleu_1": 0.16417910447730563, "bleu_2": 0.07657375167514674, "bleu_3": 0.03217726010165709}
-    official |= {"bleu_4": 2.8237677512859613e-06, "rouge_l": 0.18135448157061543, "accuracy": 0, "match_f1": 0}
-    assert {key: found[key] for key in official} == pytest.approx(official, rel=1e-12)
-    assert found["cider"] == pytest.approx(0, abs=1e-12)
-    counts = {"accuracy_n": 4, "language_n": 4, "match_f1_n": 4, "skipped_by_graph": 15, "official_tokenizer": 1}
-    assert {key: found[key] for key in counts} == counts
-
-
-def test_a_perfect_copy_of_the_sample_scores_one(drivelm_sample, tmp_path, capsys):
-    references = drivelm_sample / "test_eval.json"
-    copy = [{"id": one.id, "question": one.question, "answer": one.reference} for one in read_references(references)]
-    (tmp_path / "output.json").write_text(json.dumps(copy))
-    found = score(capsys, tmp_path / "output.json", references)
-    assert found["accuracy"] == found["match_f1"] == 1 and found["skipped_by_graph"] == 0
-    ones = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l"]
-    assert [found[key] for key in ones] == pytest.approx([1] * 5, abs=1e-6)
-    assert found["accuracy_n"] == 11 and found["match_f1_n"] == found["language_n"] == 4
-
-
 def test_half_a_copy_of_the_sample_scores_as_an_independent_reading(drivelm_sample):
     answers = {one["id"]: one["answer"] for one in json.loads((drivelm_sample / "output.json").read_text())}
     rows = read_references(drivelm_sample / "test_eval.json")
@@ -303,138 +261,3 @@ def test_half_a_copy_of_the_sample_scores_as_an_independent_reading(drivelm_samp
     assert (found["accuracy"], found["match_f1"]) == pytest.approx((np.mean(accuracy), np.mean(f1)))
     assert found["skipped_by_graph"] == skipped
     assert 0 < found["accuracy"] < 1
-
-
-def test_the_module_prints_one_json_object(drivelm_sample):
-    command = [sys.executable, "-m", "prune2drive.metrics.drivelm"]
-    files = ["--predictions", drivelm_sample / "output.json", "--references", drivelm_sample / "test_eval.json"]
-    done = subprocess.run([*command, *files], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "final_offline" in json.loads(done.stdout)
-
-
-QA = [{"Q": "Wo?", "A": "Vor dem Café.", "tag": [0]}, {"Q": "Was?", "A": "自転車", "tag": [0]}]
-REFERENCES = {"s": {"key_frames": {"f": {"QA": {"behavior": QA[1:], "perception": QA[:1]}}}}}
-OUTPUT = [{"id": "s_f_0", "question": "Wo?", "answer": "Vor dem Café."}, {"id": "s_f_1", "question": "", "answer": "x"}]
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Writes predictions and references, given as text or as content, and returns their paths."""
-
-    def write(predictions=OUTPUT, references=REFERENCES, name="output.json"):
-        paths = tmp_path / name, tmp_path / "test_eval.json"
-        for path, content in zip(paths, (predictions, references), strict=True):
-            content = content if isinstance(content, bytes | str) else json.dumps(content, ensure_ascii=False)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return paths
-
-    return write
-
-
-@pytest.mark.parametrize(
-    "predictions, name",
-    [
-        (OUTPUT, "output.json"),
-        (b"\xef\xbb\xbf" + json.dumps(OUTPUT, ensure_ascii=False).encode(), "output.json"),
-        ({"method": "m", "results": OUTPUT}, "submission.json"),
-        ("".join(json.dumps(Prediction(**one).to_row()) + "\n" for one in OUTPUT), "predictions.jsonl"),
-    ],
-)
-def test_every_form_of_predictions_is_read(files, capsys, predictions, name):
-    found = score(capsys, *files(predictions, name=name))
-    assert (found["accuracy"], found["accuracy_n"]) == (0.5, 2)
-
-
-@pytest.mark.parametrize("rest", [[], [{"id": "s_f_1", "question": "", "answer": None, "error": "out of memory"}]])
-def test_missing_and_failed_answers_are_left_out_only_when_allowed(files, capsys, rest):
-    predictions, references = files([*OUTPUT[:1], *rest])
-    assert score(capsys, predictions, references, "--allow-missing")["accuracy_n"] == 1
-    code, out, err = run(capsys, "--predictions", predictions, "--references", references)
-    assert (code, out) == (2, "")
-    assert "1 of 2 references have no answer, first s_f_1; add them" in err
-
-
-def test_answers_without_a_reference_are_ignored_with_a_warning(files, capsys, caplog):
-    extra = {"id": "s_g_0", "question": "", "answer": "x"}
-    with caplog.at_level(logging.WARNING):
-        assert score(capsys, *files([*OUTPUT, extra]))["accuracy_n"] == 2
-    assert "1 answers have no reference" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "predictions, message",
-    [
-        ('[\n{"id": "s_f_0",\n"answer" "x"}]', "output.json: malformed JSON in line 3: Expecting ':' delimiter"),
-        ("", "output.json: malformed JSON in line 1"),
-        (b'[{"id": "\xff"}]', "output.json: not UTF-8"),
-        (REFERENCES, "output.json: not a file of predictions; give a list of"),
-        (3, "output.json: not a file of predictions"),
-        (["x"], "output.json: not a file of predictions"),
-        ([{"id": 1, "answer": "x"}], "output.json: not a file of predictions"),
-        ([*OUTPUT, OUTPUT[0]], "output.json: s_f_0 is there twice"),
-        ([{"id": "s_f_0", "answer": ["x"]}], "output.json: the answer of s_f_0 is not a string"),
-        ([{"id": "s_f_0"}], "output.json: the answer of s_f_0 is not a string"),
-        ([], "output.json: 2 of 2 references have no answer, first s_f_0"),
-    ],
-)
-def test_bad_predictions_are_one_line_and_code_2(files, capsys, predictions, message):
-    check_error(capsys, *files(predictions), message)
-
-
-@pytest.mark.parametrize(
-    "references, message",
-    [
-        ("{", "test_eval.json: malformed JSON in line 1"),
-        (OUTPUT, "test_eval.json: not a DriveLM reference file"),
-        ({"s": {"key_frames": {"f": {}}}}, "test_eval.json: not a DriveLM reference file"),
-        (
-            {"s": {"key_frames": {"f": {"QA": {"behavior": [{"A": "x"}]}}}}},
-            "test_eval.json: not a DriveLM reference file",
-        ),
-        (
-            {"s": {"key_frames": {"f": {"QA": {"behavior": [{"Q": "x", "A": 1}]}}}}},
-            "test_eval.json: s_f_0 is malformed",
-        ),
-        ({"s": {"key_frames": {"f": {"QA": {"behavior": [{"Q": "x", "tag": ["0"]}]}}}}}, "s_f_0 is malformed"),
-        ({"s": {"key_frames": {"f": {"QA": {"behavior": [{"Q": "x"}]}}}}}, "no question has both an answer and a tag"),
-        ({"s": {"key_frames": {"f": {"QA": {"behavior": [{"Q": "x", "A": "y"}]}}}}}, "no question has both"),
-        ({}, "no question has both"),
-    ],
-)
-def test_bad_references_are_one_line_and_code_2(files, capsys, references, message):
-    check_error(capsys, *files(references=references), message)
-
-
-def check_error(capsys, predictions, references, message):
-    code, out, err = run(capsys, "--predictions", predictions, "--references", references)
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1 and ";" in err
-
-
-def test_a_bad_row_of_predictions_jsonl_is_named_by_its_line(files, capsys):
-    predictions, references = files('{"id": "s_f_0", "answer": "x"}\n\n{"id": "s_f_1",', name="predictions.jsonl")
-    check_error(capsys, predictions, references, "predictions.jsonl: malformed JSON in line 3")
-
-
-def test_nothing_to_score_among_the_answers_is_an_error(files, capsys):
-    predictions, references = files([])
-    code, _, err = run(capsys, "--predictions", predictions, "--references", references, "--allow-missing")
-    assert code == 2 and "no answer to a question that" in err
-
-
-def test_missing_files_and_folders_are_named(files, capsys, tmp_path):
-    predictions, references = files()
-    check_error(
-        capsys, tmp_path / "nowhere.json", references, "nowhere.json: No such file or directory; check the path"
-    )
-    check_error(capsys, predictions, tmp_path, "Is a directory")
-
-
-def test_help_teaches_with_an_example(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
-    text = capsys.readouterr().out
-    assert "python -m prune2drive.metrics.drivelm --predictions output.json --references test_eval.json" in text
-    assert "final_offline" in text and "skipped_by_graph" in text

@@ -1,0 +1,120 @@
+import inspect
+from pathlib import Path
+
+import checkpoints
+import pytest
+import runs
+import wandb
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from prune2drive.data.minidrive import MiniDrive
+from prune2drive.errors import InputError
+from prune2drive.evaluate import Parts
+from prune2drive.metrics.drivelm import DriveLMScore
+from prune2drive.metrics.exact_match import ExactMatch
+
+FILES = sorted(file.relative_to(runs.CONFIGS).with_suffix("") for file in runs.CONFIGS.glob("*/**/*.yaml"))
+CHOICES = [(str(file.parent), file.name) for file in FILES if file.parts[0] != "hydra"]
+BUILT = [choice for choice in CHOICES if choice[0] in ("model", "dataset", "metrics", "pruner", "ratios", "trainer")]
+CAMERA_RATIOS = "ratios: {CAM_FRONT: 0.5, CAM_BACK: 0.1}\nprovenance: {by: hand}\n"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
+    """What some configs need on disk, as the overrides that name it."""
+    folder = tmp_path_factory.mktemp("files")
+    checkpoints.save(folder / "checkpoint")
+    MiniDrive(resolution=28, size=2).export(folder / "drivelm")
+    (folder / "ratios.yaml").write_text(CAMERA_RATIOS)
+    return {
+        ("model", "llava_onevision"): [f"model.checkpoint={folder}/checkpoint"],
+        ("model", "minidrive"): [f"model.checkpoint={folder}/checkpoint"],
+        ("dataset", "drivelm"): [f"dataset.root={folder}/drivelm"],
+        ("ratios", "adaptive"): [f"ratios.file={folder}/ratios.yaml"],
+    }
+
+
+def accepted(target: type) -> set[str]:
+    """The keyword arguments of a class, those included that it hands on to its bases."""
+    names: set[str] = set()
+    for base in inspect.getmro(target):
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
+            if all(each.kind is not each.VAR_KEYWORD for each in parameters):
+                break
+    return names - {"self"}
+
+
+def test_there_is_a_config_of_each_group():
+    groups = {group for group, _ in CHOICES}
+    assert groups >= {"task", "model", "dataset", "metrics", "pruner", "ratios", "trainer", "logger"}
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_composes(group, name, files, tmp_path):
+    cfg = runs.configuration(f"folder={tmp_path}", f"{group}={name}", *files.get((group, name), ()))
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize(("group", "name"), BUILT)
+def test_builds(group, name, files, tmp_path):
+    node = runs.configuration(f"folder={tmp_path}", f"{group}={name}", *files.get((group, name), ()))[group]
+    assert isinstance(instantiate(node), get_class(node._target_))
+
+
+def nodes(node):
+    if OmegaConf.is_dict(node):
+        yield node
+        for name in node:
+            if not OmegaConf.is_missing(node, name):
+                yield from nodes(node[name])
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_names_only_what_the_class_takes(group, name, files, tmp_path):
+    cfg = runs.configuration(f"folder={tmp_path}", f"{group}={name}", *files.get((group, name), ()))
+    targets = [node for node in nodes(cfg.get(group)) if "_target_" in node]
+    assert targets or group in ("task", "experiment", "search") or (group, name) == ("logger", "none")
+    for node in targets:
+        target = get_class(node._target_)
+        extra = set(inspect.signature(wandb.init).parameters) if "wandb" in target.__module__ else set()
+        assert {str(key) for key in node} - {"_target_"} <= accepted(target) | extra
+
+
+def test_the_defaults_of_a_config_are_its_own(tmp_path):
+    """A key that is there for the user to change has the value that the class has by default, or says why not."""
+    for name in ("none", "tfps", "random", "uniform"):
+        node = runs.configuration(f"folder={tmp_path}", f"pruner={name}").pruner
+        assert instantiate(node) == get_class(node._target_)()
+
+
+@pytest.mark.parametrize(("dataset", "metric"), [("minidrive", ExactMatch), ("drivelm", DriveLMScore)])
+def test_metrics_follow_the_dataset(dataset, metric, tmp_path):
+    cfg = runs.configuration(f"folder={tmp_path}", f"dataset={dataset}")
+    assert isinstance(instantiate(cfg.metrics), metric)
+    other = runs.configuration(f"folder={tmp_path}", f"dataset={dataset}", "metrics=drivelm")
+    assert isinstance(instantiate(other.metrics), DriveLMScore)
+
+
+def test_seeds_follow_the_run(tmp_path):
+    cfg = runs.configuration(f"folder={tmp_path}", "dataset=drivelm", "pruner=random", "seed=7")
+    assert (cfg.pruner.seed, cfg.dataset.seed) == (7, 7)
+    assert runs.configuration(f"folder={tmp_path}", "pruner=tfps", "seed=7").pruner.seed == 7
+
+
+def test_adaptive_reads_the_file_of_its_model_and_dataset(tmp_path, monkeypatch):
+    cfg = runs.configuration(f"folder={tmp_path}", "ratios=adaptive")
+    path = Path("configs/ratios/adaptive/tiny_minidrive.yaml")
+    assert cfg.ratios.file == str(path)
+    monkeypatch.chdir(tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_text(CAMERA_RATIOS)
+    assert instantiate(cfg.ratios).ratios(("CAM_BACK", "CAM_FRONT")) == {"CAM_BACK": 0.1, "CAM_FRONT": 0.5}
+    with pytest.raises(InputError, match="tiny_minidrive.yaml: no keep ratio for camera CAM_FRONT_LEFT"):
+        Parts.build(cfg)
+
+
+def test_offline_by_default(tmp_path):
+    assert runs.configuration(f"folder={tmp_path}").logger.offline is True
