@@ -13,7 +13,6 @@ class MiniDriveModel(LlavaOnevision):
     """A small LLaVA-OneVision that answers MiniDrive's questions.
 
     Args:
-        name: the model's name in run records.
         checkpoint: a folder that training wrote; by default the packaged one.
         dtype: of the weights; `auto` takes the checkpoint's, bfloat16.
         attention: `sdpa` or `eager`.
@@ -22,7 +21,5 @@ class MiniDriveModel(LlavaOnevision):
         InputError: no such checkpoint, or a damaged one.
     """
 
-    def __init__(
-        self, name: str = "minidrive", checkpoint: str | None = None, dtype: str = "auto", attention: str = "sdpa"
-    ) -> None:
-        super().__init__(name, str(Path(checkpoint or PACKAGED).absolute()), dtype=dtype, attention=attention)
+    def __init__(self, checkpoint: str | None = None, dtype: str = "auto", attention: str = "sdpa") -> None:
+        super().__init__(str(Path(checkpoint or PACKAGED).absolute()), dtype=dtype, attention=attention)
