@@ -187,7 +187,8 @@ class Evaluation(LightningModule):
             return
         for row, sample in enumerate(batch.samples[: self.pictures]):
             at = row * len(trace.kept) // len(batch.samples)
-            save_picture(self.folder.path, sample, trace.token_maps[at], trace.kept[at])
+            images = self.parts.dataset[list(self.parts.dataset.ids).index(sample.id)].images
+            save_picture(self.folder.path, sample, images, trace.token_maps[at], trace.kept[at])
             self.pictures -= 1
 
 

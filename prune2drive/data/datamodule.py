@@ -24,6 +24,8 @@ class Batch:
     """Samples with their model inputs, and the rows of those that could not be made.
 
     Args:
+        samples: without their images, which the inputs hold in the form the model reads: photos of a
+            frame are some 26 MB, too much to send from a worker once a question.
         inputs: what the model adapter's collate made of `samples`; None where there are none.
     """
 
@@ -112,7 +114,8 @@ class _MakeBatch:
 
     def __call__(self, indices: list[int]) -> Batch | InputError:
         try:
-            return self._collated(self._read(indices))
+            batch = self._collated(self._read(indices))
+            return replace(batch, samples=[replace(sample, images={}) for sample in batch.samples])
         except InputError as error:  # raised by a worker, it would arrive with a traceback as its message
             return error
 

@@ -41,11 +41,13 @@ def budget(ratio: float, count: int, rounding: str = "nearest") -> int:
 def pairwise_distance(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
     """Distances between the tokens of each pool; shape [C, N, N].
 
-    `cosine` is 1 - cos; `l1` and `l2` are taken on the tokens as they are.
+    `cosine` is 1 - cos; `l1` and `l2` are taken on the tokens as they are, measured from their mean so
+    that components they share do not drown the differences in rounding.
     """
     if metric == "cosine":
         unit_CND = torch.nn.functional.normalize(tokens_CND, dim=-1)
         return 1 - unit_CND @ unit_CND.transpose(1, 2)
+    tokens_CND = tokens_CND - tokens_CND.mean(dim=1, keepdim=True)
     return torch.cdist(tokens_CND, tokens_CND, p=1.0 if metric == "l1" else 2.0)
 
 

@@ -28,9 +28,11 @@ COSTS = (
 )
 
 
-def save_picture(folder: Path, sample: Sample, token_map: TokenMap, kept: Mapping[str, Tensor]) -> Path:
+def save_picture(
+    folder: Path, sample: Sample, images: Mapping[str, Image.Image], token_map: TokenMap, kept: Mapping[str, Tensor]
+) -> Path:
     """Writes the sample's cameras, with the kept tokens clear, under `pictures/`."""
-    views = {camera: (sample.images[camera], token_map.boxes(camera), kept[camera]) for camera in kept}
+    views = {camera: (images[camera], token_map.boxes(camera), kept[camera]) for camera in kept}
     path = folder / "pictures" / f"{sample.id}.png"
     path.parent.mkdir(exist_ok=True)
     camera_sheet(views, sample.question).save(path)
