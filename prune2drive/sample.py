@@ -140,8 +140,8 @@ class TokenMap:
                 raise InputError(f"{view.camera}: {len(at_N)} tokens cannot fill a {view.rows} x {view.cols} grid")
             if int(at_N.min()) < 0 or int(at_N.max()) >= length:
                 raise InputError(f"{view.camera}: visual tokens lie outside the prompt of {length} positions")
-            if (view_P[at_N] >= 0).any():
-                raise InputError(f"{view.camera}: its visual tokens overlap another camera's")
+            if (view_P[at_N] >= 0).any() or len(at_N.unique()) < len(at_N):
+                raise InputError(f"{view.camera}: its visual tokens overlap another camera's or each other")
             view_P[at_N] = index
             cell = torch.arange(len(at_N))
             row_P[at_N], col_P[at_N] = cell // view.cols, cell % view.cols

@@ -6,7 +6,7 @@ Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions of prefix
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from prune2drive.data.dataset import multi_view_prompt
 from prune2drive.data.minidrive import photograph
 from prune2drive.data.minidrive_questions import KINDS_ASKED, LETTERS, Question, ask, frame_questions
-from prune2drive.data.minidrive_scene import DIFFICULTIES, Dice, Scene, make_scene
+from prune2drive.data.minidrive_scene import DIFFICULTIES, Dice, Scene, Thing, make_scene
 from prune2drive.errors import InputError
 from prune2drive.sample import IMAGE_MARKER
 from prune2drive.vocabulary import CAMERAS, COLOURS, COLUMNS, KINDS, LIGHTS, ROWS, STATUSES, TAG_NUMBERS
@@ -77,6 +77,19 @@ class Recipe:
             raise InputError(f"recipe.scenes={self.scenes}: a step needs at least one scene")
 
 
+@dataclass
+class Row:
+    """A scene's prefix and questions.
+
+    Args:
+        tokens: (id, label, segment, position) of each.
+        subjects: where the answer about an object begins, and the object.
+    """
+
+    tokens: list[tuple[int, int, int, int]]
+    subjects: list[tuple[int, Thing]] = field(default_factory=list)
+
+
 class PackedMiniDrive(IterableDataset[Batch]):
     """One batch a step: this rank's share of the step's scenes.
 
@@ -105,7 +118,7 @@ class PackedMiniDrive(IterableDataset[Batch]):
             yield self.batch(step)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: pixels_SC3HW in bytes, ids_ST, labels_ST, segment_ST, position_ST, names."""
+        """The batch of a step: pixels_SC3HW in bytes, ids_ST, labels_ST, segment_ST, position_ST, names_SCN, subjects."""
         recipe = self.recipe
         scenes, rows = [], []
         for slot in range(self.rank, recipe.scenes, self.world):
@@ -119,22 +132,25 @@ class PackedMiniDrive(IterableDataset[Batch]):
             "pixels_SC3HW": torch.from_numpy(np.array(pixels)).permute(0, 1, 4, 2, 3),
             **_pad(rows, int(self.tokenizer.pad_token_id)),
             "names_SCN": self._names(scenes),
+            "subjects": _subjects(rows),
         }
 
     def _chat(self, question: str) -> str:
         message = {"role": "user", "content": multi_view_prompt(CAMERAS, question)}
         return str(self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
 
-    def _pack(self, scene: Scene, dice: Dice) -> list[tuple[int, int, int, int]]:
-        """(id, label, segment, position) of each token; a label is what the token is followed by."""
+    def _pack(self, scene: Scene, dice: Dice) -> Row:
+        """A label is what the token is followed by."""
         start, end = len(self.prefix), int(self.tokenizer.eos_token_id)
-        row = [(token, IGNORED, PREFIX, place) for place, token in enumerate(self.prefix)]
+        row = Row([(token, IGNORED, PREFIX, place) for place, token in enumerate(self.prefix)])
         for segment, question in enumerate(self._questions(scene, dice)):
             asked = self.tokenizer(question.text).input_ids + self.suffix
             answer = [*self.tokenizer(question.answer).input_ids, end]
             labels = [IGNORED] * (len(asked) - 1) + answer
             tokens = zip(asked + answer[:-1], labels, strict=True)
-            row += [(token, label, segment, start + place) for place, (token, label) in enumerate(tokens)]
+            if question.subject:
+                row.subjects.append((len(row.tokens) + len(asked) - 1, question.subject))
+            row.tokens += [(token, label, segment, start + place) for place, (token, label) in enumerate(tokens)]
         return row
 
     def _questions(self, scene: Scene, dice: Dice) -> list[Question]:
@@ -154,21 +170,41 @@ class PackedMiniDrive(IterableDataset[Batch]):
         for at, scene in enumerate(scenes):
             owner = scene.patches(grid)
             for index, thing in enumerate(scene.things):
-                mine = owner == index
-                names["kind"][at][mine] = KINDS.index(thing.kind)
-                names["number"][at][mine] = thing.number - 1
-                names["column"][at][mine], names["row"][at][mine] = thing.cell
-                if thing.colour:
-                    names["colour"][at][mine] = COLOURS.index(thing.colour)
-                if thing.status:
-                    names["state"][at][mine] = list(_STATES).index(thing.status)
+                for group, name in called(thing).items():
+                    names[group][at][owner == index] = name
         return {group: torch.from_numpy(indices) for group, indices in names.items()}
 
 
-def _pad(rows: list[list[tuple[int, int, int, int]]], pad: int) -> dict[str, Tensor]:
-    length = max(map(len, rows))
+def called(thing: Thing) -> dict[str, int]:
+    """Group of `NAMES` -> index of an object's name in it, for the groups in which it has one."""
+    column, row = thing.cell
+    names = {
+        "kind": KINDS.index(thing.kind),
+        "number": thing.number - 1,
+        "camera": CAMERAS.index(thing.camera),
+        "column": column,
+        "row": row,
+    }
+    if thing.colour:
+        names["colour"] = COLOURS.index(thing.colour)
+    if thing.status:
+        names["state"] = list(_STATES).index(thing.status)
+    return names
+
+
+def _subjects(rows: list[Row]) -> dict[str, Tensor]:
+    """Where answers about one object begin, `at` [2, questions] (scene, position), and that object's names."""
+    found = [(scene, place, called(thing)) for scene, row in enumerate(rows) for place, thing in row.subjects]
+    at = torch.tensor([(scene, place) for scene, place, _ in found], dtype=torch.long).reshape(-1, 2).T
+    return {"at": at} | {
+        group: torch.tensor([names.get(group, IGNORED) for *_, names in found], dtype=torch.long) for group in NAMES
+    }
+
+
+def _pad(rows: list[Row], pad: int) -> dict[str, Tensor]:
+    length = max(len(row.tokens) for row in rows)
     blank = (pad, IGNORED, OUTSIDE, 0)
-    packed = torch.tensor([row + [blank] * (length - len(row)) for row in rows])
+    packed = torch.tensor([row.tokens + [blank] * (length - len(row.tokens)) for row in rows])
     return dict(zip(("ids_ST", "labels_ST", "segment_ST", "position_ST"), packed.unbind(-1), strict=True))
 
 

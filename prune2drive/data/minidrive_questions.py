@@ -31,6 +31,7 @@ class Question:
     Args:
         stage: perception, prediction, planning or behavior.
         tags: DriveLM's scoring tags (0 accuracy, 1 judge, 2 language, 3 match).
+        subject: the object that decides the answer, where it is one object.
     """
 
     kind: str
@@ -38,13 +39,19 @@ class Question:
     text: str
     answer: str
     tags: tuple[int, ...]
+    subject: Thing | None = None
+
+
+Asked = tuple[str, str, Thing | None]  # question, answer, subject
+Writer = Callable[[Scene, Dice], Asked | None]
 
 
 def ask(scene: Scene, kind: str, dice: Dice) -> Question:
     """A question of a kind, or whether something exists where the scene leaves nothing of that kind to ask."""
     stage, tag, write = KINDS_ASKED[kind]
     if asked := write(scene, dice):
-        return Question(kind, stage, *asked, (tag,))
+        text, answer, subject = asked
+        return Question(kind, stage, text, answer, (tag,), subject)
     return ask(scene, "exist", dice)
 
 
@@ -58,29 +65,29 @@ def _choices(options: tuple[str, ...]) -> str:
     return " ".join(f"{letter}. {option}." for letter, option in zip(LETTERS, options, strict=False))
 
 
-def _important(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _important(scene: Scene, dice: Dice) -> Asked | None:
     del dice
     lead = scene.by_camera[CAMERAS[0]][0]
-    return "What are the important objects in the current scene?", f"There is a {lead.name} at {lead.tag}."
+    return "What are the important objects in the current scene?", f"There is a {lead.name} at {lead.tag}.", lead
 
 
-def _status(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _status(scene: Scene, dice: Dice) -> Asked | None:
     vehicles = [thing for thing in scene.things if thing.kind in VEHICLES]
     if not vehicles:
         return None
     thing = dice.pick(vehicles)
     text = f"What is the moving status of object {thing.tag}? {CHOOSE} {_choices(STATUSES)}"
-    return text, LETTERS[STATUSES.index(str(thing.status))]
+    return text, LETTERS[STATUSES.index(str(thing.status))], thing
 
 
-def _description(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _description(scene: Scene, dice: Dice) -> Asked | None:
     things = [thing for things in scene.by_camera.values() for thing in things]
     weights = [1.0 if thing.colour else 0.4 for thing in things]
     thing = dice.pick(things, weights)
-    return f"What is the visual description of {thing.tag}?", f"{thing.name.capitalize()}."
+    return f"What is the visual description of {thing.tag}?", f"{thing.name.capitalize()}.", thing
 
 
-def _exist(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _exist(scene: Scene, dice: Dice) -> Asked | None:
     """Half of the answers are no, and most of those are one attribute off."""
     painted = [thing for thing in scene.things if thing.colour]
     present = {(thing.camera, thing.kind, thing.colour) for thing in painted}
@@ -102,10 +109,11 @@ def _exist(scene: Scene, dice: Dice) -> tuple[str, str] | None:
             asked = (camera, kind, colour)
     camera, kind, colour = asked
     text = f"Is there a {colour} {kind} to the {DIRECTIONS[camera]} of the ego vehicle?"
-    return text, "Yes." if wanted else "No."
+    subject = next((thing for thing in painted if (thing.camera, thing.kind, thing.colour) == asked), None)
+    return text, "Yes." if wanted else "No.", subject
 
 
-def _count(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _count(scene: Scene, dice: Dice) -> Asked | None:
     """Aims at each number equally often, and at zero of something that stands elsewhere."""
     counts = Counter((thing.camera, thing.kind) for things in scene.by_camera.values() for thing in things)
     kinds = {kind for _, kind in counts}
@@ -113,10 +121,10 @@ def _count(scene: Scene, dice: Dice) -> tuple[str, str] | None:
     by_number = [absent] + [[place for place, n in counts.items() if n == number] for number in (1, 2, 3)]
     number = dice.pick([number for number, places in enumerate(by_number) if places])
     camera, kind = dice.pick(by_number[number])
-    return f"How many {PLURALS[kind]} are to the {DIRECTIONS[camera]} of the ego vehicle?", f"{NUMBERS[number]}."
+    return f"How many {PLURALS[kind]} are to the {DIRECTIONS[camera]} of the ego vehicle?", f"{NUMBERS[number]}.", None
 
 
-def _camera(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _camera(scene: Scene, dice: Dice) -> Asked | None:
     """Which camera shows an object whose like no other camera shows; the camera is drawn first."""
     seen: dict[str, set[str]] = {}
     for thing in scene.things:
@@ -129,38 +137,36 @@ def _camera(scene: Scene, dice: Dice) -> tuple[str, str] | None:
     if not unique:
         return None
     thing = dice.pick(unique[dice.pick(list(unique))])
-    return f"Which camera shows the {thing.name}?", f"{thing.camera}."
+    return f"Which camera shows the {thing.name}?", f"{thing.camera}.", thing
 
 
-def _light(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _light(scene: Scene, dice: Dice) -> Asked | None:
     del dice
     state = scene.light.status if scene.light else "None"
-    return "What is the state of the traffic light?", f"{state}."
+    return "What is the state of the traffic light?", f"{state}.", scene.light
 
 
-def _notice(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _notice(scene: Scene, dice: Dice) -> Asked | None:
     moves = [move for move, (camera, _) in _MOVES.items() if scene.by_camera[camera]]
     move = dice.pick(moves, [_MOVES[move][1] for move in moves])
     lead = scene.by_camera[_MOVES[move][0]][0]
-    return f"What object should the ego vehicle notice first when {move}?", f"Firstly notice that {lead.tag}."
+    return f"What object should the ego vehicle notice first when {move}?", f"Firstly notice that {lead.tag}.", lead
 
 
-def _action(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _action(scene: Scene, dice: Dice) -> Asked | None:
     """Stop at red; slow down at yellow or for a pedestrian ahead; else keep going."""
     del dice
     state = scene.light.status if scene.light else None
     walking = any(thing.kind == "pedestrian" for thing in scene.by_camera[CAMERAS[0]])
     action = "Stop" if state == "Red" else "Slow down" if state == "Yellow" or walking else "Keep going"
-    return "What is the most possible action of the ego vehicle?", f"{action}."
+    return "What is the most possible action of the ego vehicle?", f"{action}.", scene.light
 
 
-def _behavior(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _behavior(scene: Scene, dice: Dice) -> Asked | None:
     del dice
     options = _choices(tuple(f"The ego vehicle is {bend}" for bend in _BENDS.values()))
-    return f"Predict the behavior of the ego vehicle. {CHOOSE} {options}", LETTERS[list(_BENDS).index(scene.bend)]
+    return f"Predict the behavior of the ego vehicle. {CHOOSE} {options}", LETTERS[list(_BENDS).index(scene.bend)], None
 
-
-Writer = Callable[[Scene, Dice], tuple[str, str] | None]
 
 KINDS_ASKED: dict[str, tuple[str, int, Writer]] = {
     "important": ("perception", 2, _important),

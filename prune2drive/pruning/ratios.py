@@ -85,15 +85,16 @@ class Adaptive:
             )
         try:
             content = OmegaConf.to_container(OmegaConf.load(path))
-        except (YAMLError, OmegaConfBaseException, OSError) as error:
+        except (YAMLError, OmegaConfBaseException, OSError, UnicodeError) as error:
             raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
-        if not isinstance(content, dict) or not isinstance(content.get("ratios"), dict):
+        parts = (content.get("ratios"), content.get("provenance") or {}) if isinstance(content, dict) else ()
+        if not parts or not all(isinstance(part, dict) for part in parts):
             raise InputError(f"{path}: expected a mapping with `ratios` (camera -> keep ratio) and `provenance`")
         try:
-            self.keep = PerCamera(content["ratios"])
+            self.keep = PerCamera(parts[0])
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        self.provenance = dict(content.get("provenance") or {})
+        self.provenance = parts[1]
 
     def ratios(self, cameras: Sequence[str]) -> dict[str, float]:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 from rich.console import Console
@@ -15,6 +17,7 @@ from prune2drive.report.drawing import camera_sheet
 from prune2drive.report.html import write_report
 from prune2drive.sample import Prediction, Sample, TokenMap
 
+LONGEST_NAME = 200  # file systems allow 255 bytes
 SHOWN = ("score", "exact_match", "accuracy", "language", "match_f1")
 COSTS = (
     "tokens/visual_full",
@@ -33,16 +36,25 @@ def save_picture(
 ) -> Path:
     """Writes the sample's cameras, with the kept tokens clear, under `pictures/`."""
     views = {camera: (images[camera], token_map.boxes(camera), kept[camera]) for camera in kept}
-    path = folder / "pictures" / f"{sample.id}.png"
+    path = _picture_file(folder, sample.id)
     path.parent.mkdir(exist_ok=True)
-    camera_sheet(views, sample.question).save(path)
-    return path
+    draft = path.with_name(".draft.png")  # a kill must not leave half a picture for a resumed run to open
+    camera_sheet(views, sample.question).save(draft)
+    return draft.replace(path)
 
 
 def pictures(folder: Path, predictions: Sequence[Prediction]) -> list[tuple[Prediction, Path]]:
     """The pictures that `save_picture` wrote, with the answers they belong to."""
-    drawn = {path.stem: path for path in (folder / "pictures").glob("*.png")}
-    return [(prediction, drawn[prediction.id]) for prediction in predictions if prediction.id in drawn]
+    files = ((prediction, _picture_file(folder, prediction.id)) for prediction in predictions)
+    return [(prediction, file) for prediction, file in files if file.is_file()]
+
+
+def _picture_file(folder: Path, sample_id: str) -> Path:
+    """A file for any id, those with slashes and of any length included."""
+    name = quote(sample_id, safe="", errors="backslashreplace")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return folder / "pictures" / f"{name}.png"
 
 
 def show(folder: Path, run: dict[str, Any], metrics: dict[str, float], predictions: Sequence[Prediction]) -> None:
