@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
@@ -58,6 +59,7 @@ class Parts:
             "adapter": cfg.model,
         }
         parts = cls(**{name: build(node) for name, node in names.items()})
+        parts.adapter.check_options(OmegaConf.to_container(cfg.generation, resolve=True))
         layers = parts.adapter.text_config.num_hidden_layers
         if parts.pruner.layer >= layers:
             raise InputError(f"pruner.layer={parts.pruner.layer}: the model's decoder has layers 0 to {layers - 1}")
@@ -217,11 +219,14 @@ def run(cfg: DictConfig) -> float:
     lightning.seed_everything(cfg.seed, verbose=False)
     folder = RunFolder(cfg.folder)
     parts = Parts.build(cfg)
+    if parts.adapter.cpu_threads:
+        torch.set_num_threads(parts.adapter.cpu_threads)
     record = {
         **describe_run(),
         "status": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seed": cfg.seed,
+        "is_noise": parts.adapter.is_noise,
         "choices": OmegaConf.to_container(cfg.names, resolve=True),
         "config": OmegaConf.to_container(cfg, resolve=True),
         "dataset": {"fingerprint": parts.dataset.fingerprint, "size": len(parts.dataset)},
@@ -273,6 +278,13 @@ def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     return done
 
 
+def _peak_mb(folder: RunFolder, module: Evaluation) -> float | None:
+    """Peak memory of the whole run, of which an earlier process may have done all that was to do."""
+    before = folder.read_json("metrics.json") if (folder.path / "metrics.json").exists() else {}
+    peaks = [peak for peak in (before.get("memory/peak_mb"), module.peak_mb) if peak is not None]
+    return max(peaks, default=None)
+
+
 def _finish(folder: RunFolder, parts: Parts, record: dict[str, Any], trainer: Any, module: Evaluation) -> float:
     """Scores all rows, those of earlier runs included, and writes and publishes the result."""
     folder.merge({name: place for place, name in enumerate(parts.dataset.ids)})
@@ -283,7 +295,7 @@ def _finish(folder: RunFolder, parts: Parts, record: dict[str, Any], trainer: An
     if failed < len(predictions):
         metrics |= parts.metric(predictions)
         efficiency = Efficiency(parts.adapter.text_config, parts.adapter.model.dtype.itemsize)
-        metrics |= efficiency.compute(predictions, module.peak_mb)
+        metrics |= efficiency.compute(predictions, _peak_mb(folder, module))
     else:
         log.error("none of the %d questions could be answered: see `error` in predictions.jsonl", len(predictions))
     folder.write_json("metrics.json", metrics)

@@ -1,7 +1,8 @@
 """Trains MiniDrive's model from nothing: `python run.py task=train model=minidrive`.
 
 Three stretches of one run. First every visual token learns to name, in the words of the vocabulary, what it
-shows; then answers are learned beside that; the last stretch learns from answers alone, all weights free.
+shows. Then answers are learned, beside that and beside naming what is asked about at the place where its
+answer begins. The last stretch, all weights free as ever, learns from answers alone.
 No loss touches attention, and none knows that tokens will be pruned.
 
 Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions, D channels.
@@ -10,11 +11,11 @@ Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions, D channe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 PACKED = "packed"  # the name of our attention function
 LAST = "last"
+SUBJECT_LAYER = 3  # what is asked about is named from the hidden states that enter this layer
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,14 @@ def packed_attention(
 AttentionInterface.register(PACKED, packed_attention)
 
 
+class Seen(NamedTuple):
+    """What a forward pass computes: visual tokens, last hidden states, and where answers about an object begin."""
+
+    tokens_SCND: Tensor
+    hidden_STD: Tensor | None = None
+    subjects_XD: Tensor | None = None
+
+
 class MiniDriveTraining(LightningModule):
     """The model with its losses and its schedule."""
 
@@ -114,16 +124,17 @@ class MiniDriveTraining(LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         naming = self.schedule.naming(self.global_step)
         asking = self.global_step >= self.schedule.naming_only
-        tokens_SCND, hidden_STD = self(batch) if asking else (self.see(batch["pixels_SC3HW"]), None)
+        seen = self(batch) if asking else Seen(self.see(batch["pixels_SC3HW"]))
         loss = torch.zeros((), device=self.device)
         if naming:
-            named = self.naming_loss(tokens_SCND, batch["names_SCN"])
-            loss = loss + naming * sum(named.values()) / len(named)
-            self.log_dict({f"train/{group}": value for group, value in named.items()})
-        if hidden_STD is not None:
+            losses = [*self.naming_loss("patch", seen.tokens_SCND, batch["names_SCN"])]
+            if seen.subjects_XD is not None:
+                losses += self.naming_loss("subject", seen.subjects_XD, batch["subjects"])
+            loss = loss + naming * torch.stack(losses).mean()
+        if seen.hidden_STD is not None:
             wanted = batch["labels_ST"] != IGNORED
             labels = batch["labels_ST"][wanted]
-            logits = self.model.lm_head(hidden_STD[wanted]).float()
+            logits = self.model.lm_head(seen.hidden_STD[wanted]).float()
             answers = F.cross_entropy(logits, labels)
             loss = loss + answers
             self.log("train/answers", answers, prog_bar=True)
@@ -132,8 +143,9 @@ class MiniDriveTraining(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Exact match of each kind of question; an answer that is right at every token is what greedy decoding says."""
-        _, hidden_STD = self(batch)
-        right_ST = (self.model.lm_head(hidden_STD).argmax(-1) == batch["labels_ST"]) | (batch["labels_ST"] == IGNORED)
+        right_ST = (self.model.lm_head(self(batch).hidden_STD).argmax(-1) == batch["labels_ST"]) | (
+            batch["labels_ST"] == IGNORED
+        )
         matches = []
         for segment, kind in enumerate(KINDS_ASKED):
             matches.append((right_ST | (batch["segment_ST"] != segment)).all(1).float().mean())
@@ -167,8 +179,7 @@ class MiniDriveTraining(LightningModule):
         seen = self.model.model.get_image_features(**self._images(pixels_SC3HW), return_dict=True).pooler_output
         return torch.stack(list(seen)).unflatten(0, pixels_SC3HW.shape[:2])[:, :, :-1]
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Visual tokens [S, C, N, D] and last hidden states [S, T, D]."""
+    def forward(self, batch: Batch) -> Seen:
         pixels, segment = batch["pixels_SC3HW"], batch["segment_ST"]
         prefix = int((segment[0] == PREFIX).sum())
         seen = self.model.model(
@@ -176,21 +187,24 @@ class MiniDriveTraining(LightningModule):
             position_ids=batch["position_ST"],
             attention_mask=self._mask(segment, prefix),
             use_cache=False,
+            output_hidden_states=True,
             **self._images(pixels),
         )
         tokens = seen.image_hidden_states.unflatten(0, (*pixels.shape[:2], -1))[:, :, :-1]
-        return tokens, seen.last_hidden_state
+        scene, place = batch["subjects"]["at"]
+        return Seen(tokens, seen.last_hidden_state, seen.hidden_states[SUBJECT_LAYER][scene, place])
 
-    def naming_loss(self, tokens_SCND: Tensor, names_SCN: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy of each patch's names, read off by the output embedding."""
+    def naming_loss(self, what: str, vectors: Tensor, names: Mapping[str, Tensor]) -> list[Tensor]:
+        """Cross entropy of the names of each vector [..., D] in each group, read off by the output embedding."""
         words = self.model.lm_head.weight
-        tokens = F.rms_norm(tokens_SCND, tokens_SCND.shape[-1:])
-        ids = torch.cat(list(self.names.values())).to(words.device)
-        logits = (tokens @ words[ids].to(tokens.dtype).T).float().split([len(i) for i in self.names.values()], dim=-1)
-        return {
-            group: F.cross_entropy(logit.flatten(0, 2), names_SCN[group].flatten(), ignore_index=IGNORED)
-            for group, logit in zip(self.names, logits, strict=True)
-        }
+        vectors = F.rms_norm(vectors, vectors.shape[-1:])
+        losses = []
+        for group, ids in self.names.items():
+            named = names[group] != IGNORED
+            logits = (vectors[named] @ words[ids.to(words.device)].to(vectors.dtype).T).float()
+            losses.append(F.cross_entropy(logits, names[group][named], reduction="sum") / max(1, int(named.sum())))
+            self.log(f"train/{what}_{group}", losses[-1])
+        return losses
 
     def _images(self, pixels_SC3HW: Tensor) -> dict[str, Tensor]:
         scenes, cameras, _, height, width = pixels_SC3HW.shape

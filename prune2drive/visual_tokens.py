@@ -189,7 +189,9 @@ def _llava_onevision(runs: list[Tensor], config: Any, images: ImageInfo) -> list
         return [_anyres(torch.cat(runs), config, images, rows)]
     parts = _split(runs, size, "tokens an image (patches and newline)")
     sizes = images.sizes or [(1, 1)] * len(parts)
-    return [[Grid(rows, cols, at[:-1], padded_frame(*size_hw))] for at, size_hw in zip(parts, sizes, strict=False)]
+    if len(sizes) != len(parts):
+        raise InputError(f"{len(parts)} images in the prompt need as many rows of image_sizes, not {len(sizes)}")
+    return [[Grid(rows, cols, at[:-1], padded_frame(*size_hw))] for at, size_hw in zip(parts, sizes, strict=True)]
 
 
 def _anyres(at: Tensor, config: Any, images: ImageInfo, side: int) -> list[Grid]:
@@ -215,7 +217,7 @@ def _anyres(at: Tensor, config: Any, images: ImageInfo, side: int) -> list[Grid]
             f"{len(at)} visual tokens do not fit an image of {width} x {height}: {side**2} + {rows} x {cols} + newlines"
         )
     detail = at[side**2 :].reshape(rows, cols + 1)[:, :-1].flatten()
-    return [Grid(side, side, at[: side**2]), Grid(rows, cols, detail)]
+    return [Grid(side, side, at[: side**2]), *([Grid(rows, cols, detail)] if len(detail) else [])]
 
 
 def _internvl(runs: list[Tensor], config: Any, images: ImageInfo) -> list[list[Grid]]:

@@ -114,8 +114,12 @@ def test_a_single_onevision_image_is_laid_out_as_the_model_packs_it(packer, size
     ids, config = prompt(None, int(count), None), onevision(vision_aspect_ratio=f"anyres_max_{most}")
     token_map = locate(ids, config, ["A"], ImageInfo([1], [size]))
     assert torch.equal(token_map.view_P[1:-1] >= 0, packed[0][:, 0] != NEWLINE)
-    overview, detail = token_map.views
+    overview, *details = token_map.views
     assert (overview.rows, overview.cols) == (4, 4)
+    if not details:
+        assert min(size) < 10  # too narrow for a single token
+        return
+    (detail,) = details
     ends = (packed[0][:, 0] == NEWLINE).nonzero().flatten()
     assert len(ends) == detail.rows and ends[0] == 16 + detail.cols
     assert token_map.counts == {"A": 16 + detail.rows * detail.cols}
@@ -136,8 +140,8 @@ def test_onevision_prompts_that_do_not_fit():
         locate(prompt(17, None, 17, None, 17), config, ["A", "B"], ImageInfo([3]))
 
 
-def test_image_counts_and_tokens_that_disagree():
-    with pytest.raises(InputError):
+def test_image_sizes_and_tokens_that_disagree():
+    with pytest.raises(InputError, match="3 images .* image_sizes, not 2"):
         locate(prompt(17, None, 17, None, 17), onevision(), None, ImageInfo([2], [[28, 28]] * 2))
 
 

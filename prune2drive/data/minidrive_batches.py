@@ -118,7 +118,7 @@ class PackedMiniDrive(IterableDataset[Batch]):
             yield self.batch(step)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: pixels_SC3HW in bytes, ids_ST, labels_ST, segment_ST, position_ST, names_SCN, subjects."""
+        """The batch of a step: pixels_SC3HW in bytes, ids, labels, segment and position _ST, names_SCN, subjects."""
         recipe = self.recipe
         scenes, rows = [], []
         for slot in range(self.rank, recipe.scenes, self.world):

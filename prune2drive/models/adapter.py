@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
+from prune2drive.errors import InputError
 from prune2drive.sample import IMAGE_MARKER, Sample, TokenMap
 from prune2drive.visual_tokens import ImageInfo, locate_batch
 
@@ -58,6 +60,8 @@ class Adapter(ABC):
 
     is_noise: ClassVar[bool] = False
     """True for a model with random weights, whose answers mean nothing."""
+    cpu_threads: ClassVar[int | None] = None
+    """For a model so small that threads waiting for each other cost more than they bring."""
 
     def __init__(self, config: Any, processor: Any) -> None:
         self.config, self.processor = config, processor
@@ -113,6 +117,19 @@ class Adapter(ABC):
         """What the processor says of the images."""
         names = ("batch_num_images", "image_sizes", "image_grid_thw")
         return ImageInfo(*(inputs[name].tolist() if name in inputs else None for name in names))
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Looks at options of `generate` before there is a model.
+
+        Raises:
+            InputError: one that does not exist, or a value that it cannot have.
+        """
+        if unknown := [name for name in options if not hasattr(GenerationConfig(), name)]:
+            raise InputError(f"generation.{unknown[0]}: `generate` has no such option")
+        try:
+            GenerationConfig(**options)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"generation: {' '.join(str(error).split())}") from error
 
     @torch.inference_mode()
     def generate(self, prompts: Prompts, **options: Any) -> list[Answer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
@@ -43,7 +44,8 @@ class LlavaOnevision(Adapter):
         attention: str = "sdpa",
         device_map: str | None = None,
     ) -> None:
-        self.checkpoint, self.revision = checkpoint, revision
+        self.checkpoint = str(Path(checkpoint).expanduser()) if checkpoint.startswith("~") else checkpoint
+        self.revision = revision
         self.options = {"dtype": dtype, "attn_implementation": attention, "device_map": device_map}
         config = self._read(AutoConfig)
         if config.model_type != self.family:
@@ -61,7 +63,14 @@ class LlavaOnevision(Adapter):
         super().__init__(config, processor)
 
     def load(self) -> Any:
-        return self._read(LlavaOnevisionForConditionalGeneration, **self.options)
+        source = LlavaOnevisionForConditionalGeneration
+        model, found = self._read(source, output_loading_info=True, **self.options)
+        if missing := sorted(found["missing_keys"]):
+            raise InputError(
+                f"model.checkpoint={self.checkpoint}: {len(missing)} weights are missing, first {missing[0]}; "
+                "download it again"
+            )
+        return model
 
     def _read(self, source: Any, **options: Any) -> Any:
         """Reads one part of the checkpoint.
@@ -70,13 +79,11 @@ class LlavaOnevision(Adapter):
             InputError: what is missing, and what to do.
         """
         where = self.checkpoint
-        if where.startswith(("/", ".", "~")) and not Path(where).expanduser().is_dir():
+        if where.startswith(("/", ".")) and not Path(where).is_dir():
             raise InputError(f"model.checkpoint={where}: no such folder")
         try:
-            return source.from_pretrained(
-                str(Path(where).expanduser()) if where.startswith("~") else where, revision=self.revision, **options
-            )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            return source.from_pretrained(where, revision=self.revision, **options)
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"model.checkpoint={where}: cannot be read as {source.__name__} ({reason}); give a local folder or "

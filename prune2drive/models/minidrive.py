@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
+
+from prune2drive.errors import InputError
 from prune2drive.models.llava_onevision import LlavaOnevision
 
 PACKAGED = Path(__file__).parents[1] / "checkpoints" / "minidrive"
@@ -22,4 +26,13 @@ class MiniDriveModel(LlavaOnevision):
     """
 
     def __init__(self, checkpoint: str | None = None, dtype: str = "auto", attention: str = "sdpa") -> None:
-        super().__init__(str(Path(checkpoint or PACKAGED).absolute()), dtype=dtype, attention=attention)
+        super().__init__(str(Path(checkpoint or PACKAGED).expanduser().absolute()), dtype=dtype, attention=attention)
+
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except SafetensorError as error:
+            raise InputError(
+                f"model.checkpoint={self.checkpoint}: damaged weights ({error}); restore model.safetensors, or "
+                "train again with `python run.py task=train model=minidrive`"
+            ) from error

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
@@ -17,6 +18,8 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from prune2drive.models.llava_onevision import ImageProcessor
 from prune2drive.models.minidrive_tokenizer import CHAT_TEMPLATE, VIDEO, build_tokenizer
 from prune2drive.sample import IMAGE_MARKER
+
+NEAR, SIMILAR = 1.3, 0.8  # strength of the two preferences with which attention starts
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,27 @@ def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
         vision_aspect_ratio="anyres_max_9",
         tie_word_embeddings=True,
     )
-    return LlavaOnevisionForConditionalGeneration(config)
+    model = LlavaOnevisionForConditionalGeneration(config)
+    _start_attention(model)
+    return model
+
+
+@torch.no_grad()
+def _start_attention(model: LlavaOnevisionForConditionalGeneration) -> None:
+    """Starts half of the heads looking nearby and half looking for what resembles the token itself.
+
+    From the usual start a question's few words drown among hundreds of visual tokens, and nothing is
+    learned for a long time. Constant biases of queries and keys turn, under rotary embeddings, into a
+    preference for what is near; shared weights of queries and keys into one for what is similar.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    for layer in model.get_decoder().layers:
+        query, key = layer.self_attn.q_proj, layer.self_attn.k_proj
+        near, width = query.out_features // 2, query.in_features
+        similar = SIMILAR * torch.linalg.qr(torch.randn(width, width, generator=generator, device="cpu"))[0][near:]
+        for projection in (query, key):
+            projection.bias[:near] = NEAR
+            projection.weight[near:] = similar
 
 
 def build_processor(resolution: int = 112, patch: int = 14) -> ImageProcessor:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from prune2drive.errors import InputError
 from prune2drive.models.adapter import Adapter
 from prune2drive.models.minidrive_model import Architecture, build_model, build_processor
 
@@ -19,11 +20,17 @@ class Tiny(Adapter):
     Args:
         seed: of the weights.
         attention: `sdpa` or `eager`.
+
+    Raises:
+        InputError: another attention.
     """
 
     is_noise: ClassVar[bool] = True
+    cpu_threads: ClassVar[int | None] = 1
 
     def __init__(self, seed: int = 0, attention: str = "sdpa") -> None:
+        if attention not in ("sdpa", "eager"):
+            raise InputError(f"model.attention={attention}: choose sdpa or eager")
         self.seed, self.attention = seed, attention
         self.sizes = Architecture(vision_width=96, vision_layers=2, width=128, layers=4, mlp=256)
         with torch.device("meta"):

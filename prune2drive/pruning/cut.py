@@ -5,7 +5,7 @@ Shape suffixes: B batch rows, P prompt positions (padded), K kept positions, A a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,17 @@ class Call:
     brings_images: bool = False
     tells_positions: bool = True
     logits_to_keep: int | Tensor = 0
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], outer: Call) -> Call:
+        """The call with these arguments, made within `outer`."""
+        features = given.get("mm_encoder_outputs") or {}
+        return cls(
+            given.get("input_ids"),
+            given.get("pixel_values") is not None or features.get("image") is not None,
+            given.get("position_ids") is not None,
+            given.get("logits_to_keep", outer.logits_to_keep),
+        )
 
 
 @dataclass
@@ -40,6 +51,14 @@ class Forward:
     @property
     def is_prefill(self) -> bool:
         return self.past == 0
+
+    @property
+    def span(self) -> tuple[Tensor, Tensor] | None:
+        """The first position id of each row and the highest, on the last axis, where they were given."""
+        if self.position_ids is None:
+            return None
+        ids_BP = self.position_ids if self.position_ids.ndim == 2 else self.position_ids[-1]
+        return ids_BP[:, 0], ids_BP.amax(dim=1)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask
 
 from prune2drive.errors import InputError
+from prune2drive.pruning import guards
 from prune2drive.pruning.attention import last_row_attention
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.cut import Call, Cut, Forward, gather
@@ -32,7 +33,6 @@ from prune2drive.sample import TokenMap
 from prune2drive.visual_tokens import ImageInfo
 
 _ACTIVE: WeakSet[nn.Module] = WeakSet()
-_IMAGES = ("pixel_values", "mm_encoder_outputs")
 _IMAGE_ARGUMENTS = ("batch_num_images", "image_sizes", "image_grid_thw")
 
 
@@ -92,30 +92,17 @@ class _Engine:
         self.images = ImageInfo()
         self.call = Call()
         self.last_ids: Tensor | None = None
+        self.last_position: Tensor | int = 0
         self.prompt: Prompt | None = None
         self.cut: Cut | None = None
         self.attention: Callable[[], Tensor] = _no_attention
-        self._check()
-
-    def _check(self) -> None:
-        """What can be known to be wrong before a forward pass."""
-        if self.positions not in ("keep", "renumber"):
-            raise InputError(f"positions={self.positions!r}: choose 'keep' or 'renumber'")
-        if self.rounding not in ("nearest", "seed"):
-            raise InputError(f"rounding={self.rounding!r}: choose 'nearest' or 'seed'")
-        layers = getattr(self.decoder, "layers", None)
-        if layers is None:
-            raise InputError(f"{type(self.decoder).__name__} has no `layers`: it is no decoder that can be pruned")
-        if self.pruner.layer >= len(layers):
-            raise InputError(f"layer={self.pruner.layer}: the decoder's layers are 0 to {len(layers) - 1}")
-        layer_types = getattr(self.config, "layer_types", None) or ()
-        if "sliding_attention" in layer_types or (not layer_types and getattr(self.config, "sliding_window", None)):
-            raise InputError(f"{self.config.model_type}: sliding-window attention layers cannot be pruned")
+        guards.check_options(self.positions, self.rounding)
+        guards.check_decoder(self.decoder, pruner)
         if self.decoder in _ACTIVE:
             raise InputError("this model is already inside a prune() context: leave it before entering another")
-        if self.pruner.drops:
-            for names in self.naming.camera_names(rows=len(self.naming.cameras or ())) or ():
-                self.policy.ratios(names)
+        if pruner.drops:
+            for names in naming.camera_names(rows=len(naming.cameras or ())) or ():
+                policy.ratios(names)
 
     def install(self, undo: ExitStack) -> None:
         """Registers the hooks; `undo` takes back every one of them."""
@@ -151,20 +138,12 @@ class _Engine:
         given = {**given.pop("kwargs", {}), **given}
         if given.get("labels") is not None and self.pruner.drops:
             raise InputError("labels have the full prompt's length, a pruned prompt has not: call without labels")
-        self.call = Call(
-            given.get("input_ids"),
-            any(given.get(name) is not None for name in _IMAGES),
-            given.get("position_ids") is not None,
-            given.get("logits_to_keep", self.call.logits_to_keep),
-        )
+        self.call = Call.of(given, self.call)
 
     def _on_decoder(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         cache = kwargs.get("past_key_values")
-        if getattr(cache, "is_compileable", False):
-            raise InputError("a static KV cache cannot hold layers of different lengths: use the default dynamic cache")
         mask = kwargs.get("attention_mask")
-        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
-            raise InputError("pruning rebuilds the attention mask: pass attention_mask as [batch, length]")
+        guards.check_forward(cache, mask)
         embeds = kwargs.get("inputs_embeds")
         inputs = embeds if embeds is not None else kwargs.get("input_ids", args[0] if args else None)
         if inputs is None:
@@ -173,39 +152,28 @@ class _Engine:
         if self.step.is_prefill:
             self._begin(len(inputs), inputs.shape[1], kwargs.get("use_cache") is False)
         else:
-            self._continue()
+            self._continue(inputs.shape[1])
         self.call = Call()
 
     def _begin(self, rows: int, length: int, recomputes: bool) -> None:
         """A new prompt: finds its visual tokens."""
-        ids, last = self.call.input_ids, self.last_ids
+        ids = self.call.input_ids
+        guards.check_prompt(self.call, self.pruner, self.last_ids if recomputes else None)
         self.last_ids = ids
-        if recomputes and ids is not None and last is not None and torch.equal(ids[:, :-1], last):
-            raise InputError("without a KV cache every token would prune the prompt anew: generate with use_cache=True")
-        behind = self.call.logits_to_keep
-        if self.pruner.needs_attention and isinstance(behind, int) and behind > 1:
-            raise InputError(
-                f"{type(self.pruner).__name__} scores by the prompt's last position, but logits_to_keep={behind} says "
-                "that the prompt has more behind it: leave it out, and generate without prompt lookup or an assistant"
-            )
         mask = self.step.mask
         mask_BP = None if mask is None or bool(mask.all()) else mask.bool()
         maps = self.naming.token_maps(rows, ids, mask_BP, self.model.config, self.images)
         self.prompt = Prompt.build(maps, length, mask_BP, self.naming.ids(rows, ids, mask_BP))
+        self.last_position = self.step.span[1] if self.step.span else length - 1
         self.cut = None
         self.images = ImageInfo()
 
-    def _continue(self) -> None:
+    def _continue(self, width: int) -> None:
         """More tokens behind a cached prompt."""
         if self.prompt is None:
             raise InputError("the KV cache was filled outside this prune() context: start from the whole prompt")
-        if self.call.brings_images:
-            raise InputError("images in a later chunk: pruning needs the whole prompt in one forward pass")
-        tells_positions = self.call.tells_positions and self.step.position_ids is not None
-        if self.cut is not None and self.pruner.layer == 0 and not tells_positions:
-            raise InputError(
-                "with layer=0 the cache no longer tells positions: pass position_ids when decoding by hand"
-            )
+        is_cut_before_llm = self.cut is not None and self.pruner.layer == 0
+        guards.check_continuation(self.call, self.step, width, self.last_position if is_cut_before_llm else None)
 
     # What layers get instead
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -37,7 +38,7 @@ class Uniform:
         _check("ratios.keep", self.keep)
 
     def ratios(self, cameras: Sequence[str]) -> dict[str, float]:
-        return dict.fromkeys(cameras, self.keep)
+        return dict.fromkeys(cameras, float(self.keep))
 
 
 @dataclass
@@ -87,14 +88,15 @@ class Adaptive:
             content = OmegaConf.to_container(OmegaConf.load(path))
         except (YAMLError, OmegaConfBaseException, OSError, UnicodeError) as error:
             raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
-        parts = (content.get("ratios"), content.get("provenance") or {}) if isinstance(content, dict) else ()
-        if not parts or not all(isinstance(part, dict) for part in parts):
+        content = content if isinstance(content, dict) else {}
+        ratios, provenance = content.get("ratios"), content.get("provenance") or {}
+        if not isinstance(ratios, dict) or not isinstance(provenance, dict):
             raise InputError(f"{path}: expected a mapping with `ratios` (camera -> keep ratio) and `provenance`")
         try:
-            self.keep = PerCamera(parts[0])
+            self.keep = PerCamera(ratios)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        self.provenance = parts[1]
+        self.provenance = provenance
 
     def ratios(self, cameras: Sequence[str]) -> dict[str, float]:
         try:
@@ -111,5 +113,5 @@ def as_policy(keep: float | Mapping[str, float] | RatioPolicy) -> RatioPolicy:
 
 
 def _check(name: str, ratio: float) -> None:
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+    if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < ratio <= 1:
         raise InputError(f"{name} = {ratio} is outside (0, 1]: it is the share of tokens retained, e.g. 0.1")

@@ -73,4 +73,6 @@ def show(folder: Path, run: dict[str, Any], metrics: dict[str, float], predictio
     console.print(table)
     counts = run["counts"]
     console.print(f"{counts['done']} of {counts['planned']} questions answered, {counts['failed']} failed")
+    if run["is_noise"]:
+        console.print("The model's weights are random: its answers and scores are noise, only counts mean something.")
     console.print(f"report: {report}", soft_wrap=True)

@@ -20,7 +20,7 @@ class RunLogger(WandbLogger):
     """Lightning's logger for one run, offline by default.
 
     Args:
-        save_dir: the run folder; staged files go there too, not into the home folder.
+        save_dir: the run folder; staged files and W&B's own logs go there too, not into the home folder.
         offline: write files only; `wandb sync` uploads them later.
         options: of Lightning's WandbLogger (project, name, group, tags, ...).
 
@@ -30,6 +30,7 @@ class RunLogger(WandbLogger):
 
     def __init__(self, save_dir: str, offline: bool = True, **options: Any) -> None:
         os.environ["WANDB_DATA_DIR"] = str(Path(save_dir, "wandb"))
+        os.environ["WANDB_CACHE_DIR"] = str(Path(save_dir, "wandb", "cache"))
         super().__init__(save_dir=save_dir, offline=offline, **options)
         self._wandb_init.pop("anonymous", None)  # Lightning passes it always, W&B warns of it
         if not offline and not wandb.api.api_key:
@@ -51,6 +52,12 @@ class RunLogger(WandbLogger):
             captions = [f"{row.question} -> {row.answer}" for row, _ in pictures]
             self.log_image("kept tokens", [str(path) for _, path in pictures], caption=captions)
         self.experiment.finish()
+
+    def finalize(self, status: str) -> None:
+        """Ends the W&B run of a failed evaluation, which the next one in this process would go on with."""
+        super().finalize(status)
+        if status != "success" and self._experiment is not None:
+            self._experiment.finish(exit_code=1)
 
 
 def _cells(row: Prediction) -> list[Any]:

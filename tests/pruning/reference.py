@@ -40,9 +40,18 @@ class Given:
 
 @torch.no_grad()
 def greedy(
-    model: Any, inputs: dict[str, Tensor], kept_K: Tensor, layer: int, positions: str, steps: int
+    model: Any,
+    inputs: dict[str, Tensor],
+    kept_K: Tensor,
+    layer: int,
+    positions: str,
+    steps: int,
+    said: list[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Greedy tokens [S] and their logits [S, V] when only `kept_K` of one unpadded prompt enter layer `layer`."""
+    """Greedy tokens [S] and their logits [S, V] when only `kept_K` of one unpadded prompt enter layer `layer`.
+
+    `said` forces the tokens.
+    """
     given, decoder = Given.by(model, inputs), model.get_decoder()
     tokens: list[int] = []
     logits = []
@@ -60,7 +69,7 @@ def greedy(
         rest = range(layer, len(decoder.layers))
         states = _layers(decoder, states[kept], ids_AK, kept, rest, given)
         logits.append(model.lm_head(decoder.norm(states[-1])))
-        tokens.append(int(logits[-1].argmax()))
+        tokens.append(said[step] if said else int(logits[-1].argmax()))
     return torch.tensor(tokens), torch.stack(logits)
 
 

@@ -279,6 +279,15 @@ def test_the_inner_model_prunes_too(make_family):
         assert torch.equal(family.model.model(**alone).last_hidden_state, inner)
 
 
+def test_a_decoder_called_alone_does_not_take_the_last_prompt_for_its_own(make_family):
+    model = make_family("llava").model
+    inputs, naming = llava_prompt(make_family("llava"))
+    with prune(model, TFPS(), 0.1, **naming):
+        model(**inputs)
+        with refuses("token_map="):
+            model.get_decoder()(inputs_embeds=torch.randn(1, 60, 32))
+
+
 def test_hidden_states_shrink_at_the_cut(family):
     alone, naming = one(family)
     length = alone["input_ids"].shape[1]
@@ -401,6 +410,7 @@ def llava_prompt(family):
         ({"input_ids": torch.tensor([[11, 12]]), "pixel_values": None}, {}, ["no visual tokens", "nothing to prune"]),
         ({"input_ids": None, "inputs_embeds": torch.randn(1, 60, 32), "pixel_values": None}, {}, ["token_map="]),
         ({"attention_mask": torch.ones(1, 1, 60, 60)}, {}, ["attention_mask", "[batch, length]"]),
+        ({"logits_to_keep": torch.tensor([59])}, {}, ["logits_to_keep", "a number"]),
         ({}, {"cameras": CAMERAS[:2]}, ["3 images", "2 cameras"]),
         ({}, {"cameras": [CAMERAS, CAMERAS]}, ["cameras has 2 entries", "batch of 1"]),
         ({}, {"cameras": None, "keep": dict.fromkeys(CAMERAS, 0.1)}, ["CAM_FRONT", "image_0"]),
@@ -471,6 +481,25 @@ def test_decoding_by_hand_without_positions_is_refused_where_the_cache_no_longer
         cache = family.model(**alone, use_cache=True).past_key_values
         with refuses("layer=0", "position_ids"):
             family.model(input_ids=torch.tensor([[11]]), past_key_values=cache)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_second_question_about_the_cached_images(family, layer):
+    """`generate` counts on the cache of layer 0 for what it has to feed."""
+    alone, naming = one(family)
+    more = torch.tensor([[41, 42, 43]])
+    with prune(family.model, TFPS(layer=layer), 0.1, **naming) as trace:
+        first = generate(family.model, alone)
+        ids = torch.cat([first.sequences, more], dim=1)
+        second = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": first.past_key_values}
+        if layer == 0:
+            with refuses("layer=1 or higher"):
+                generate(family.model, second)
+            return
+        tokens, logits = answer(family.model, second)
+    steps = first.sequences[0, -STEPS:].tolist() + more[0].tolist() + tokens[0].tolist()
+    expected = greedy(family.model, alone, trace.positions[0], layer, "keep", len(steps), said=steps)
+    assert_close(logits[0], expected[1][-STEPS:])
 
 
 def test_generating_without_a_cache_is_refused(family):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from prune2drive.errors import InputError
@@ -10,6 +11,7 @@ CAMERAS = ("CAM_FRONT", "CAM_BACK")
 def test_what_stands_for_a_policy():
     assert as_policy(0.2).ratios(CAMERAS) == {"CAM_FRONT": 0.2, "CAM_BACK": 0.2}
     assert as_policy({"CAM_BACK": 1, "CAM_FRONT": 0.5}).ratios(CAMERAS) == {"CAM_FRONT": 0.5, "CAM_BACK": 1.0}
+    assert as_policy(np.float32(0.5)).ratios(CAMERAS) == {"CAM_FRONT": 0.5, "CAM_BACK": 0.5}
     policy = Uniform(0.3)
     assert as_policy(policy) is policy and isinstance(policy, RatioPolicy)
 

@@ -1,0 +1,76 @@
+"""Loud errors where pruning inside a model cannot be right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prune2drive.errors import InputError
+from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.cut import Call, Forward
+
+
+def check_options(positions: str, rounding: str) -> None:
+    """Names that do not exist."""
+    if positions not in ("keep", "renumber"):
+        raise InputError(f"positions={positions!r}: choose 'keep' or 'renumber'")
+    if rounding not in ("nearest", "seed"):
+        raise InputError(f"rounding={rounding!r}: choose 'nearest' or 'seed'")
+
+
+def check_decoder(decoder: Any, pruner: Pruner) -> None:
+    """A decoder that has no such layer, or whose layers cannot be pruned."""
+    config, layers = decoder.config, getattr(decoder, "layers", None)
+    if layers is None:
+        raise InputError(f"{type(decoder).__name__} has no `layers`: it is no decoder that can be pruned")
+    if pruner.layer >= len(layers):
+        raise InputError(f"layer={pruner.layer}: the decoder's layers are 0 to {len(layers) - 1}")
+    layer_types = getattr(config, "layer_types", None) or ()
+    if "sliding_attention" in layer_types or (not layer_types and getattr(config, "sliding_window", None)):
+        raise InputError(f"{config.model_type}: sliding-window attention layers cannot be pruned")
+
+
+def check_forward(cache: Any, mask: Any) -> None:
+    """Caches and masks that cannot differ between layers."""
+    if getattr(cache, "is_compileable", False):
+        raise InputError("a static KV cache cannot hold layers of different lengths: use the default dynamic cache")
+    if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+        raise InputError("pruning rebuilds the attention mask: pass attention_mask as [batch, length]")
+
+
+def check_prompt(call: Call, pruner: Pruner, last_ids: Tensor | None) -> None:
+    """A prompt that is no whole prompt, or outputs that a pruned one does not have.
+
+    Args:
+        last_ids: the previous prompt's ids where no cache is used.
+    """
+    ids, behind = call.input_ids, call.logits_to_keep
+    if ids is not None and last_ids is not None and torch.equal(ids[:, :-1], last_ids):
+        raise InputError("without a KV cache every token would prune the prompt anew: generate with use_cache=True")
+    if isinstance(behind, Tensor) and pruner.drops:
+        raise InputError("logits_to_keep names positions of the full prompt, pruned away by then: give a number")
+    if pruner.needs_attention and isinstance(behind, int) and behind > 1:
+        raise InputError(
+            f"{type(pruner).__name__} scores by the prompt's last position, but logits_to_keep={behind} says "
+            "that the prompt has more behind it: leave it out, and generate without prompt lookup or an assistant"
+        )
+
+
+def check_continuation(call: Call, step: Forward, width: int, last_position: Tensor | int | None) -> None:
+    """Later tokens that bring images, or whose positions nothing tells.
+
+    Args:
+        width: number of tokens.
+        last_position: the prompt's highest position id where it was cut before the LLM, whose cache then
+            no longer tells how long the prompt was; else None.
+    """
+    if call.brings_images:
+        raise InputError("images in a later chunk: pruning needs the whole prompt in one forward pass")
+    if last_position is None:
+        return
+    if not step.span or not call.tells_positions:
+        raise InputError("with layer=0 the cache no longer tells positions: pass position_ids when decoding by hand")
+    if width > 1 and (step.span[0] <= last_position).any():
+        raise InputError("with layer=0 the cache no longer tells what was seen: continue with layer=1 or higher")
