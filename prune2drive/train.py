@@ -1,8 +1,8 @@
 """Trains MiniDrive's model from nothing: `python run.py task=train model=minidrive`.
 
-Three stretches of one run. First every visual token learns to name, in the words of the vocabulary, what it
-shows. Then answers are learned, beside that and beside naming what is asked about at the place where its
-answer begins. The last stretch, all weights free as ever, learns from answers alone.
+Three stretches of one run. Naming: every visual token learns to name, in the words of the vocabulary, what it
+shows. Learning: answers are learned from these tokens, frozen, beside naming what is asked about at the place
+where its answer begins. Settling: all weights learn from answers alone.
 No loss touches attention, and none knows that tokens will be pruned.
 
 Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions, D channels.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,31 +46,42 @@ class Schedule:
     """How long and how fast to learn.
 
     Args:
-        steps: optimiser steps in all.
-        naming_only: steps at the start in which no question is asked.
-        naming_until: step after which answers are all that is learned from.
-        naming_weight: of the naming loss beside the answers'.
-        warmup: steps until the full learning rate, at the start and when questions begin.
-        decay: share of the steps at the end over which the learning rate falls to a fiftieth.
+        naming: steps in which visual tokens learn to name what they show; no question is asked.
+        learning: steps in which answers are learned from frozen visual tokens.
+        settling: steps in which answers alone are learned from, all weights free.
+        scenes: scenes a step while no question is asked.
+        subject_weight: of naming what is asked about, beside the answers.
+        rate: the learning rate; it falls in the second half of naming and while settling.
+        vision_share: the vision tower's learning rate while settling, as a share of `rate`.
+        warmup: steps until the full learning rate, when naming and when learning begins.
     """
 
-    steps: int
-    naming_only: int
-    naming_until: int
-    naming_weight: float = 0.5
+    naming: int
+    learning: int
+    settling: int
+    scenes: int = 8
+    subject_weight: float = 0.5
     rate: float = 1e-3
+    vision_share: float = 0.3
     weight_decay: float = 0.05
     warmup: int = 100
-    decay: float = 0.45
 
-    def naming(self, step: int) -> float:
-        return 1.0 if step < self.naming_only else self.naming_weight if step < self.naming_until else 0.0
+    @property
+    def steps(self) -> int:
+        return self.naming + self.learning + self.settling
+
+    def stretch(self, step: int) -> str:
+        return "naming" if step < self.naming else "learning" if step < self.naming + self.learning else "settling"
 
     def factor(self, step: int) -> float:
-        """The learning rate at a step, in units of `rate`."""
-        since = step if step < self.naming_only else step - self.naming_only
-        left = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return min(1.0, (since + 1) / max(1, self.warmup)) * (0.02 + 0.98 * min(1.0, left))
+        """The language model's learning rate at a step, in units of `rate`; never quite zero."""
+        if step < self.naming:
+            return min(1.0, (step + 1) / self.warmup, 0.02 + 2 * (1 - step / self.naming))
+        left = (self.steps - step) / max(1, self.settling)
+        return min(1.0, (step - self.naming + 1) / self.warmup, 0.02 + left)
+
+    def vision_factor(self, step: int) -> float:
+        return self.factor(step) * (self.vision_share if step >= self.naming else 1.0)
 
 
 def packed_attention(
@@ -101,14 +112,6 @@ def packed_attention(
 AttentionInterface.register(PACKED, packed_attention)
 
 
-class Seen(NamedTuple):
-    """What a forward pass computes: visual tokens, last hidden states, and where answers about an object begin."""
-
-    tokens_SCND: Tensor
-    hidden_STD: Tensor | None = None
-    subjects_XD: Tensor | None = None
-
-
 class MiniDriveTraining(LightningModule):
     """The model with its losses and its schedule."""
 
@@ -122,30 +125,29 @@ class MiniDriveTraining(LightningModule):
         self.names = {g: torch.tensor(self.tokenizer.convert_tokens_to_ids(list(words))) for g, words in NAMES.items()}
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        naming = self.schedule.naming(self.global_step)
-        asking = self.global_step >= self.schedule.naming_only
-        seen = self(batch) if asking else Seen(self.see(batch["pixels_SC3HW"]))
-        loss = torch.zeros((), device=self.device)
-        if naming:
-            losses = [*self.naming_loss("patch", seen.tokens_SCND, batch["names_SCN"])]
-            if seen.subjects_XD is not None:
-                losses += self.naming_loss("subject", seen.subjects_XD, batch["subjects"])
-            loss = loss + naming * torch.stack(losses).mean()
-        if seen.hidden_STD is not None:
-            wanted = batch["labels_ST"] != IGNORED
-            labels = batch["labels_ST"][wanted]
-            logits = self.model.lm_head(seen.hidden_STD[wanted]).float()
-            answers = F.cross_entropy(logits, labels)
-            loss = loss + answers
-            self.log("train/answers", answers, prog_bar=True)
-            self.log("train/token_accuracy", (logits.argmax(-1) == labels).float().mean(), prog_bar=True)
+        stretch = self.schedule.stretch(self.global_step)
+        with torch.set_grad_enabled(stretch != "learning"):
+            images = self.see(batch["pixels_SC3HW"])
+        if stretch == "naming":
+            tokens = torch.stack(list(images.pooler_output))[:, :-1]  # without the newline
+            return self.naming_loss("patch", tokens, batch["names_IN"])
+        seen = self.read(batch, images)
+        wanted = batch["labels_ST"] != IGNORED
+        labels = batch["labels_ST"][wanted]
+        logits = self.model.lm_head(seen.last_hidden_state[wanted]).float()
+        loss = F.cross_entropy(logits, labels)
+        self.log("train/answers", loss, prog_bar=True)
+        self.log("train/token_accuracy", (logits.argmax(-1) == labels).float().mean(), prog_bar=True)
+        if stretch == "learning":
+            scene, place = batch["subjects"]["at"]
+            subjects = seen.hidden_states[SUBJECT_LAYER][scene, place]
+            loss = loss + self.schedule.subject_weight * self.naming_loss("subject", subjects, batch["subjects"])
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Exact match of each kind of question; an answer that is right at every token is what greedy decoding says."""
-        right_ST = (self.model.lm_head(self(batch).hidden_STD).argmax(-1) == batch["labels_ST"]) | (
-            batch["labels_ST"] == IGNORED
-        )
+        hidden_STD = self.read(batch, self.see(batch["pixels_SC3HW"])).last_hidden_state
+        right_ST = (self.model.lm_head(hidden_STD).argmax(-1) == batch["labels_ST"]) | (batch["labels_ST"] == IGNORED)
         matches = []
         for segment, kind in enumerate(KINDS_ASKED):
             matches.append((right_ST | (batch["segment_ST"] != segment)).all(1).float().mean())
@@ -153,49 +155,61 @@ class MiniDriveTraining(LightningModule):
         self.log("val/exact_match", torch.stack(matches).mean(), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        matrices = [p for p in self.parameters() if p.ndim > 1]
-        vectors = [p for p in self.parameters() if p.ndim < 2]
-        groups: list[dict[str, Any]] = [
-            {"params": matrices, "weight_decay": self.schedule.weight_decay},
-            {"params": vectors},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.schedule.rate, betas=(0.9, 0.98), weight_decay=0.0)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
+        core, decay = self.model.model, self.schedule.weight_decay
+        vision = [*core.vision_tower.parameters(), *core.multi_modal_projector.parameters()]
+        language = [p for p in self.parameters() if all(p is not q for q in vision)]
+        groups: list[dict[str, Any]] = []
+        factors: list[Any] = []
+        for weights, factor in ((language, self.schedule.factor), (vision, self.schedule.vision_factor)):
+            groups.append({"params": [p for p in weights if p.ndim > 1], "weight_decay": decay})
+            groups.append({"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0})
+            factors += [factor, factor]
+        optimizer = torch.optim.AdamW(groups, lr=self.schedule.rate, betas=(0.9, 0.98))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.recipe, lambda: range(self.global_step, self.schedule.steps))
+        pictures = replace(self.recipe, scenes=self.schedule.scenes, questions=0)
+        return self._loader(
+            lambda: (
+                (step, pictures if self.schedule.stretch(step) == "naming" else self.recipe)
+                for step in range(self.global_step, self.schedule.steps)
+            )
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         recipe = replace(self.recipe, split="val", difficulties={"standard": 1.0}, scenes=8, seed=0)
-        return self._loader(recipe, lambda: range(self.validation_scenes // recipe.scenes))
+        return self._loader(lambda: ((step, recipe) for step in range(self.validation_scenes // recipe.scenes)))
 
-    def _loader(self, recipe: Recipe, steps: Callable[[], Iterable[int]]) -> DataLoader[Batch]:
+    def _loader(self, plan: Callable[[], Iterable[tuple[int, Recipe]]]) -> DataLoader[Batch]:
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(PackedMiniDrive(recipe, self.tokenizer, steps, rank, world), batch_size=None)
+        return DataLoader(PackedMiniDrive(plan, self.tokenizer, rank, world), batch_size=None)
 
-    def see(self, pixels_SC3HW: Tensor) -> Tensor:
-        """The language model's visual tokens, newlines left out; [S, C, N, D]."""
-        seen = self.model.model.get_image_features(**self._images(pixels_SC3HW), return_dict=True).pooler_output
-        return torch.stack(list(seen)).unflatten(0, pixels_SC3HW.shape[:2])[:, :, :-1]
+    def see(self, pixels_SC3HW: Tensor) -> Any:
+        """The model's image features: `pooler_output` holds [N + 1, D] an image, a newline last."""
+        scenes, cameras, _, height, width = pixels_SC3HW.shape
+        pixels = (pixels_SC3HW.float() / 127.5 - 1).flatten(0, 1)[:, None]
+        return self.model.model.get_image_features(
+            pixel_values=pixels.to(self.model.dtype),
+            image_sizes=torch.tensor([[height, width]]).expand(scenes * cameras, 2),
+            batch_num_images=torch.tensor([cameras] * scenes),
+            return_dict=True,
+        )
 
-    def forward(self, batch: Batch) -> Seen:
-        pixels, segment = batch["pixels_SC3HW"], batch["segment_ST"]
-        prefix = int((segment[0] == PREFIX).sum())
-        seen = self.model.model(
+    def read(self, batch: Batch, images: Any) -> Any:
+        """The model's outputs for packed questions about images it has seen."""
+        prefix = int((batch["segment_ST"][0] == PREFIX).sum())
+        return self.model.model(
             input_ids=batch["ids_ST"],
             position_ids=batch["position_ST"],
-            attention_mask=self._mask(segment, prefix),
+            attention_mask=self._mask(batch["segment_ST"], prefix),
+            mm_encoder_outputs={"image": images},
             use_cache=False,
             output_hidden_states=True,
-            **self._images(pixels),
         )
-        tokens = seen.image_hidden_states.unflatten(0, (*pixels.shape[:2], -1))[:, :, :-1]
-        scene, place = batch["subjects"]["at"]
-        return Seen(tokens, seen.last_hidden_state, seen.hidden_states[SUBJECT_LAYER][scene, place])
 
-    def naming_loss(self, what: str, vectors: Tensor, names: Mapping[str, Tensor]) -> list[Tensor]:
-        """Cross entropy of the names of each vector [..., D] in each group, read off by the output embedding."""
+    def naming_loss(self, what: str, vectors: Tensor, names: Mapping[str, Tensor]) -> Tensor:
+        """Cross entropy of the names of each vector [..., D], read off by the output embedding; mean over groups."""
         words = self.model.lm_head.weight
         vectors = F.rms_norm(vectors, vectors.shape[-1:])
         losses = []
@@ -204,16 +218,7 @@ class MiniDriveTraining(LightningModule):
             logits = (vectors[named] @ words[ids.to(words.device)].to(vectors.dtype).T).float()
             losses.append(F.cross_entropy(logits, names[group][named], reduction="sum") / max(1, int(named.sum())))
             self.log(f"train/{what}_{group}", losses[-1])
-        return losses
-
-    def _images(self, pixels_SC3HW: Tensor) -> dict[str, Tensor]:
-        scenes, cameras, _, height, width = pixels_SC3HW.shape
-        pixels = (pixels_SC3HW.float() / 127.5 - 1).flatten(0, 1)[:, None]
-        return {
-            "pixel_values": pixels.to(self.model.dtype),
-            "image_sizes": torch.tensor([[height, width]]).expand(scenes * cameras, 2),
-            "batch_num_images": torch.tensor([cameras] * scenes),
-        }
+        return torch.stack(losses).mean()
 
     def _mask(self, segment_ST: Tensor, prefix: int) -> Tensor:
         dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else self.model.dtype

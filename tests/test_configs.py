@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from prune2drive.data.minidrive import MiniDrive
 from prune2drive.errors import InputError
-from prune2drive.evaluate import Parts
 from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.exact_match import ExactMatch
+from prune2drive.parts import Parts
 
 FILES = sorted(file.relative_to(runs.CONFIGS).with_suffix("") for file in runs.CONFIGS.glob("*/**/*.yaml"))
 CHOICES = [(str(file.parent), file.name) for file in FILES if file.parts[0] != "hydra"]

@@ -15,14 +15,14 @@ from prune2drive.train import MiniDriveTraining, Schedule, packed_attention
 SIZES = Architecture(
     resolution=28, vision_width=32, vision_layers=1, vision_heads=1, width=32, layers=4, heads=2, mlp=32
 )
-SCHEDULE = Schedule(steps=8, naming_only=2, naming_until=5, warmup=2)
+SCHEDULE = Schedule(naming=4, learning=3, settling=5, warmup=2)
 RECIPE = Recipe(2, 3, {"dense": 1.0}, dict.fromkeys(KINDS_ASKED, 1.0), resolution=28)
 CONFIGS = str(Path(train.__file__).parents[1] / "configs")
 
 
 def settings(folder, *overrides):
     small = [f"task.model.{name}={value}" for name, value in vars(SIZES).items()]
-    brief = ["task.schedule.steps=6", "task.schedule.naming_only=2", "task.schedule.naming_until=4", "task.log_every=1"]
+    brief = [f"task.schedule.{stretch}=2" for stretch in ("naming", "learning", "settling")]
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         return compose(
             "config",
@@ -36,6 +36,8 @@ def settings(folder, *overrides):
                 "task.recipe.scenes=2",
                 "task.recipe.questions=2",
                 "task.precision=32",
+                "task.schedule.scenes=2",
+                "task.log_every=1",
                 "trainer.accelerator=cpu",
                 "trainer.enable_progress_bar=false",
                 *small,
@@ -52,11 +54,13 @@ def module():
 
 
 def test_the_schedule_has_three_stretches():
-    assert [SCHEDULE.naming(step) for step in range(7)] == [1.0, 1.0, 0.5, 0.5, 0.5, 0.0, 0.0]
-    rates = [SCHEDULE.factor(step) for step in range(9)]
-    assert rates[0] == rates[2] == 0.5  # warms up twice
-    assert rates[3] == 1.0 and rates[8] == pytest.approx(0.02)
-    assert rates[3:] == sorted(rates[3:], reverse=True)
+    stretches = [SCHEDULE.stretch(step) for step in range(SCHEDULE.steps)]
+    assert stretches == ["naming"] * 4 + ["learning"] * 3 + ["settling"] * 5
+    rates = [SCHEDULE.factor(step) for step in range(SCHEDULE.steps)]
+    assert rates[:4] == pytest.approx([0.5, 1.0, 1.0, 0.52])
+    assert rates[4:8] == pytest.approx([0.5, 1.0, 1.0, 1.0])  # warms up again
+    assert rates[8:] == pytest.approx([0.82, 0.62, 0.42, 0.22])
+    assert SCHEDULE.vision_factor(0) == 0.5 and SCHEDULE.vision_factor(7) == 0.3
 
 
 @pytest.mark.parametrize("prefix, questions", [(5, 7), (5, 0)])
@@ -77,8 +81,8 @@ def test_packed_attention_is_attention_under_the_whole_mask(prefix, questions):
 
 @torch.no_grad()
 def test_packed_questions_are_answered_as_if_each_were_asked_alone(module):
-    batch = PackedMiniDrive(RECIPE, module.tokenizer, lambda: range(1)).batch(0)
-    hidden = module(batch).hidden_STD
+    batch = PackedMiniDrive(lambda: (), module.tokenizer).batch(0, RECIPE)
+    hidden = module.read(batch, module.see(batch["pixels_SC3HW"])).last_hidden_state
     module.model.set_attn_implementation({"text_config": "sdpa"})
     for scene in range(2):
         for question in range(3):
@@ -86,19 +90,20 @@ def test_packed_questions_are_answered_as_if_each_were_asked_alone(module):
             mine = (segment == PREFIX) | (segment == question)
             alone = module.model.model(
                 input_ids=batch["ids_ST"][scene : scene + 1, mine],
-                **module._images(batch["pixels_SC3HW"][scene : scene + 1]),
+                mm_encoder_outputs={"image": module.see(batch["pixels_SC3HW"][scene : scene + 1])},
             ).last_hidden_state[0]
             torch.testing.assert_close(hidden[scene, mine], alone, atol=1e-5, rtol=1e-4)
     assert (batch["labels_ST"][batch["segment_ST"] == OUTSIDE] == IGNORED).all()
 
 
-def test_every_loss_reaches_the_weights_it_should(module):
-    batch = PackedMiniDrive(RECIPE, module.tokenizer, lambda: range(1)).batch(0)
-    module.log = lambda *values: None
-    sum(module.naming_loss("patch", module.see(batch["pixels_SC3HW"]), batch["names_SCN"])).backward()
-    touched = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
-    assert any("vision_tower" in name for name in touched) and any("projector" in name for name in touched)
-    assert not any("language_model.layers" in name for name in touched)
+@pytest.mark.parametrize("step, vision, language", [(0, True, False), (4, False, True), (7, True, True)])
+def test_each_stretch_teaches_its_part(module, monkeypatch, step, vision, language):
+    monkeypatch.setattr(MiniDriveTraining, "global_step", step)
+    module.log = lambda *values, **options: None
+    module.training_step(PackedMiniDrive(lambda: (), module.tokenizer).batch(0, RECIPE), 0).backward()
+    taught = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
+    assert any("vision_tower" in name for name in taught) == vision
+    assert any("language_model.layers" in name for name in taught) == language
 
 
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):

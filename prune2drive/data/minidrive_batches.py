@@ -1,6 +1,6 @@
 """MiniDrive packed for training: many questions behind one visual prefix, the same batch for the same step.
 
-Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions of prefix and questions.
+Shape suffixes: S scenes, C cameras, I images, N tokens of an image, T positions of prefix and questions.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # what a patch can be called, in words of
     "camera": CAMERAS,
     "column": tuple(f",{column}" for column in COLUMNS),
     "row": tuple(f",{row}>" for row in ROWS),
+    "bend": ("left", "straight", "right"),  # of the road ahead
 }
 
 
@@ -46,7 +47,7 @@ class Recipe:
 
     Args:
         scenes: scenes a step, over all ranks.
-        questions: questions drawn for a scene of the train split; other splits have their own.
+        questions: questions drawn for a scene of the train split (other splits have their own); 0 for pictures alone.
         difficulties: difficulty -> share of the scenes.
         kinds: kind of question -> weight.
         split: which scenes.
@@ -94,56 +95,60 @@ class PackedMiniDrive(IterableDataset[Batch]):
     """One batch a step: this rank's share of the step's scenes.
 
     Args:
+        plan: says, when iteration begins, which steps to make batches for, and how.
         tokenizer: with a chat template, and one token a word of `NAMES`.
-        steps: says, when iteration begins, which steps to make batches for.
         rank: which of the `world` processes this is.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        plan: Callable[[], Iterable[tuple[int, Recipe]]],
         tokenizer: PreTrainedTokenizerBase,
-        steps: Callable[[], Iterable[int]],
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.recipe, self.tokenizer, self.steps, self.rank, self.world = recipe, tokenizer, steps, rank, world
-        tokens = (recipe.resolution // recipe.patch) ** 2 + 1  # and a newline
-        before, after = self._chat("\n").split("\n")
-        self.prefix: list[int] = tokenizer(before.replace(IMAGE_MARKER, IMAGE_MARKER * tokens)).input_ids
-        self.suffix: list[int] = tokenizer(after).input_ids
+        self.plan, self.tokenizer, self.rank, self.world = plan, tokenizer, rank, world
+        self.suffix: list[int] = tokenizer(self._chat("\n").split("\n")[1]).input_ids
 
     def __iter__(self) -> Iterator[Batch]:
-        for step in self.steps():
-            yield self.batch(step)
+        for step, recipe in self.plan():
+            yield self.batch(step, recipe)
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step: pixels_SC3HW in bytes, ids, labels, segment and position _ST, names_SCN, subjects."""
-        recipe = self.recipe
+    def batch(self, step: int, recipe: Recipe) -> Batch:
+        """The batch of a step: pixels_SC3HW in bytes, names_IN of the images' patches, and questions if any.
+
+        Questions are ids, labels, segment and position _ST, and subjects.
+        """
         scenes, rows = [], []
         for slot in range(self.rank, recipe.scenes, self.world):
-            index = step * recipe.scenes + slot
+            index = (step << 16) + slot if recipe.split == "train" else step * recipe.scenes + slot
             dice = Dice(recipe.seed, 1 << 16, index)
             level = dice.pick(list(recipe.difficulties), list(recipe.difficulties.values()))
-            scenes.append(make_scene(recipe.split, (recipe.seed << 32) + index, level))
-            rows.append(self._pack(scenes[-1], dice))
+            scenes.append(make_scene(recipe.split, (recipe.seed << 48) + index, level))
+            if recipe.questions:
+                rows.append(self._pack(scenes[-1], recipe, dice))
         pixels = [[np.asarray(photograph(scene, camera, recipe.resolution)) for camera in CAMERAS] for scene in scenes]
-        return {
+        batch = {
             "pixels_SC3HW": torch.from_numpy(np.array(pixels)).permute(0, 1, 4, 2, 3),
-            **_pad(rows, int(self.tokenizer.pad_token_id)),
-            "names_SCN": self._names(scenes),
-            "subjects": _subjects(rows),
+            "names_IN": _names(scenes, recipe.resolution // recipe.patch),
         }
+        return batch | (_pad(rows, int(self.tokenizer.pad_token_id)) | {"subjects": _subjects(rows)} if rows else {})
 
     def _chat(self, question: str) -> str:
         message = {"role": "user", "content": multi_view_prompt(CAMERAS, question)}
         return str(self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
 
-    def _pack(self, scene: Scene, dice: Dice) -> Row:
+    def _prefix(self, recipe: Recipe) -> list[int]:
+        tokens = (recipe.resolution // recipe.patch) ** 2 + 1  # and a newline
+        before = self._chat("\n").split("\n")[0]
+        ids: list[int] = self.tokenizer(before.replace(IMAGE_MARKER, IMAGE_MARKER * tokens)).input_ids
+        return ids
+
+    def _pack(self, scene: Scene, recipe: Recipe, dice: Dice) -> Row:
         """A label is what the token is followed by."""
-        start, end = len(self.prefix), int(self.tokenizer.eos_token_id)
-        row = Row([(token, IGNORED, PREFIX, place) for place, token in enumerate(self.prefix)])
-        for segment, question in enumerate(self._questions(scene, dice)):
+        prefix, end = self._prefix(recipe), int(self.tokenizer.eos_token_id)
+        row, start = Row([(token, IGNORED, PREFIX, place) for place, token in enumerate(prefix)]), len(prefix)
+        for segment, question in enumerate(_questions(scene, recipe, dice)):
             asked = self.tokenizer(question.text).input_ids + self.suffix
             answer = [*self.tokenizer(question.answer).input_ids, end]
             labels = [IGNORED] * (len(asked) - 1) + answer
@@ -153,26 +158,28 @@ class PackedMiniDrive(IterableDataset[Batch]):
             row.tokens += [(token, label, segment, start + place) for place, (token, label) in enumerate(tokens)]
         return row
 
-    def _questions(self, scene: Scene, dice: Dice) -> list[Question]:
-        if self.recipe.split != "train":
-            return frame_questions(scene)
-        kinds, weights = list(self.recipe.kinds), list(self.recipe.kinds.values())
-        return [ask(scene, dice.pick(kinds, weights), dice) for _ in range(self.recipe.questions)]
 
-    def _names(self, scenes: Sequence[Scene]) -> dict[str, Tensor]:
-        """For each patch the index of its name in each group of `NAMES`, IGNORED where it has none; [S, C, N]."""
-        grid = self.recipe.resolution // self.recipe.patch
-        names = {group: np.full((len(scenes), len(CAMERAS), grid * grid), IGNORED) for group in NAMES}
-        place = np.arange(grid) * len(COLUMNS) // grid
-        names["kind"][:] = len(KINDS)
-        names["camera"][:] = np.arange(len(CAMERAS))[:, None]
-        names["column"][:], names["row"][:] = np.tile(place, grid), np.repeat(place, grid)
-        for at, scene in enumerate(scenes):
-            owner = scene.patches(grid)
-            for index, thing in enumerate(scene.things):
-                for group, name in called(thing).items():
-                    names[group][at][owner == index] = name
-        return {group: torch.from_numpy(indices) for group, indices in names.items()}
+def _questions(scene: Scene, recipe: Recipe, dice: Dice) -> list[Question]:
+    if recipe.split != "train":
+        return frame_questions(scene)
+    kinds, weights = list(recipe.kinds), list(recipe.kinds.values())
+    return [ask(scene, dice.pick(kinds, weights), dice) for _ in range(recipe.questions)]
+
+
+def _names(scenes: Sequence[Scene], grid: int) -> dict[str, Tensor]:
+    """For each patch the index of its name in each group of `NAMES`, IGNORED where it has none; [images, N]."""
+    names = {group: np.full((len(scenes), len(CAMERAS), grid * grid), IGNORED) for group in NAMES}
+    place = np.arange(grid) * len(COLUMNS) // grid
+    names["kind"][:] = len(KINDS)
+    names["camera"][:] = np.arange(len(CAMERAS))[:, None]
+    names["column"][:], names["row"][:] = np.tile(place, grid), np.repeat(place, grid)
+    for at, scene in enumerate(scenes):
+        names["bend"][at][0] = scene.bend + 1
+        owner = scene.patches(grid)
+        for index, thing in enumerate(scene.things):
+            for group, name in called(thing).items():
+                names[group][at][owner == index] = name
+    return {group: torch.from_numpy(indices).flatten(0, 1) for group, indices in names.items()}
 
 
 def called(thing: Thing) -> dict[str, int]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,25 +11,25 @@ from prune2drive.models.minidrive_tokenizer import build_tokenizer
 RECIPE = Recipe(scenes=2, questions=3, difficulties={"standard": 1.0}, kinds=dict.fromkeys(KINDS_ASKED, 1.0))
 
 
-def packed(recipe=RECIPE, rank=0, world=1):
-    return PackedMiniDrive(recipe, build_tokenizer(), lambda: range(2), rank, world)
+def packed(rank=0, world=1):
+    return PackedMiniDrive(lambda: ((step, RECIPE) for step in range(2)), build_tokenizer(), rank, world)
 
 
 def test_a_step_is_the_same_however_many_ranks_share_it():
-    whole = packed().batch(7)
+    whole = packed().batch(7, RECIPE)
     for rank in (0, 1):
-        share = packed(rank=rank, world=2).batch(7)
+        share = packed(rank=rank, world=2).batch(7, RECIPE)
         assert torch.equal(share["pixels_SC3HW"], whole["pixels_SC3HW"][rank::2])
         length = share["ids_ST"].shape[1]
         assert torch.equal(share["ids_ST"], whole["ids_ST"][rank::2, :length])
     assert len(list(packed())) == 2
-    assert not torch.equal(packed().batch(8)["pixels_SC3HW"], whole["pixels_SC3HW"])
+    assert not torch.equal(packed().batch(8, RECIPE)["pixels_SC3HW"], whole["pixels_SC3HW"])
 
 
 def test_a_validation_batch_reads_like_the_dataset():
     tokenizer = build_tokenizer()
-    data = packed(Recipe(1, 0, {"standard": 1.0}, {}, split="val"))
-    batch, dataset = data.batch(0), MiniDrive("val", size=len(KINDS_ASKED))
+    recipe = Recipe(1, 1, {"standard": 1.0}, {}, split="val")
+    batch, dataset = packed().batch(0, recipe), MiniDrive("val", size=len(KINDS_ASKED))
     for number in range(len(KINDS_ASKED)):
         sample = dataset[number]
         message = [{"role": "user", "content": sample.prompt}]
@@ -39,6 +41,22 @@ def test_a_validation_batch_reads_like_the_dataset():
         assert batch["position_ST"][0][seen].tolist() == list(range(len(prompt + answer) - 1))
         labels = batch["labels_ST"][0][seen]
         assert labels[labels != IGNORED].tolist() == answer
+
+
+def test_a_subject_is_named_where_its_answer_begins():
+    tokenizer, batch = build_tokenizer(), packed().batch(0, RECIPE)
+    for at, (scene, place) in enumerate(batch["subjects"]["at"].T.tolist()):
+        assert batch["ids_ST"][scene, place] == tokenizer.convert_tokens_to_ids("<|assistant|>")
+        segment = batch["ids_ST"][scene][batch["segment_ST"][scene] == batch["segment_ST"][scene, place]]
+        text = tokenizer.decode(segment)
+        kind = NAMES["kind"][batch["subjects"]["kind"][at]]
+        row = NAMES["row"][batch["subjects"]["row"][at]]
+        assert kind in text.lower() or row in text
+
+
+def test_pictures_can_come_alone():
+    batch = packed().batch(0, replace(RECIPE, questions=0))
+    assert set(batch) == {"pixels_SC3HW", "names_IN"}
 
 
 def test_a_question_sees_the_prefix_and_its_own_past():
@@ -56,9 +74,9 @@ def test_a_question_sees_the_prefix_and_its_own_past():
 @pytest.mark.parametrize("resolution, tokens", [(112, 64), (196, 196)])
 def test_every_patch_has_names(resolution, tokens):
     recipe = Recipe(2, 1, {"dense": 1.0}, {"exist": 1.0}, resolution=resolution)
-    names = packed(recipe).batch(0)["names_SCN"]
+    names = packed().batch(0, recipe)["names_IN"]
     assert set(names) == set(NAMES)
     for group, indices in names.items():
-        assert indices.shape == (2, 6, tokens)
+        assert indices.shape == (12, tokens)
         assert indices.max() < len(NAMES[group])
     assert (names["kind"] != IGNORED).all() and (names["colour"] == IGNORED).any()

@@ -1,0 +1,130 @@
+"""The Lightning loop: prunes, generates, measures, and writes each batch's rows as it finishes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from omegaconf import DictConfig, OmegaConf
+
+from prune2drive.data.datamodule import Batch
+from prune2drive.errors import InputError
+from prune2drive.metrics.flops import VisionFlops
+from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
+from prune2drive.models.adapter import Prompts
+from prune2drive.parts import Parts
+from prune2drive.pruning import Trace, prune
+from prune2drive.report.publish import save_picture
+from prune2drive.results import RunFolder
+from prune2drive.sample import Prediction, pack_indices
+
+log = logging.getLogger(__name__)
+
+
+class Evaluation(LightningModule):
+    """Answers every question once; each batch's rows are on disk before the next begins."""
+
+    def __init__(self, parts: Parts, cfg: DictConfig, folder: RunFolder) -> None:
+        super().__init__()
+        self.parts, self.cfg, self.folder = parts, cfg, folder
+        self.generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
+        self.vision_flops: VisionFlops | None = VisionFlops(parts.adapter.config)
+        self.peak_mb: float | None = None
+        self.warm_up = cfg.warm_up
+        self.pictures = cfg.pictures
+        if getattr(parts.adapter.model, "hf_device_map", None) is None:
+            self.model = parts.adapter.model  # registered, so that the trainer places it
+
+    def on_test_start(self) -> None:
+        self.folder = RunFolder(self.folder.path, self.global_rank)
+        reset_peak_memory(self.device)
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        if batch.samples:
+            for _ in range(self.warm_up):
+                self.answer(batch)
+            self.warm_up = 0
+        self.folder.append([*batch.failures, *(self.answer(batch) if batch.samples else ())])
+
+    def on_test_end(self) -> None:
+        self.peak_mb = peak_memory_mb(self.device)
+        self.trainer.strategy.barrier("all rows are written")
+
+    def answer(self, batch: Batch) -> list[Prediction]:
+        """Generates answers to a batch of samples, pruned."""
+        parts, prompts = self.parts, batch.inputs
+        model = parts.adapter.model
+        pruning = prune(
+            model,
+            parts.pruner,
+            parts.policy,
+            token_map=prompts.token_maps,
+            sample_ids=[sample.id for sample in batch.samples],
+            positions=self.cfg.positions,
+            rounding=self.cfg.rounding,
+        )
+        with pruning as trace, timed(model, parts.adapter.vision_modules) as times:
+            answers = parts.adapter.generate(prompts, **self.generation)
+        rows = len(batch.samples)
+        seconds = {
+            "vision": times.vision,
+            "select": trace.select_seconds,
+            "prefill": times.prefill,
+            "decode": times.decode,
+        }
+        vision_flops = self.count_vision(prompts, rows)
+        shared = {phase: total / rows for phase, total in seconds.items()}
+        predictions = []
+        for row, (sample, answer) in enumerate(zip(batch.samples, answers, strict=True)):
+            at = row * len(trace.kept) // rows  # beams repeat each prompt in place
+            predictions.append(
+                Prediction(
+                    id=sample.id,
+                    question=sample.question,
+                    answer=answer.text,
+                    reference=sample.answer,
+                    tags=sample.tags,
+                    scene=sample.scene,
+                    frame=sample.frame,
+                    new_tokens=answer.new_tokens,
+                    flops={"selection": trace.select_flops[at]} | vision_flops,
+                    times=shared,
+                    batch=batch.samples[0].id,
+                    **_kept(trace, at),
+                )
+            )
+        self._draw(batch, trace)
+        return predictions
+
+    def count_vision(self, prompts: Prompts, rows: int) -> dict[str, int]:
+        """FLOPs of encoding one sample's images; nothing for towers that cannot be counted without pixels."""
+        if self.vision_flops is None:
+            return {}
+        try:
+            return {"vision": self.vision_flops(prompts.inputs) // rows}
+        except InputError as error:
+            log.warning("flops/vision is left out: %s", error)
+            self.vision_flops = None
+            return {}
+
+    def _draw(self, batch: Batch, trace: Trace) -> None:
+        """Pictures of the first samples, on the first rank, not of the warm-up."""
+        if self.global_rank or self.warm_up:
+            return
+        for row, sample in enumerate(batch.samples[: self.pictures]):
+            at = row * len(trace.kept) // len(batch.samples)
+            images = self.parts.dataset[list(self.parts.dataset.ids).index(sample.id)].images
+            save_picture(self.folder.path, sample, images, trace.token_maps[at], trace.kept[at])
+            self.pictures -= 1
+
+
+def _kept(trace: Trace, at: int) -> dict[str, Any]:
+    token_map = trace.token_maps[at]
+    return {
+        "text_tokens": token_map.length - trace.full_tokens[at],
+        "full_counts": token_map.counts,
+        "kept_counts": {camera: len(kept) for camera, kept in trace.kept[at].items()},
+        "kept": {camera: pack_indices(kept, token_map.counts[camera]) for camera, kept in trace.kept[at].items()},
+        "stages": trace.stages[at],
+    }

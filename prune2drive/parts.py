@@ -1,0 +1,88 @@
+"""From a configuration to the objects it names, with whatever is wrong said before the model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from prune2drive.errors import InputError
+from prune2drive.models.adapter import Adapter
+from prune2drive.pruning import Pruner, RatioPolicy
+
+CHOICES = {"positions": ("keep", "renumber"), "rounding": ("nearest", "seed"), "on_error": ("fail", "skip")}
+LEAST = {"seed": 0, "batch_size": 1, "num_workers": 0, "warm_up": 0, "pictures": 0}
+
+
+@dataclass
+class Parts:
+    """What a configuration names, built and checked, with the model's weights not loaded yet."""
+
+    dataset: Any
+    adapter: Adapter
+    pruner: Pruner
+    policy: RatioPolicy
+    metric: Any
+
+    @classmethod
+    def build(cls, cfg: DictConfig) -> Parts:
+        """Builds the parts and looks for everything that can be known to be wrong now.
+
+        Raises:
+            InputError: what it finds.
+        """
+        names = {
+            "pruner": cfg.pruner,
+            "policy": cfg.ratios,
+            "metric": cfg.metrics,
+            "dataset": cfg.dataset,
+            "adapter": cfg.model,
+        }
+        parts = cls(**{name: build(node) for name, node in names.items()})
+        generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
+        parts.adapter.check_options(generation)
+        layers = parts.adapter.text_config.num_hidden_layers
+        if parts.pruner.layer >= layers:
+            raise InputError(f"pruner.layer={parts.pruner.layer}: the model's decoder has layers 0 to {layers - 1}")
+        if parts.pruner.drops:
+            parts.policy.ratios(parts.dataset.cameras)
+        if cfg.on_error == "fail":
+            parts.dataset.check()
+        return parts
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """The settings that belong to no part.
+
+    Raises:
+        InputError: one that is out of range.
+    """
+    for name, least in LEAST.items():
+        if not isinstance(cfg[name], int) or cfg[name] < least:
+            raise InputError(f"{name}={cfg[name]}: use a whole number, {least} or more")
+    for name, choices in CHOICES.items():
+        if cfg[name] not in choices:
+            raise InputError(f"{name}={cfg[name]}: choose from {', '.join(choices)}")
+
+
+def build(node: DictConfig, **more: Any) -> Any:
+    """Hydra's instantiate, with our own errors as they are and others in one line.
+
+    Raises:
+        InputError: the object refused its configuration.
+    """
+    try:
+        return instantiate(node, **more)
+    except MissingMandatoryValue as error:
+        raise InputError(f"{error.full_key} is not set, and has no default: add {error.full_key}=...") from error
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, (TypeError, ValueError, MisconfigurationException)):
+            raise InputError(f"{node.get('_target_')}: {error.__cause__}") from error
+        raise
