@@ -2,9 +2,12 @@
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +15,7 @@ from omegaconf import DictConfig, open_dict
 
 import prune2drive.config  # noqa: F401  # registers the resolvers that configs/ uses
 from prune2drive import evaluate
+from prune2drive.metrics import language
 from prune2drive.models.tiny import Tiny
 from prune2drive.results import RunFolder
 from prune2drive.sample import Prediction
@@ -19,7 +23,8 @@ from prune2drive.sample import Prediction
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs"
 LIVELY = "model._target_=runs.Lively"
-SMALL = ("dataset.size=8", "generation.max_new_tokens=3", "warm_up=0", "pictures=0", "logger=none")
+BARE = ("generation.max_new_tokens=3", "warm_up=0", "pictures=0", "logger=none")
+SMALL = ("dataset.size=8", *BARE)
 QUIET = ("trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 
 torch.set_num_threads(1)
@@ -54,6 +59,20 @@ def configuration(*overrides: str) -> DictConfig:
 def run(folder: Path, *overrides: str) -> float:
     """`python run.py ...` in this process: eight questions, three tokens an answer, unless told otherwise."""
     return evaluate.run(configuration(f"folder={folder}", LIVELY, *SMALL, *overrides))
+
+
+def ask(folder: Path, files: Path, *overrides: str) -> float:
+    """The same with all questions of a folder of DriveLM files."""
+    dataset = ("dataset=drivelm", f"dataset.root={files}")
+    return evaluate.run(configuration(f"folder={folder}", LIVELY, *dataset, *BARE, *overrides))
+
+
+@contextmanager
+def without_java() -> Iterator[None]:
+    """Starting Java for the scores takes longer than a run."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(language.shutil, "which", lambda name: None)
+        yield
 
 
 def resume(folder: Path, *overrides: str) -> float:

@@ -15,7 +15,7 @@ import runs
 from prune2drive.models.tiny import Tiny
 
 SCRIPT = runs.REPOSITORY / "run.py"
-SMALL = (*(option for option in runs.SMALL if "size" not in option), "trainer.enable_progress_bar=false")
+SMALL = (*runs.BARE, "trainer.enable_progress_bar=false")
 
 
 @pytest.fixture

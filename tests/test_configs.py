@@ -111,3 +111,8 @@ def test_adaptive_reads_the_file_of_its_model_and_dataset(tmp_path, monkeypatch)
 
 def test_offline_by_default(tmp_path):
     assert runs.configuration(f"folder={tmp_path}").logger.offline is True
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (runs.CONFIGS / "pruner").glob("*.yaml")))
+def test_the_readme_has_a_row_for_each_pruner(name):
+    assert f"\n| `{name}` |" in (runs.REPOSITORY / "README.md").read_text()

@@ -1,6 +1,8 @@
 import json
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,12 @@ TIMES = {"time/vision_ms", "time/select_ms", "time/prefill_ms"}
 SINGLE = {"flops/ratio", "time/decode_ms_per_token", "time/samples_per_s", "memory/peak_mb"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_java():
+    with runs.without_java():
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """The folder of a run with everything on but W&B; in `score.txt` what it returned."""
@@ -46,29 +54,12 @@ def drivelm(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def broken(drivelm, tmp_path) -> Path:
-    """The same files, with an image of the second frame left for the test to spoil; its path is in `image.txt`."""
-    questions = (drivelm / "v1_1_train_nus.json").read_text()
-    (tmp_path / "v1_1_train_nus.json").write_text(questions)
-    for file in (drivelm / "nuscenes").rglob("*.jpg"):
-        copy = tmp_path / file.relative_to(drivelm)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(file.read_bytes())
-    return tmp_path
+    """A copy of the same files, to spoil."""
+    return Path(shutil.copytree(drivelm, tmp_path / "drivelm"))
 
 
 def second_frames_image(folder: Path) -> Path:
     return sorted((folder / "nuscenes/samples/CAM_BACK").iterdir())[1]
-
-
-def on(folder: Path, *overrides: str) -> tuple[str, ...]:
-    return ("dataset=drivelm", f"dataset.root={folder}", "~dataset.size", *overrides)
-
-
-def ask(folder: Path, dataset: Path, *overrides: str) -> float:
-    """A run over DriveLM files."""
-    small = [option for option in runs.SMALL if not option.startswith("dataset.")]
-    options = ["dataset=drivelm", f"dataset.root={dataset}", f"folder={folder}", runs.LIVELY, *small, *overrides]
-    return runs.evaluate.run(runs.configuration(*options))
 
 
 # What a run leaves behind
@@ -137,7 +128,8 @@ def test_run_json_tells_what_was_run(finished):
     assert "${" not in json.dumps(run)
     assert run["dataset"] == {"fingerprint": MiniDrive(size=8).fingerprint, "size": 8}
     assert run["versions"]["torch"] == torch.__version__ and run["versions"]["transformers"]
-    assert re.fullmatch("[0-9a-f]{40}", run["git"]["commit"]) and isinstance(run["git"]["dirty"], bool)
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=runs.REPOSITORY, capture_output=True, text=True)
+    assert run["git"].keys() == {"commit", "dirty"} and run["git"]["commit"] == (git.stdout.strip() or None)
     assert run["command"] and run["device"]
 
 
@@ -261,7 +253,7 @@ def test_warming_up_is_neither_recorded_nor_drawn(tmp_path, monkeypatch):
 def test_skip_records_and_leaves_out_bad_samples(broken, tmp_path, drivelm):
     bad = second_frames_image(broken)
     bad.write_bytes(b"no image")
-    ask(tmp_path / "run", broken, "on_error=skip", "batch_size=4")
+    runs.ask(tmp_path / "run", broken, "on_error=skip", "batch_size=4")
     rows = runs.rows(tmp_path / "run")
     failed = [row for row in rows if row.error]
     assert (
@@ -275,7 +267,7 @@ def test_skip_records_and_leaves_out_bad_samples(broken, tmp_path, drivelm):
     metrics = runs.read(tmp_path / "run", "metrics.json")
     assert metrics["tokens/visual_kept_n"] == ASKED
 
-    ask(tmp_path / "good", drivelm, "batch_size=4")
+    runs.ask(tmp_path / "good", drivelm, "batch_size=4")
     whole = [row for row in runs.rows(tmp_path / "good") if row.scene == rows[0].scene]
     assert [row.answer for row in whole] == [row.answer for row in rows if not row.error]
 
@@ -304,7 +296,7 @@ def test_fail_names_the_file(broken, tmp_path, spoil):
     spoil(bad)
     before = runs.Lively.loaded
     with pytest.raises(InputError, match=re.escape(str(bad))) as caught:
-        ask(tmp_path / "run", broken)
+        runs.ask(tmp_path / "run", broken)
     assert "\n" not in str(caught.value)
     if not bad.exists():
         assert runs.Lively.loaded == before, "known before a model is loaded"
@@ -315,7 +307,7 @@ def test_fail_names_the_file(broken, tmp_path, spoil):
 def test_every_question_failing(broken, tmp_path, caplog):
     for file in (broken / "nuscenes/samples/CAM_BACK").iterdir():
         file.unlink()
-    score = ask(tmp_path / "run", broken, "on_error=skip")
+    score = runs.ask(tmp_path / "run", broken, "on_error=skip")
     assert math.isnan(score)
     assert runs.read(tmp_path / "run", "metrics.json") == {}
     assert runs.read(tmp_path / "run", "run.json")["counts"] == {"planned": 2 * ASKED, "done": 0, "failed": 2 * ASKED}
@@ -329,7 +321,7 @@ def test_questions_without_answers_have_costs_and_no_score(drivelm, tmp_path, ca
         for row in (row for stage in frame["QA"].values() for row in stage):
             del row["A"], row["tag"]
     (tmp_path / "v1_1_val_nus_q_only.json").write_text(json.dumps(scenes))
-    score = ask(tmp_path / "run", tmp_path, f"dataset.images={drivelm}/nuscenes")
+    score = runs.ask(tmp_path / "run", tmp_path, f"dataset.images={drivelm}/nuscenes")
     assert math.isnan(score)
     metrics = runs.read(tmp_path / "run", "metrics.json")
     assert COSTS <= set(metrics) and not SCORES & set(metrics)
@@ -344,7 +336,7 @@ def test_ids_that_are_no_file_names(drivelm, tmp_path):
     turn = {"from": "human", "value": "What is there?"}
     entries = [{"id": name, "image": [str(images[0])], "conversations": [turn]} for name in ids]
     (tmp_path / "test_llama.json").write_text(json.dumps(entries))
-    ask(tmp_path / "run", tmp_path, f"dataset.images={drivelm}/nuscenes", "pictures=6")
+    runs.ask(tmp_path / "run", tmp_path, f"dataset.images={drivelm}/nuscenes", "pictures=6")
     assert [row.id for row in runs.rows(tmp_path / "run")] == ids
     assert len(list((tmp_path / "run" / "pictures").iterdir())) == len(ids)
     assert {file.name for file in tmp_path.iterdir()} == {"run", "test_llama.json"}

@@ -82,7 +82,8 @@ class Adaptive:
         if not path.is_file():
             raise InputError(
                 f"ratios=adaptive: no searched ratios for this model and dataset ({path} is missing); "
-                f"search them with `{self.command}`, or use ratios=uniform"
+                f"search them with `{self.command}`, write them there by hand as `ratios: {{CAM_FRONT: 0.2, ...}}`, "
+                "or use ratios=uniform"
             )
         try:
             content = OmegaConf.to_container(OmegaConf.load(path))

@@ -299,6 +299,18 @@ def test_hidden_states_shrink_at_the_cut(family):
     assert cached == [length] * 2 + [length - dropped] * 2
 
 
+def test_pruned_layers_get_no_position_ids(family):
+    """Flash kernels would read their gaps as packed sequences."""
+    inputs, naming = batch(family)
+    seen = []
+    with prune(family.model, TFPS(layer=1), 0.3, **naming):
+        layer = family.model.get_decoder().layers[2]
+        hook = layer.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
+        answer(family.model, inputs)
+        hook.remove()
+    assert len(seen) == STEPS and all(kwargs["position_ids"] is None for kwargs in seen)
+
+
 # Nothing is left behind
 
 
