@@ -48,6 +48,8 @@ def run(cfg: DictConfig) -> float:
         "is_noise": parts.adapter.is_noise,
         "choices": OmegaConf.to_container(cfg.names, resolve=True),
         "config": OmegaConf.to_container(cfg, resolve=True),
+        "ratios": parts.policy.ratios(parts.dataset.cameras) if parts.pruner.drops else None,
+        "ratios_provenance": getattr(parts.policy, "provenance", None),
         "dataset": {"fingerprint": parts.dataset.fingerprint, "size": len(parts.dataset)},
     }
     logger = build(cfg.logger, save_dir=str(folder.path)) if cfg.logger else False
