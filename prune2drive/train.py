@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 PACKED = "packed"  # the name of our attention function
 LAST = "last"
+STRETCHES = ("naming", "learning", "settling")
 SUBJECT_LAYER = 3  # what is asked about is named from the hidden states that enter this layer
 
 
@@ -49,9 +50,11 @@ class Schedule:
         naming: steps in which visual tokens learn to name what they show; no question is asked.
         learning: steps in which answers are learned from frozen visual tokens.
         settling: steps in which answers alone are learned from, all weights free.
-        scenes: scenes a step while no question is asked.
+        scenes: scenes a step, for each stretch; few while learning, where many steps count for more.
         subject_weight: of naming what is asked about, beside the answers.
-        rate: the learning rate; it falls in the second half of naming and while settling.
+        rate: the learning rate. It falls in the second half of naming, in the last quarter of learning
+            to `settling_rate`, and on while settling.
+        settling_rate: as a share of `rate`.
         vision_share: the vision tower's learning rate while settling, as a share of `rate`.
         warmup: steps until the full learning rate, when naming and when learning begins.
     """
@@ -59,12 +62,22 @@ class Schedule:
     naming: int
     learning: int
     settling: int
-    scenes: int = 8
+    scenes: Mapping[str, int]
     subject_weight: float = 0.5
     rate: float = 1e-3
+    settling_rate: float = 0.3
     vision_share: float = 0.3
     weight_decay: float = 0.05
     warmup: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuses a schedule that leaves something open.
+
+        Raises:
+            InputError: a stretch without its number of scenes.
+        """
+        if set(self.scenes) != set(STRETCHES):
+            raise InputError(f"schedule.scenes: name each of {', '.join(STRETCHES)}, found {', '.join(self.scenes)}")
 
     @property
     def steps(self) -> int:
@@ -77,8 +90,10 @@ class Schedule:
         """The language model's learning rate at a step, in units of `rate`; never quite zero."""
         if step < self.naming:
             return min(1.0, (step + 1) / self.warmup, 0.02 + 2 * (1 - step / self.naming))
-        left = (self.steps - step) / max(1, self.settling)
-        return min(1.0, (step - self.naming + 1) / self.warmup, 0.02 + left)
+        rise = (step - self.naming + 1) / self.warmup
+        fall = 4 * (1 - (step - self.naming) / max(1, self.learning))  # from 1 to 0 over the last quarter
+        left = (self.steps - step) / max(1, self.settling)  # above 1 until settling
+        return min(1.0, rise, self.settling_rate + (1 - self.settling_rate) * max(0.0, fall), 0.02 + left)
 
     def vision_factor(self, step: int) -> float:
         return self.factor(step) * (self.vision_share if step >= self.naming else 1.0)
@@ -169,13 +184,10 @@ class MiniDriveTraining(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        pictures = replace(self.recipe, scenes=self.schedule.scenes, questions=0)
-        return self._loader(
-            lambda: (
-                (step, pictures if self.schedule.stretch(step) == "naming" else self.recipe)
-                for step in range(self.global_step, self.schedule.steps)
-            )
-        )
+        recipes = {stretch: replace(self.recipe, scenes=scenes) for stretch, scenes in self.schedule.scenes.items()}
+        recipes["naming"] = replace(recipes["naming"], questions=0)
+        steps = range(self.schedule.steps)
+        return self._loader(lambda: ((at, recipes[self.schedule.stretch(at)]) for at in steps[self.global_step :]))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         recipe = replace(self.recipe, split="val", difficulties={"standard": 1.0}, scenes=8, seed=0)

@@ -10,13 +10,13 @@ from prune2drive.data.minidrive_batches import IGNORED, OUTSIDE, PREFIX, PackedM
 from prune2drive.data.minidrive_questions import KINDS_ASKED
 from prune2drive.errors import InputError
 from prune2drive.models.minidrive_model import Architecture
-from prune2drive.train import MiniDriveTraining, Schedule, packed_attention
+from prune2drive.train import STRETCHES, MiniDriveTraining, Schedule, packed_attention
 
 SIZES = Architecture(
     resolution=28, vision_width=32, vision_layers=1, vision_heads=1, width=32, layers=4, heads=2, mlp=32
 )
-SCHEDULE = Schedule(naming=4, learning=3, settling=5, warmup=2)
-RECIPE = Recipe(2, 3, {"dense": 1.0}, dict.fromkeys(KINDS_ASKED, 1.0), resolution=28)
+SCHEDULE = Schedule(naming=4, learning=8, settling=5, scenes=dict.fromkeys(STRETCHES, 2), warmup=2)
+RECIPE = Recipe(3, {"dense": 1.0}, dict.fromkeys(KINDS_ASKED, 1.0), scenes=2, resolution=28)
 CONFIGS = str(Path(train.__file__).parents[1] / "configs")
 
 
@@ -33,10 +33,9 @@ def settings(folder, *overrides):
                 f"folder={folder}",
                 "task.validation.scenes=8",
                 "task.validation.every=3",
-                "task.recipe.scenes=2",
                 "task.recipe.questions=2",
                 "task.precision=32",
-                "task.schedule.scenes=2",
+                "task.schedule.scenes={naming: 2, learning: 2, settling: 2}",
                 "task.log_every=1",
                 "trainer.accelerator=cpu",
                 "trainer.enable_progress_bar=false",
@@ -55,12 +54,12 @@ def module():
 
 def test_the_schedule_has_three_stretches():
     stretches = [SCHEDULE.stretch(step) for step in range(SCHEDULE.steps)]
-    assert stretches == ["naming"] * 4 + ["learning"] * 3 + ["settling"] * 5
+    assert stretches == ["naming"] * 4 + ["learning"] * 8 + ["settling"] * 5
     rates = [SCHEDULE.factor(step) for step in range(SCHEDULE.steps)]
     assert rates[:4] == pytest.approx([0.5, 1.0, 1.0, 0.52])
-    assert rates[4:8] == pytest.approx([0.5, 1.0, 1.0, 1.0])  # warms up again
-    assert rates[8:] == pytest.approx([0.82, 0.62, 0.42, 0.22])
-    assert SCHEDULE.vision_factor(0) == 0.5 and SCHEDULE.vision_factor(7) == 0.3
+    assert rates[4:12] == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.65])  # warms up again
+    assert rates[12:] == pytest.approx([0.3, 0.3, 0.3, 0.3, 0.22])
+    assert SCHEDULE.vision_factor(0) == 0.5 and SCHEDULE.vision_factor(8) == 0.3
 
 
 @pytest.mark.parametrize("prefix, questions", [(5, 7), (5, 0)])
@@ -96,7 +95,7 @@ def test_packed_questions_are_answered_as_if_each_were_asked_alone(module):
     assert (batch["labels_ST"][batch["segment_ST"] == OUTSIDE] == IGNORED).all()
 
 
-@pytest.mark.parametrize("step, vision, language", [(0, True, False), (4, False, True), (7, True, True)])
+@pytest.mark.parametrize("step, vision, language", [(0, True, False), (4, False, True), (12, True, True)])
 def test_each_stretch_teaches_its_part(module, monkeypatch, step, vision, language):
     monkeypatch.setattr(MiniDriveTraining, "global_step", step)
     module.log = lambda *values, **options: None

@@ -46,20 +46,20 @@ class Recipe:
     """What a training batch holds.
 
     Args:
-        scenes: scenes a step, over all ranks.
         questions: questions drawn for a scene of the train split (other splits have their own); 0 for pictures alone.
         difficulties: difficulty -> share of the scenes.
         kinds: kind of question -> weight.
+        scenes: scenes a step, over all ranks.
         split: which scenes.
         resolution: pixels a side of a camera's image.
         patch: pixels a side of a visual token.
         seed: of all draws; the batch of a step depends on nothing else.
     """
 
-    scenes: int
     questions: int
     difficulties: Mapping[str, float]
     kinds: Mapping[str, float]
+    scenes: int = 1
     split: str = "train"
     resolution: int = 112
     patch: int = 14

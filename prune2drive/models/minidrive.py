@@ -26,6 +26,11 @@ class MiniDriveModel(LlavaOnevision):
     """
 
     def __init__(self, checkpoint: str | None = None, dtype: str = "auto", attention: str = "sdpa") -> None:
+        if checkpoint is None and not (PACKAGED / "config.json").is_file():
+            raise InputError(
+                "model=minidrive: this version comes without a trained model; train one with `python run.py task=train "
+                "model=minidrive` and name its folder as model.checkpoint=, or use model=tiny"
+            )
         super().__init__(str(Path(checkpoint or PACKAGED).expanduser().absolute()), dtype=dtype, attention=attention)
 
     def load(self) -> Any:

@@ -28,7 +28,7 @@ def test_a_step_is_the_same_however_many_ranks_share_it():
 
 def test_a_validation_batch_reads_like_the_dataset():
     tokenizer = build_tokenizer()
-    recipe = Recipe(1, 1, {"standard": 1.0}, {}, split="val")
+    recipe = Recipe(1, {"standard": 1.0}, {}, split="val")
     batch, dataset = packed().batch(0, recipe), MiniDrive("val", size=len(KINDS_ASKED))
     for number in range(len(KINDS_ASKED)):
         sample = dataset[number]
@@ -73,7 +73,7 @@ def test_a_question_sees_the_prefix_and_its_own_past():
 
 @pytest.mark.parametrize("resolution, tokens", [(112, 64), (196, 196)])
 def test_every_patch_has_names(resolution, tokens):
-    recipe = Recipe(2, 1, {"dense": 1.0}, {"exist": 1.0}, resolution=resolution)
+    recipe = Recipe(1, {"dense": 1.0}, {"exist": 1.0}, scenes=2, resolution=resolution)
     names = packed().batch(0, recipe)["names_IN"]
     assert set(names) == set(NAMES)
     for group, indices in names.items():
