@@ -21,4 +21,6 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    # Hydra's parser refuses -m between overrides; here it may stand anywhere.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     main()

@@ -177,7 +177,7 @@ def test_a_run_in_a_fresh_folder(cli, tmp_path):
 
 
 def test_a_multirun_leaves_a_folder_for_each(cli, tmp_path):
-    code, said, errors = cli("-m", *SMALL, "dataset.size=2", "pruner=none,random,tfps", "ratios.keep=0.5")
+    code, said, errors = cli(*SMALL, "dataset.size=2", "-m", "pruner=none,random,tfps", "ratios.keep=0.5")
     assert (code, errors) == (0, "")
     (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
     jobs = sorted(folder for folder in sweep.iterdir() if folder.is_dir())
