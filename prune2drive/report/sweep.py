@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -18,16 +19,16 @@ log = logging.getLogger(__name__)
 
 COLUMNS = {
     "score": "score",
-    "tokens/visual_kept": "tokens kept",
-    "tokens/layer_average": "layer average",
-    "flops/ratio": "FLOPs ratio",
+    "tokens/visual_kept": "kept",
+    "tokens/layer_average": "layer avg",
+    "flops/ratio": "FLOPs",
     "time/select_ms": "select ms",
     "time/prefill_ms": "prefill ms",
 }
 
 
 class Comparison(Callback):
-    """Prints a table of all jobs when a multirun ends, and writes it as comparison.md into its folder."""
+    """Prints a table of all jobs when a multirun ends, and writes it, with all errors, as comparison.md."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -41,11 +42,11 @@ class Comparison(Callback):
         ]
         header = ["job", *COLUMNS.values()]
         write_atomically(folder / "comparison.md", _markdown(header, rows))
-        table = Table(title=" ".join(sorted(common)) or None)
+        table = Table(title=" ".join(sorted(common)) or None, box=SIMPLE, pad_edge=False)
         for name in header:
-            table.add_column(name, justify="left" if name == "job" else "right")
-        for row in rows:
-            table.add_row(*row)
+            table.add_column(name, justify="left" if name == "job" else "right", no_wrap=name != "job")
+        for job, score, *costs in rows:
+            table.add_row(job.replace("ratios.", ""), score, *(cost.partition(" ± ")[0] for cost in costs))
         console = Console()
         console.print(table)
         console.print(f"comparison: {folder / 'comparison.md'}", soft_wrap=True)
@@ -71,7 +72,7 @@ def _cell(metrics: dict[str, float], key: str) -> str:
     if key not in metrics:
         return ""
     stderr = metrics.get(f"{key}_stderr")
-    return f"{metrics[key]:.4g}" + (f" ± {stderr:.2g}" if stderr else "")
+    return f"{metrics[key]:.3g}" + (f" ± {stderr:.1g}" if stderr else "")
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
