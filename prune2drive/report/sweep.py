@@ -45,8 +45,8 @@ class Comparison(Callback):
         table = Table(title=" ".join(sorted(common)) or None, box=SIMPLE, pad_edge=False)
         for name in header:
             table.add_column(name, justify="left" if name == "job" else "right", no_wrap=name != "job")
-        for job, score, *costs in rows:
-            table.add_row(job.replace("ratios.", ""), score, *(cost.partition(" ± ")[0] for cost in costs))
+        for label, score, *costs in rows:
+            table.add_row(label.replace("ratios.", ""), score, *(cost.partition(" ± ")[0] for cost in costs))
         console = Console()
         console.print(table)
         console.print(f"comparison: {folder / 'comparison.md'}", soft_wrap=True)

@@ -316,3 +316,7 @@ def test_a_lone_token_is_the_outlier(metric):
 def test_highest_scores_with_ties_in_order(scores, k):
     expected = [sorted(range(6), key=lambda i: (-row[i], i))[:k] for row in scores]
     assert highest(torch.tensor(scores).float(), k).tolist() == expected
+
+
+def test_many_ties_stay_in_order():
+    assert highest(torch.zeros(2, 1000), 1000).tolist() == [list(range(1000))] * 2
