@@ -10,10 +10,12 @@ import runs
 import torch
 from PIL import Image
 
+from prune2drive import loop
 from prune2drive.data.minidrive import PER_FRAME as ASKED
 from prune2drive.data.minidrive import MiniDrive
 from prune2drive.errors import InputError
 from prune2drive.models.adapter import Adapter
+from prune2drive.results import RunFolder
 from prune2drive.sample import unpack_indices
 
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
@@ -238,13 +240,23 @@ def test_rounding_as_in_the_original(tmp_path):
 
 
 def test_warming_up_is_neither_recorded_nor_drawn(tmp_path, monkeypatch):
-    generated = []
-    original = Adapter.generate
-    monkeypatch.setattr(Adapter, "generate", lambda *given, **o: generated.append(1) or original(*given, **o))
+    generated, drawn_after = [], []
+    generate, save = Adapter.generate, loop.save_picture
+    monkeypatch.setattr(Adapter, "generate", lambda *given, **o: generated.append(1) or generate(*given, **o))
+    monkeypatch.setattr(loop, "save_picture", lambda *given: drawn_after.append(len(generated)) or save(*given))
     runs.run(tmp_path, "warm_up=2", "pictures=1", "batch_size=4")
-    assert len(generated) == 2 + 2
+    assert len(generated) == 2 + 2 and drawn_after == [3]
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 8
     assert len(list((tmp_path / "pictures").iterdir())) == 1
+
+
+def test_another_rank_writes_a_file_of_its_own_and_draws_nothing(tmp_path, monkeypatch):
+    files = set()
+    append = RunFolder.append
+    monkeypatch.setattr(loop.Evaluation, "global_rank", property(lambda self: 1))
+    monkeypatch.setattr(RunFolder, "append", lambda self, rows: files.add(self.rows_file.name) or append(self, rows))
+    runs.run(tmp_path, "pictures=1")
+    assert files == {"predictions.rank1.jsonl"} and not (tmp_path / "pictures").exists()
 
 
 # Bad samples
