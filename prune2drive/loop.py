@@ -79,14 +79,9 @@ class Evaluation(LightningModule):
         for row, (sample, answer) in enumerate(zip(batch.samples, answers, strict=True)):
             at = row * len(trace.kept) // rows  # beams repeat each prompt in place
             predictions.append(
-                Prediction(
-                    id=sample.id,
-                    question=sample.question,
+                Prediction.of(
+                    sample,
                     answer=answer.text,
-                    reference=sample.answer,
-                    tags=sample.tags,
-                    scene=sample.scene,
-                    frame=sample.frame,
                     new_tokens=answer.new_tokens,
                     flops={"selection": trace.select_flops[at]} | vision_flops,
                     times=shared,

@@ -211,6 +211,19 @@ class Prediction:
     batch: str = ""
     error: str | None = None
 
+    @classmethod
+    def of(cls, sample: Sample, **found: Any) -> Prediction:
+        """The row of a sample: what it asks, and what was found."""
+        return cls(
+            id=sample.id,
+            question=sample.question,
+            reference=sample.answer,
+            tags=sample.tags,
+            scene=sample.scene,
+            frame=sample.frame,
+            **found,
+        )
+
     def to_row(self) -> dict[str, Any]:
         return asdict(self)
 

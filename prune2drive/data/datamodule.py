@@ -142,7 +142,7 @@ class _MakeBatch:
             if not self.skip:
                 raise
             if len(samples) == 1:
-                return Batch([], [*failures, _failure(samples[0], error)])
+                return Batch([], [*failures, Prediction.of(samples[0], error=str(error))])
             alone = [self._collated(Batch([sample])) for sample in samples]
             good = [sample for single in alone for sample in single.samples]
             if len(good) == len(samples):
@@ -157,15 +157,3 @@ class _Loader(DataLoader[Any]):
             if isinstance(batch, InputError):
                 raise batch
             yield batch
-
-
-def _failure(sample: Sample, error: InputError) -> Prediction:
-    return Prediction(
-        id=sample.id,
-        question=sample.question,
-        reference=sample.answer,
-        tags=sample.tags,
-        scene=sample.scene,
-        frame=sample.frame,
-        error=str(error),
-    )
