@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning
@@ -16,16 +17,38 @@ from prune2drive.loop import Evaluation
 from prune2drive.metrics.efficiency import Efficiency
 from prune2drive.parts import Parts, build, check_settings
 from prune2drive.provenance import describe_run
+from prune2drive.pruning.none import NoPruner
 from prune2drive.report.publish import pictures, show
 from prune2drive.results import RunFolder
+from prune2drive.sample import Prediction
 
 log = logging.getLogger(__name__)
 
 SAME_ON_RESUME = ("model", "dataset", "metrics", "pruner", "ratios", "positions", "rounding", "generation", "seed")
+FULL = "full"  # the folder, in a run's own, of the same questions answered without pruning
+
+
+@dataclass
+class Pass:
+    """Once over the questions: how, and the folder it leaves.
+
+    Args:
+        record: what run.json says.
+        done: ids that an earlier run finished.
+        metrics: of all rows, once they are there.
+        predictions: those rows.
+    """
+
+    parts: Parts
+    folder: RunFolder
+    record: dict[str, Any]
+    done: set[str]
+    metrics: dict[str, float]
+    predictions: list[Prediction]
 
 
 def run(cfg: DictConfig) -> float:
-    """Evaluates one configuration and leaves its run folder.
+    """Evaluates one configuration and leaves its run folder; with `full`, first without pruning, in a folder inside it.
 
     Returns:
         The dataset's headline score; NaN where no answer could be scored (a file of questions only).
@@ -35,12 +58,37 @@ def run(cfg: DictConfig) -> float:
     """
     check_settings(cfg)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    lightning.seed_everything(cfg.seed, verbose=False)
     folder = RunFolder(cfg.folder)
     parts = Parts.build(cfg)
     if parts.adapter.cpu_threads:
         torch.set_num_threads(parts.adapter.cpu_threads)
-    record = {
+    trainer = build(
+        cfg.trainer,
+        logger=build(cfg.logger, save_dir=str(folder.path)) if cfg.logger else False,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=str(folder.path),
+    )
+    pruned = Pass(parts, folder, _describe(cfg, parts), set(), {}, [])
+    passes = [pruned]
+    if cfg.full and parts.pruner.drops:
+        passes.insert(0, _unpruned(pruned))
+    if trainer.is_global_zero:  # the other ranks are told what remains when their loaders are made
+        for each in passes:
+            _begin(each, resume=bool(cfg.resume) and (each is pruned or each.folder.has_rows))
+    for each in passes:
+        if each is not pruned:
+            log.info("first all questions without pruning, to compare with; full=false leaves that out")
+        _answer(each, cfg, trainer)
+    if not trainer.is_global_zero:
+        return float("nan")
+    full = passes[0] if len(passes) > 1 else None
+    return _publish(pruned, full, trainer)
+
+
+def _describe(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
+    return {
         **describe_run(),
         "status": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -52,31 +100,33 @@ def run(cfg: DictConfig) -> float:
         "ratios_provenance": getattr(parts.policy, "provenance", None),
         "dataset": {"fingerprint": parts.dataset.fingerprint, "size": len(parts.dataset)},
     }
-    logger = build(cfg.logger, save_dir=str(folder.path)) if cfg.logger else False
-    trainer = build(
-        cfg.trainer,
-        logger=logger,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        default_root_dir=str(folder.path),
-    )
-    done: set[str] = set()
-    if trainer.is_global_zero:  # the other ranks are told what remains when their loaders are made
-        if cfg.resume:
-            done = _resume(folder, record)
-        elif folder.has_rows:
-            raise InputError(
-                f"{folder.path} holds another run: go on with resume={folder.path}, or choose another folder"
-            )
-        folder.write_json("run.json", record)
-    data = DriveDataModule(parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, done, cfg.on_error)
-    module = Evaluation(parts, cfg, folder)
-    if data.remaining or trainer.world_size > 1:
-        trainer.test(module, data, verbose=False)
-    if not trainer.is_global_zero:
-        return float("nan")
-    return _finish(folder, parts, record, trainer, module)
+
+
+def _unpruned(pruned: Pass) -> Pass:
+    """The same questions with all tokens."""
+    none = NoPruner()
+    target = f"{NoPruner.__module__}.{NoPruner.__qualname__}"
+    record = pruned.record | {
+        "choices": pruned.record["choices"] | {"pruner": "none"},
+        "config": pruned.record["config"] | {"pruner": {"_target_": target}, "pictures": 0},
+        "ratios": None,
+        "ratios_provenance": None,
+    }
+    return Pass(replace(pruned.parts, pruner=none), RunFolder(pruned.folder.path / FULL), record, set(), {}, [])
+
+
+def _begin(each: Pass, resume: bool) -> None:
+    """Writes run.json, or finds out what an earlier run finished.
+
+    Raises:
+        InputError: the folder holds another run.
+    """
+    folder = each.folder
+    if resume:
+        each.done = _resume(folder, each.record)
+    elif folder.has_rows:
+        raise InputError(f"{folder.path} holds another run: go on with resume={folder.path}, or choose another folder")
+    folder.write_json("run.json", each.record)
 
 
 def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
@@ -99,6 +149,33 @@ def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     return done
 
 
+def _answer(each: Pass, cfg: DictConfig, trainer: Any) -> None:
+    """Answers what is left to answer, scores all rows, those of earlier runs included, and writes the result."""
+    parts, folder, record = each.parts, each.folder, each.record
+    lightning.seed_everything(cfg.seed, verbose=False)
+    data = DriveDataModule(
+        parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, each.done, cfg.on_error
+    )
+    module = Evaluation(parts, cfg, folder, record["config"]["pictures"])
+    if data.remaining or trainer.world_size > 1:
+        trainer.test(module, data, verbose=False)
+    if not trainer.is_global_zero:
+        return
+    folder.merge({name: place for place, name in enumerate(parts.dataset.ids)})
+    predictions = each.predictions = list(folder.rows())
+    failed = sum(prediction.error is not None for prediction in predictions)
+    record["counts"] = {"planned": len(parts.dataset), "done": len(predictions) - failed, "failed": failed}
+    if failed < len(predictions):
+        each.metrics |= parts.metric(predictions)
+        efficiency = Efficiency(parts.adapter.text_config, parts.adapter.model.dtype.itemsize)
+        each.metrics |= efficiency.compute(predictions, _peak_mb(folder, module))
+    else:
+        log.error("none of the %d questions could be answered: see `error` in predictions.jsonl", len(predictions))
+    folder.write_json("metrics.json", each.metrics)
+    record |= {"status": "finished", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    folder.write_json("run.json", record)
+
+
 def _peak_mb(folder: RunFolder, module: Evaluation) -> float | None:
     """Peak memory of the whole run, of which an earlier process may have done all that was to do."""
     before = folder.read_json("metrics.json") if (folder.path / "metrics.json").exists() else {}
@@ -106,26 +183,16 @@ def _peak_mb(folder: RunFolder, module: Evaluation) -> float | None:
     return max(peaks, default=None)
 
 
-def _finish(folder: RunFolder, parts: Parts, record: dict[str, Any], trainer: Any, module: Evaluation) -> float:
-    """Scores all rows, those of earlier runs included, and writes and publishes the result."""
-    folder.merge({name: place for place, name in enumerate(parts.dataset.ids)})
-    predictions = list(folder.rows())
-    failed = sum(prediction.error is not None for prediction in predictions)
-    record["counts"] = {"planned": len(parts.dataset), "done": len(predictions) - failed, "failed": failed}
-    metrics: dict[str, float] = {}
-    if failed < len(predictions):
-        metrics |= parts.metric(predictions)
-        efficiency = Efficiency(parts.adapter.text_config, parts.adapter.model.dtype.itemsize)
-        metrics |= efficiency.compute(predictions, _peak_mb(folder, module))
-    else:
-        log.error("none of the %d questions could be answered: see `error` in predictions.jsonl", len(predictions))
-    folder.write_json("metrics.json", metrics)
-    record |= {"status": "finished", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    folder.write_json("run.json", record)
-    show(folder.path, record, metrics, predictions)
+def _publish(pruned: Pass, full: Pass | None, trainer: Any) -> float:
+    """Shows the result in the terminal, in report.html and to the loggers."""
+    folder, record, metrics, predictions = pruned.folder.path, pruned.record, pruned.metrics, pruned.predictions
+    if full:
+        metrics |= {f"{FULL}/{key}": value for key, value in full.metrics.items()}
+        pruned.folder.write_json("metrics.json", metrics)
+    show(folder, record, metrics, predictions)
     for logger in trainer.loggers:
-        logger.publish(record, metrics, predictions, pictures(folder.path, predictions))
-    if failed:
+        logger.publish(record, metrics, predictions, pictures(folder, predictions))
+    if failed := record["counts"]["failed"]:
         log.warning(
             "%d of %d samples failed and are not in the scores: see `error` in predictions.jsonl",
             failed,

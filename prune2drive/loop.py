@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 class Evaluation(LightningModule):
     """Answers every question once; each batch's rows are on disk before the next begins."""
 
-    def __init__(self, parts: Parts, cfg: DictConfig, folder: RunFolder) -> None:
+    def __init__(self, parts: Parts, cfg: DictConfig, folder: RunFolder, pictures: int) -> None:
         super().__init__()
         self.parts, self.cfg, self.folder = parts, cfg, folder
         self.generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         self.vision_flops: VisionFlops | None = VisionFlops(parts.adapter.config)
         self.peak_mb: float | None = None
         self.warm_up = cfg.warm_up
-        self.pictures = cfg.pictures
+        self.pictures = pictures
         if getattr(parts.adapter.model, "hf_device_map", None) is None:
             self.model = parts.adapter.model  # registered, so that the trainer places it
 

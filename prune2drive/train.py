@@ -1,9 +1,8 @@
 """Trains MiniDrive's model from nothing: `python run.py task=train model=minidrive`.
 
 Three stretches of one run. Naming: every visual token learns to name, in the words of the vocabulary, what it
-shows. Learning: answers are learned from these tokens, frozen, beside naming what is asked about at the place
-where its answer begins. Settling: all weights learn from answers alone.
-No loss touches attention, and none knows that tokens will be pruned.
+shows. Learning: answers are learned from these tokens, frozen, with guidance to what decides them. Settling: all
+weights learn from answers alone. No loss knows that tokens will be pruned.
 
 Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions, D channels.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,107 +23,25 @@ from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import AttentionInterface
 
 from prune2drive.data.minidrive_batches import IGNORED, NAMES, PREFIX, Batch, PackedMiniDrive, Recipe, block_mask
 from prune2drive.data.minidrive_questions import KINDS_ASKED
 from prune2drive.errors import InputError
 from prune2drive.models.minidrive_model import Architecture, build_model, save
 from prune2drive.models.minidrive_tokenizer import build_tokenizer
+from prune2drive.training.attention import PACKED, Watch
+from prune2drive.training.guidance import gaze_loss, naming_losses
+from prune2drive.training.schedule import Schedule
+from prune2drive.vocabulary import CAMERAS
 
 log = logging.getLogger(__name__)
 
-PACKED = "packed"  # the name of our attention function
 LAST = "last"
-STRETCHES = ("naming", "learning", "settling")
-SUBJECT_LAYER = 3  # what is asked about is named from the hidden states that enter this layer
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to learn.
-
-    Args:
-        naming: steps in which visual tokens learn to name what they show; no question is asked.
-        learning: steps in which answers are learned from frozen visual tokens.
-        settling: steps in which answers alone are learned from, all weights free.
-        scenes: scenes a step, for each stretch; few while learning, where many steps count for more.
-        subject_weight: of naming what is asked about, beside the answers.
-        rate: the learning rate. It falls in the second half of naming, in the last quarter of learning
-            to `settling_rate`, and on while settling.
-        settling_rate: as a share of `rate`.
-        vision_share: the vision tower's learning rate while settling, as a share of `rate`.
-        warmup: steps until the full learning rate, when naming and when learning begins.
-    """
-
-    naming: int
-    learning: int
-    settling: int
-    scenes: Mapping[str, int]
-    subject_weight: float = 0.5
-    rate: float = 1e-3
-    settling_rate: float = 0.3
-    vision_share: float = 0.3
-    weight_decay: float = 0.05
-    warmup: int = 100
-
-    def __post_init__(self) -> None:
-        """Refuses a schedule that leaves something open.
-
-        Raises:
-            InputError: a stretch without its number of scenes.
-        """
-        if set(self.scenes) != set(STRETCHES):
-            raise InputError(f"schedule.scenes: name each of {', '.join(STRETCHES)}, found {', '.join(self.scenes)}")
-
-    @property
-    def steps(self) -> int:
-        return self.naming + self.learning + self.settling
-
-    def stretch(self, step: int) -> str:
-        return "naming" if step < self.naming else "learning" if step < self.naming + self.learning else "settling"
-
-    def factor(self, step: int) -> float:
-        """The language model's learning rate at a step, in units of `rate`; never quite zero."""
-        if step < self.naming:
-            return min(1.0, (step + 1) / self.warmup, 0.02 + 2 * (1 - step / self.naming))
-        rise = (step - self.naming + 1) / self.warmup
-        fall = 4 * (1 - (step - self.naming) / max(1, self.learning))  # from 1 to 0 over the last quarter
-        left = (self.steps - step) / max(1, self.settling)  # above 1 until settling
-        return min(1.0, rise, self.settling_rate + (1 - self.settling_rate) * max(0.0, fall), 0.02 + left)
-
-    def vision_factor(self, step: int) -> float:
-        return self.factor(step) * (self.vision_share if step >= self.naming else 1.0)
-
-
-def packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **unused: Any,
-) -> tuple[Tensor, None]:
-    """Attention of one prefix and many questions behind it; [S, heads, T, D].
-
-    The prefix is plainly causal and needs no mask; the questions have the block mask [S, 1, Q, T].
-    """
-    del module, dropout, unused
-    prefix = query.shape[2] - attention_mask.shape[2]
-    early = F.scaled_dot_product_attention(
-        query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True, scale=scaling
-    )
-    if not attention_mask.shape[2]:
-        return early.transpose(1, 2), None
-    late = F.scaled_dot_product_attention(query[:, :, prefix:], key, value, attn_mask=attention_mask, scale=scaling)
-    return torch.cat([early, late], dim=2).transpose(1, 2), None
-
-
-AttentionInterface.register(PACKED, packed_attention)
+# A question's own words are put together below this layer, what they ask for is found in it, and is named behind it.
+# Attention-ranked pruning that reads this layer or a later one would profit from `gaze`; FastV's usual ones are below.
+GAZE_LAYER = 2
 
 
 class MiniDriveTraining(LightningModule):
@@ -146,17 +63,27 @@ class MiniDriveTraining(LightningModule):
         if stretch == "naming":
             tokens = torch.stack(list(images.pooler_output))[:, :-1]  # without the newline
             return self.naming_loss("patch", tokens, batch["names_IN"])
-        seen = self.read(batch, images)
+        watch = Watch(GAZE_LAYER) if stretch == "learning" else None
+        seen = self.read(batch, images, watch)
         wanted = batch["labels_ST"] != IGNORED
         labels = batch["labels_ST"][wanted]
         logits = self.model.lm_head(seen.last_hidden_state[wanted]).float()
         loss = F.cross_entropy(logits, labels)
         self.log("train/answers", loss, prog_bar=True)
         self.log("train/token_accuracy", (logits.argmax(-1) == labels).float().mean(), prog_bar=True)
-        if stretch == "learning":
-            scene, place = batch["subjects"]["at"]
-            subjects = seen.hidden_states[SUBJECT_LAYER][scene, place]
-            loss = loss + self.schedule.subject_weight * self.naming_loss("subject", subjects, batch["subjects"])
+        return loss + self.guidance(batch, seen, watch) if watch else loss
+
+    def guidance(self, batch: Batch, seen: Any, watch: Watch) -> Tensor:
+        """What helps answers begin: naming what is asked and what decides the answer, and looking at that."""
+        clues, weights = batch["clues"], self.schedule.guidance
+        scene, place = clues["at"]
+        prefix = batch["ids_ST"][0, : self._prefix(batch)]
+        images = (prefix == self.model.config.image_token_id).nonzero().view(len(CAMERAS), -1)
+        gaze = gaze_loss(watch, clues["at"], clues["on"], images[:, :-1].flatten())  # without the newlines
+        self.log("train/gaze", gaze)
+        loss = weights["gaze"] * gaze
+        for what, layer in (("asked", GAZE_LAYER), ("subject", GAZE_LAYER + 1)):
+            loss = loss + weights[what] * self.naming_loss(what, seen.hidden_states[layer][scene, place], clues[what])
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
@@ -208,29 +135,29 @@ class MiniDriveTraining(LightningModule):
             return_dict=True,
         )
 
-    def read(self, batch: Batch, images: Any) -> Any:
+    def read(self, batch: Batch, images: Any, watch: Watch | None = None) -> Any:
         """The model's outputs for packed questions about images it has seen."""
-        prefix = int((batch["segment_ST"][0] == PREFIX).sum())
         return self.model.model(
             input_ids=batch["ids_ST"],
             position_ids=batch["position_ST"],
-            attention_mask=self._mask(batch["segment_ST"], prefix),
+            attention_mask=self._mask(batch["segment_ST"], self._prefix(batch)),
             mm_encoder_outputs={"image": images},
             use_cache=False,
             output_hidden_states=True,
+            watch=watch,
         )
 
     def naming_loss(self, what: str, vectors: Tensor, names: Mapping[str, Tensor]) -> Tensor:
         """Cross entropy of the names of each vector [..., D], read off by the output embedding; mean over groups."""
-        words = self.model.lm_head.weight
-        vectors = F.rms_norm(vectors, vectors.shape[-1:])
-        losses = []
-        for group, ids in self.names.items():
-            named = names[group] != IGNORED
-            logits = (vectors[named] @ words[ids.to(words.device)].to(vectors.dtype).T).float()
-            losses.append(F.cross_entropy(logits, names[group][named], reduction="sum") / max(1, int(named.sum())))
-            self.log(f"train/{what}_{group}", losses[-1])
-        return torch.stack(losses).mean()
+        words = {group: self.model.lm_head.weight[ids.to(vectors.device)] for group, ids in self.names.items()}
+        losses = naming_losses(vectors, names, words)
+        self.log_dict({f"train/{what}_{group}": loss for group, loss in losses.items()})
+        return torch.stack(list(losses.values())).mean()
+
+    @staticmethod
+    def _prefix(batch: Batch) -> int:
+        """Positions before the questions."""
+        return int((batch["segment_ST"][0] == PREFIX).sum())
 
     def _mask(self, segment_ST: Tensor, prefix: int) -> Tensor:
         dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else self.model.dtype

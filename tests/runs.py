@@ -23,7 +23,7 @@ from prune2drive.sample import Prediction
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs"
 LIVELY = "model._target_=runs.Lively"
-BARE = ("generation.max_new_tokens=3", "warm_up=0", "pictures=0", "logger=none")
+BARE = ("generation.max_new_tokens=3", "warm_up=0", "pictures=0", "logger=none", "full=false")
 SMALL = ("dataset.size=8", *BARE)
 QUIET = ("trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 
@@ -48,7 +48,7 @@ class Lively(Tiny):
 def configuration(*overrides: str) -> DictConfig:
     """What `run.py` would be given; the parts that Hydra reads are in HydraConfig."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        whole = compose("config", [*QUIET, *overrides], return_hydra_config=True)
+        whole = compose("config", ["model=tiny", *QUIET, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(whole)
     cfg = copy.deepcopy(whole)
     with open_dict(cfg):

@@ -10,12 +10,13 @@ from prune2drive.data.minidrive_batches import IGNORED, OUTSIDE, PREFIX, PackedM
 from prune2drive.data.minidrive_questions import KINDS_ASKED
 from prune2drive.errors import InputError
 from prune2drive.models.minidrive_model import Architecture
-from prune2drive.train import STRETCHES, MiniDriveTraining, Schedule, packed_attention
+from prune2drive.train import MiniDriveTraining
+from prune2drive.training.schedule import GUIDES, STRETCHES, Schedule
 
 SIZES = Architecture(
     resolution=28, vision_width=32, vision_layers=1, vision_heads=1, width=32, layers=4, heads=2, mlp=32
 )
-SCHEDULE = Schedule(naming=4, learning=8, settling=5, scenes=dict.fromkeys(STRETCHES, 2), warmup=2)
+SCHEDULE = Schedule(4, 8, 5, dict.fromkeys(STRETCHES, 2), dict.fromkeys(GUIDES, 1.0))
 RECIPE = Recipe(3, {"dense": 1.0}, dict.fromkeys(KINDS_ASKED, 1.0), scenes=2, resolution=28)
 CONFIGS = str(Path(train.__file__).parents[1] / "configs")
 
@@ -50,32 +51,6 @@ def settings(folder, *overrides):
 def module():
     torch.manual_seed(0)
     return MiniDriveTraining(SIZES, SCHEDULE, RECIPE, 8).eval()
-
-
-def test_the_schedule_has_three_stretches():
-    stretches = [SCHEDULE.stretch(step) for step in range(SCHEDULE.steps)]
-    assert stretches == ["naming"] * 4 + ["learning"] * 8 + ["settling"] * 5
-    rates = [SCHEDULE.factor(step) for step in range(SCHEDULE.steps)]
-    assert rates[:4] == pytest.approx([0.5, 1.0, 1.0, 0.52])
-    assert rates[4:12] == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.65])  # warms up again
-    assert rates[12:] == pytest.approx([0.3, 0.3, 0.3, 0.3, 0.22])
-    assert SCHEDULE.vision_factor(0) == 0.5 and SCHEDULE.vision_factor(8) == 0.3
-
-
-@pytest.mark.parametrize("prefix, questions", [(5, 7), (5, 0)])
-def test_packed_attention_is_attention_under_the_whole_mask(prefix, questions):
-    torch.manual_seed(0)
-    total = prefix + questions
-    query, key, value = torch.randn(3, 2, 4, total, 8)
-    mask = torch.zeros(2, 1, questions, total).masked_fill(torch.rand(2, 1, questions, total) < 0.3, -torch.inf)
-    mask[..., 0] = 0
-    whole = torch.full((2, 1, total, total), -torch.inf)
-    whole[:, :, :prefix, :prefix] = torch.full((prefix, prefix), -torch.inf).triu(1)
-    whole[:, :, prefix:] = mask
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=whole, scale=0.3)
-    found, weights = packed_attention(torch.nn.Identity(), query, key, value, mask, scaling=0.3)
-    assert weights is None
-    torch.testing.assert_close(found, expected.transpose(1, 2))
 
 
 @torch.no_grad()

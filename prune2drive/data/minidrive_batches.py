@@ -30,7 +30,8 @@ Batch = dict[str, Any]
 
 _STATES = {**dict(zip(STATUSES, LETTERS, strict=True)), **{light: light for light in LIGHTS}}
 NAMES: dict[str, tuple[str, ...]] = {  # what a patch can be called, in words of the vocabulary
-    "kind": (*KINDS, "no"),
+    "thing": ("object", "no"),
+    "kind": KINDS,
     "colour": COLOURS,
     "state": tuple(_STATES.values()),
     "number": tuple(f"<c{number}," for number in TAG_NUMBERS),
@@ -84,11 +85,12 @@ class Row:
 
     Args:
         tokens: (id, label, segment, position) of each.
-        subjects: where the answer about an object begins, and the object.
+        questions: where the answer to each begins, and the question.
     """
 
+    scene: Scene
     tokens: list[tuple[int, int, int, int]]
-    subjects: list[tuple[int, Thing]] = field(default_factory=list)
+    questions: list[tuple[int, Question]] = field(default_factory=list)
 
 
 class PackedMiniDrive(IterableDataset[Batch]):
@@ -117,7 +119,7 @@ class PackedMiniDrive(IterableDataset[Batch]):
     def batch(self, step: int, recipe: Recipe) -> Batch:
         """The batch of a step: pixels_SC3HW in bytes, names_IN of the images' patches, and questions if any.
 
-        Questions are ids, labels, segment and position _ST, and subjects.
+        Questions are ids, labels, segment and position _ST, and clues.
         """
         scenes, rows = [], []
         for slot in range(self.rank, recipe.scenes, self.world):
@@ -132,7 +134,8 @@ class PackedMiniDrive(IterableDataset[Batch]):
             "pixels_SC3HW": torch.from_numpy(np.array(pixels)).permute(0, 1, 4, 2, 3),
             "names_IN": _names(scenes, recipe.resolution // recipe.patch),
         }
-        return batch | (_pad(rows, int(self.tokenizer.pad_token_id)) | {"subjects": _subjects(rows)} if rows else {})
+        grid = recipe.resolution // recipe.patch
+        return batch | (_pad(rows, int(self.tokenizer.pad_token_id)) | {"clues": _clues(rows, grid)} if rows else {})
 
     def _chat(self, question: str) -> str:
         message = {"role": "user", "content": multi_view_prompt(CAMERAS, question)}
@@ -147,14 +150,13 @@ class PackedMiniDrive(IterableDataset[Batch]):
     def _pack(self, scene: Scene, recipe: Recipe, dice: Dice) -> Row:
         """A label is what the token is followed by."""
         prefix, end = self._prefix(recipe), int(self.tokenizer.eos_token_id)
-        row, start = Row([(token, IGNORED, PREFIX, place) for place, token in enumerate(prefix)]), len(prefix)
+        row, start = Row(scene, [(token, IGNORED, PREFIX, place) for place, token in enumerate(prefix)]), len(prefix)
         for segment, question in enumerate(_questions(scene, recipe, dice)):
             asked = self.tokenizer(question.text).input_ids + self.suffix
             answer = [*self.tokenizer(question.answer).input_ids, end]
             labels = [IGNORED] * (len(asked) - 1) + answer
             tokens = zip(asked + answer[:-1], labels, strict=True)
-            if question.subject:
-                row.subjects.append((len(row.tokens) + len(asked) - 1, question.subject))
+            row.questions.append((len(row.tokens) + len(asked) - 1, question))
             row.tokens += [(token, label, segment, start + place) for place, (token, label) in enumerate(tokens)]
         return row
 
@@ -167,45 +169,72 @@ def _questions(scene: Scene, recipe: Recipe, dice: Dice) -> list[Question]:
 
 
 def _names(scenes: Sequence[Scene], grid: int) -> dict[str, Tensor]:
-    """For each patch the index of its name in each group of `NAMES`, IGNORED where it has none; [images, N]."""
+    """For each patch the index of its name in each group of `NAMES`, IGNORED where it has none; [images, N].
+
+    All of an object's patches have all of its names: its centre's cell, too, and its rank.
+    """
     names = {group: np.full((len(scenes), len(CAMERAS), grid * grid), IGNORED) for group in NAMES}
-    place = np.arange(grid) * len(COLUMNS) // grid
-    names["kind"][:] = len(KINDS)
+    names["thing"][:] = 1
     names["camera"][:] = np.arange(len(CAMERAS))[:, None]
-    names["column"][:], names["row"][:] = np.tile(place, grid), np.repeat(place, grid)
     for at, scene in enumerate(scenes):
         names["bend"][at][0] = scene.bend + 1
         owner = scene.patches(grid)
+        names["thing"][at][owner >= 0] = 0
         for index, thing in enumerate(scene.things):
-            for group, name in called(thing).items():
+            for group, name in _all(thing).items():
                 names[group][at][owner == index] = name
     return {group: torch.from_numpy(indices).flatten(0, 1) for group, indices in names.items()}
 
 
-def called(thing: Thing) -> dict[str, int]:
-    """Group of `NAMES` -> index of an object's name in it, for the groups in which it has one."""
-    column, row = thing.cell
-    names = {
-        "kind": KINDS.index(thing.kind),
-        "number": thing.number - 1,
-        "camera": CAMERAS.index(thing.camera),
-        "column": column,
-        "row": row,
-    }
-    if thing.colour:
-        names["colour"] = COLOURS.index(thing.colour)
-    if thing.status:
-        names["state"] = list(_STATES).index(thing.status)
+def called(thing: Mapping[str, Any]) -> dict[str, int]:
+    """Group of `NAMES` -> index of a name in it, for whatever is said of an object."""
+    known = {name: value for name, value in thing.items() if value is not None}
+    names = {}
+    if "kind" in known:
+        names["kind"] = KINDS.index(known["kind"])
+    if "number" in known:
+        names["number"] = known["number"] - 1
+    if "camera" in known:
+        names["camera"] = CAMERAS.index(known["camera"])
+    if "cell" in known:
+        names["column"], names["row"] = known["cell"]
+    if "colour" in known:
+        names["colour"] = COLOURS.index(known["colour"])
+    if "status" in known:
+        names["state"] = list(_STATES).index(known["status"])
     return names
 
 
-def _subjects(rows: list[Row]) -> dict[str, Tensor]:
-    """Where answers about one object begin, `at` [2, questions] (scene, position), and that object's names."""
-    found = [(scene, place, called(thing)) for scene, row in enumerate(rows) for place, thing in row.subjects]
-    at = torch.tensor([(scene, place) for scene, place, _ in found], dtype=torch.long).reshape(-1, 2).T
-    return {"at": at} | {
-        group: torch.tensor([names.get(group, IGNORED) for *_, names in found], dtype=torch.long) for group in NAMES
+def _all(thing: Thing) -> dict[str, int]:
+    return called(vars(thing) | {"cell": thing.cell})
+
+
+def _clues(rows: list[Row], grid: int) -> Batch:
+    """What decides the answers of a batch's Q questions.
+
+    Returns:
+        `at` [2, Q], the scene and the position where each answer begins; `asked` and `subject`, the names [Q] of what
+        it asks about and of the object that decides it, where that is one; `on` bool [Q, V], visual tokens of all
+        objects that decide it.
+    """
+    found = [(row, scene, place, question) for scene, row in enumerate(rows) for place, question in row.questions]
+    owner = {id(row): row.scene.patches(grid).reshape(-1) for row in rows}
+    asked = [called(question.asked) for *_, question in found]
+    subject = [_all(question.subjects[0]) if len(question.subjects) == 1 else {} for *_, question in found]
+    on = [
+        np.isin(owner[id(row)], [row.scene.things.index(thing) for thing in question.subjects])
+        for row, *_, question in found
+    ]
+    return {
+        "at": torch.tensor([(scene, place) for _, scene, place, _ in found]).T,
+        "on": torch.from_numpy(np.array(on)),
+        "asked": _tensors(asked),
+        "subject": _tensors(subject),
     }
+
+
+def _tensors(names: list[dict[str, int]]) -> dict[str, Tensor]:
+    return {group: torch.tensor([each.get(group, IGNORED) for each in names]) for group in NAMES}
 
 
 def _pad(rows: list[Row], pad: int) -> dict[str, Tensor]:

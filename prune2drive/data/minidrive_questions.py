@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from prune2drive.data.minidrive_scene import Dice, Scene, Thing
 from prune2drive.vocabulary import CAMERAS, COLOURS, DIRECTIONS, NUMBERS, PAINTED, PLURALS, STATUSES, VEHICLES
@@ -31,7 +32,8 @@ class Question:
     Args:
         stage: perception, prediction, planning or behavior.
         tags: DriveLM's scoring tags (0 accuracy, 1 judge, 2 language, 3 match).
-        subject: the object that decides the answer, where it is one object.
+        asked: what its words say of an object: any of a Thing's kind, colour, camera, number and cell.
+        subjects: the objects that decide the answer.
     """
 
     kind: str
@@ -39,19 +41,20 @@ class Question:
     text: str
     answer: str
     tags: tuple[int, ...]
-    subject: Thing | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
+    subjects: tuple[Thing, ...] = ()
 
 
-Asked = tuple[str, str, Thing | None]  # question, answer, subject
+Asked = tuple[str, str, dict[str, Any], tuple[Thing, ...]]  # question, answer, asked, subjects
 Writer = Callable[[Scene, Dice], Asked | None]
 
 
 def ask(scene: Scene, kind: str, dice: Dice) -> Question:
     """A question of a kind, or whether something exists where the scene leaves nothing of that kind to ask."""
     stage, tag, write = KINDS_ASKED[kind]
-    if asked := write(scene, dice):
-        text, answer, subject = asked
-        return Question(kind, stage, text, answer, (tag,), subject)
+    if written := write(scene, dice):
+        text, answer, asked, subjects = written
+        return Question(kind, stage, text, answer, (tag,), asked, subjects)
     return ask(scene, "exist", dice)
 
 
@@ -61,6 +64,11 @@ def frame_questions(scene: Scene) -> list[Question]:
     return [ask(scene, kind, dice) for kind in KINDS_ASKED]
 
 
+def _pointed(thing: Thing) -> dict[str, Any]:
+    """What a c-tag says."""
+    return {"number": thing.number, "camera": thing.camera, "cell": thing.cell}
+
+
 def _choices(options: tuple[str, ...]) -> str:
     return " ".join(f"{letter}. {option}." for letter, option in zip(LETTERS, options, strict=False))
 
@@ -68,7 +76,9 @@ def _choices(options: tuple[str, ...]) -> str:
 def _important(scene: Scene, dice: Dice) -> Asked | None:
     del dice
     lead = scene.by_camera[CAMERAS[0]][0]
-    return "What are the important objects in the current scene?", f"There is a {lead.name} at {lead.tag}.", lead
+    asked = {"number": lead.number, "camera": lead.camera}
+    text, answer = "What are the important objects in the current scene?", f"There is a {lead.name} at {lead.tag}."
+    return text, answer, asked, (lead,)
 
 
 def _status(scene: Scene, dice: Dice) -> Asked | None:
@@ -77,14 +87,14 @@ def _status(scene: Scene, dice: Dice) -> Asked | None:
         return None
     thing = dice.pick(vehicles)
     text = f"What is the moving status of object {thing.tag}? {CHOOSE} {_choices(STATUSES)}"
-    return text, LETTERS[STATUSES.index(str(thing.status))], thing
+    return text, LETTERS[STATUSES.index(str(thing.status))], _pointed(thing), (thing,)
 
 
 def _description(scene: Scene, dice: Dice) -> Asked | None:
     things = [thing for things in scene.by_camera.values() for thing in things]
     weights = [1.0 if thing.colour else 0.4 for thing in things]
     thing = dice.pick(things, weights)
-    return f"What is the visual description of {thing.tag}?", f"{thing.name.capitalize()}.", thing
+    return f"What is the visual description of {thing.tag}?", f"{thing.name.capitalize()}.", _pointed(thing), (thing,)
 
 
 def _exist(scene: Scene, dice: Dice) -> Asked | None:
@@ -109,8 +119,8 @@ def _exist(scene: Scene, dice: Dice) -> Asked | None:
             asked = (camera, kind, colour)
     camera, kind, colour = asked
     text = f"Is there a {colour} {kind} to the {DIRECTIONS[camera]} of the ego vehicle?"
-    subject = next((thing for thing in painted if (thing.camera, thing.kind, thing.colour) == asked), None)
-    return text, "Yes." if wanted else "No.", subject
+    subjects = tuple(thing for thing in painted if (thing.camera, thing.kind, thing.colour) == asked)
+    return text, "Yes." if wanted else "No.", {"camera": camera, "kind": kind, "colour": colour}, subjects
 
 
 def _count(scene: Scene, dice: Dice) -> Asked | None:
@@ -121,7 +131,9 @@ def _count(scene: Scene, dice: Dice) -> Asked | None:
     by_number = [absent] + [[place for place, n in counts.items() if n == number] for number in (1, 2, 3)]
     number = dice.pick([number for number, places in enumerate(by_number) if places])
     camera, kind = dice.pick(by_number[number])
-    return f"How many {PLURALS[kind]} are to the {DIRECTIONS[camera]} of the ego vehicle?", f"{NUMBERS[number]}.", None
+    text = f"How many {PLURALS[kind]} are to the {DIRECTIONS[camera]} of the ego vehicle?"
+    counted = tuple(thing for thing in scene.by_camera[camera] if thing.kind == kind)
+    return text, f"{NUMBERS[number]}.", {"camera": camera, "kind": kind}, counted
 
 
 def _camera(scene: Scene, dice: Dice) -> Asked | None:
@@ -137,35 +149,44 @@ def _camera(scene: Scene, dice: Dice) -> Asked | None:
     if not unique:
         return None
     thing = dice.pick(unique[dice.pick(list(unique))])
-    return f"Which camera shows the {thing.name}?", f"{thing.camera}.", thing
+    asked = {"kind": thing.kind, "colour": thing.colour}
+    return f"Which camera shows the {thing.name}?", f"{thing.camera}.", asked, (thing,)
 
 
 def _light(scene: Scene, dice: Dice) -> Asked | None:
     del dice
     state = scene.light.status if scene.light else "None"
-    return "What is the state of the traffic light?", f"{state}.", scene.light
+    subjects = (scene.light,) if scene.light else ()
+    return "What is the state of the traffic light?", f"{state}.", {"kind": "light"}, subjects
 
 
 def _notice(scene: Scene, dice: Dice) -> Asked | None:
     moves = [move for move, (camera, _) in _MOVES.items() if scene.by_camera[camera]]
     move = dice.pick(moves, [_MOVES[move][1] for move in moves])
     lead = scene.by_camera[_MOVES[move][0]][0]
-    return f"What object should the ego vehicle notice first when {move}?", f"Firstly notice that {lead.tag}.", lead
+    text = f"What object should the ego vehicle notice first when {move}?"
+    return text, f"Firstly notice that {lead.tag}.", {"number": lead.number, "camera": lead.camera}, (lead,)
 
 
 def _action(scene: Scene, dice: Dice) -> Asked | None:
     """Stop at red; slow down at yellow or for a pedestrian ahead; else keep going."""
     del dice
     state = scene.light.status if scene.light else None
-    walking = any(thing.kind == "pedestrian" for thing in scene.by_camera[CAMERAS[0]])
+    walking = [thing for thing in scene.by_camera[CAMERAS[0]] if thing.kind == "pedestrian"]
     action = "Stop" if state == "Red" else "Slow down" if state == "Yellow" or walking else "Keep going"
-    return "What is the most possible action of the ego vehicle?", f"{action}.", scene.light
+    decided = (*([scene.light] if scene.light else []), *walking)
+    return "What is the most possible action of the ego vehicle?", f"{action}.", {}, decided
 
 
 def _behavior(scene: Scene, dice: Dice) -> Asked | None:
     del dice
     options = _choices(tuple(f"The ego vehicle is {bend}" for bend in _BENDS.values()))
-    return f"Predict the behavior of the ego vehicle. {CHOOSE} {options}", LETTERS[list(_BENDS).index(scene.bend)], None
+    return (
+        f"Predict the behavior of the ego vehicle. {CHOOSE} {options}",
+        LETTERS[list(_BENDS).index(scene.bend)],
+        {},
+        (),
+    )
 
 
 KINDS_ASKED: dict[str, tuple[str, int, Writer]] = {

@@ -16,7 +16,7 @@ from PIL import Image
 from prune2drive.sample import Prediction
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
-EFFICIENCY = {"tokens": "Tokens", "flops": "Compute", "time": "Time", "memory": "Memory"}
+SECTIONS = {"tokens": "Tokens", "flops": "Compute", "time": "Time", "memory": "Memory", "full": "Without pruning"}
 HIGHLIGHTS = {
     "score": "score",
     "tokens/visual_kept": "visual tokens kept",
@@ -47,7 +47,8 @@ def write_report(
         folder: the run folder.
         run: run.json's content; what it lacks is left out of the page.
         metrics: metrics.json's content. Keys under tokens/, flops/, time/ and memory/ are efficiency,
-            all others quality; `<key>_n` and `<key>_stderr` belong to `<key>`.
+            those under full/ of a run without pruning, all others quality. `<key>_n` and `<key>_stderr`
+            belong to `<key>`.
         examples: predictions to show, each with a picture such as `camera_sheet`'s, or None.
 
     Returns:
@@ -98,9 +99,9 @@ def _text(value: Any) -> str:
 
 
 def _tables(rows: Mapping[str, Row]) -> dict[str, list[Row]]:
-    tables: dict[str, list[Row]] = {"Quality": [], **{heading: [] for heading in EFFICIENCY.values()}}
+    tables: dict[str, list[Row]] = {"Quality": [], **{heading: [] for heading in SECTIONS.values()}}
     for key, row in rows.items():
-        tables[EFFICIENCY.get(key.partition("/")[0], "Quality")].append(row)
+        tables[SECTIONS.get(key.partition("/")[0], "Quality")].append(row)
     return {heading: table for heading, table in tables.items() if table}
 
 
@@ -111,7 +112,7 @@ def _rows(metrics: Mapping[str, float]) -> list[Row]:
     for key in metrics:
         if key in companions:
             continue
-        scale, unit = _unit(key, metrics[key])
+        scale, unit = _unit(key.removeprefix("full/"), metrics[key])
         count, error = metrics.get(f"{key}_n"), metrics.get(f"{key}_stderr")
         rows.append(
             Row(
@@ -143,7 +144,7 @@ def _unit(key: str, value: float) -> tuple[float, str]:
 def _label(key: str) -> str:
     """The key as words, without the heading and the unit it is printed under."""
     prefix, _, rest = key.partition("/")
-    parts = (rest if prefix in EFFICIENCY else key).split("/")
+    parts = (rest if prefix in SECTIONS else key).split("/")
     words = (part if part.isupper() else re.sub("_(ms|mb)(?=_|$)", "", part).replace("_", " ") for part in parts)
     return " ".join(words)
 

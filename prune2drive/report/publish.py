@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,19 @@ def show(folder: Path, run: dict[str, Any], metrics: dict[str, float], predictio
     """Writes report.html and prints the table."""
     examples = [(prediction, Image.open(path)) for prediction, path in pictures(folder, predictions)]
     report = write_report(folder, run, metrics, examples)
-    table = Table(title=" · ".join(str(name) for name in run["choices"].values()))
+    console = Console()
+    title = " · ".join(str(name) for name in run["choices"].values())
+    console.print((_versus if "full/score" in metrics else _alone)(title, metrics))
+    counts = run["counts"]
+    console.print(f"{counts['done']} of {counts['planned']} questions answered, {counts['failed']} failed")
+    if run["is_noise"]:
+        console.print("The model's weights are random: its answers and scores are noise, only counts mean something.")
+    console.print(f"report: {report}", soft_wrap=True)
+
+
+def _alone(title: str, metrics: Mapping[str, float]) -> Table:
+    """What was measured, with standard errors."""
+    table = Table(title=title)
     for column in ("metric", "value", "± standard error", "n"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for key in (key for key in (*SHOWN, *COSTS) if key in metrics):
@@ -69,10 +82,27 @@ def show(folder: Path, run: dict[str, Any], metrics: dict[str, float], predictio
         stderr, count = metrics.get(f"{key}_stderr"), metrics.get(f"{key}_n")
         cells = "" if stderr is None else format(stderr, digits), "" if count is None else f"{count:.0f}"
         table.add_row(key, format(metrics[key], digits), *cells)
-    console = Console()
-    console.print(table)
-    counts = run["counts"]
-    console.print(f"{counts['done']} of {counts['planned']} questions answered, {counts['failed']} failed")
-    if run["is_noise"]:
-        console.print("The model's weights are random: its answers and scores are noise, only counts mean something.")
-    console.print(f"report: {report}", soft_wrap=True)
+    return table
+
+
+def _versus(title: str, metrics: Mapping[str, float]) -> Table:
+    """All tokens beside those that were kept; quality with its 95 % interval."""
+    table = Table(title=title)
+    for column in ("metric", "all tokens", "pruned"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for key in (key for key in (*SHOWN, *COSTS) if key in metrics):
+        show_value = _interval if key in SHOWN else _plain
+        table.add_row(key, *(show_value(metrics, name) for name in (f"full/{key}", key)))
+    return table
+
+
+def _plain(metrics: Mapping[str, float], key: str) -> str:
+    return f"{metrics[key]:.4g}" if key in metrics else ""
+
+
+def _interval(metrics: Mapping[str, float], key: str) -> str:
+    """A value with 1.96 standard errors either side."""
+    if key not in metrics:
+        return ""
+    value, half = metrics[key], 1.96 * metrics.get(f"{key}_stderr", math.nan)
+    return f"{value:.3f} [{value - half:.3f}, {value + half:.3f}]"

@@ -1,12 +1,16 @@
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from prune2drive.data.minidrive import MiniDrive
 from prune2drive.data.minidrive_batches import IGNORED, NAMES, OUTSIDE, PREFIX, PackedMiniDrive, Recipe, block_mask
 from prune2drive.data.minidrive_questions import KINDS_ASKED
+from prune2drive.data.minidrive_scene import make_scene
 from prune2drive.models.minidrive_tokenizer import build_tokenizer
+from prune2drive.vocabulary import DIRECTIONS, NUMBERS, PLURALS
 
 RECIPE = Recipe(scenes=2, questions=3, difficulties={"standard": 1.0}, kinds=dict.fromkeys(KINDS_ASKED, 1.0))
 
@@ -43,15 +47,51 @@ def test_a_validation_batch_reads_like_the_dataset():
         assert labels[labels != IGNORED].tolist() == answer
 
 
-def test_a_subject_is_named_where_its_answer_begins():
-    tokenizer, batch = build_tokenizer(), packed().batch(0, RECIPE)
-    for at, (scene, place) in enumerate(batch["subjects"]["at"].T.tolist()):
+def clues():
+    """Per question of a step: its text and answer, its kind's names, and the visual tokens that decide."""
+    tokenizer, batch = build_tokenizer(), packed().batch(0, replace(RECIPE, questions=24))
+    for number, (scene, place) in enumerate(batch["clues"]["at"].T.tolist()):
         assert batch["ids_ST"][scene, place] == tokenizer.convert_tokens_to_ids("<|assistant|>")
-        segment = batch["ids_ST"][scene][batch["segment_ST"][scene] == batch["segment_ST"][scene, place]]
-        text = tokenizer.decode(segment)
-        kind = NAMES["kind"][batch["subjects"]["kind"][at]]
-        row = NAMES["row"][batch["subjects"]["row"][at]]
-        assert kind in text.lower() or row in text
+        own = batch["segment_ST"][scene] == batch["segment_ST"][scene, place]
+        ids, after = batch["ids_ST"][scene], torch.arange(len(own)) > place
+        texts = [tokenizer.decode(ids[own & part], skip_special_tokens=True) for part in (~after, after)]
+        names = {
+            what: {g: NAMES[g][i[number]] for g, i in batch["clues"][what].items() if i[number] != IGNORED}
+            for what in ("asked", "subject")
+        }
+        yield scene, *texts, names["asked"], names["subject"], batch["clues"]["on"][number]
+
+
+def test_what_is_asked_is_in_the_question():
+    seen = set()
+    for _, question, _, asked, *_ in clues():
+        if match := re.search(r"<c(.),(CAM_\w+),([\d.]+),([\d.]+)>", question):
+            tag = f"<c{match[1]},", match[2], f",{match[3]}", f",{match[4]}>"
+            assert tuple(asked[group] for group in ("number", "camera", "column", "row")) == tag
+        if "Is there" in question:
+            assert f"a {asked['colour']} {asked['kind']} to the {DIRECTIONS[asked['camera']]} of" in question
+        if "How many" in question:
+            assert f"{PLURALS[asked['kind']]} are to the {DIRECTIONS[asked['camera']]} of" in question
+        seen |= set(asked)
+    assert seen == {"number", "camera", "column", "row", "colour", "kind"}
+
+
+def test_what_decides_is_in_the_answer_and_its_tokens_are_marked():
+    scenes = [make_scene("train", slot, "standard") for slot in range(2)]
+    named = 0
+    for scene, question, answer, _, subject, on in clues():
+        owners = np.unique(scenes[scene].patches(8).reshape(-1)[on])
+        if subject:
+            (owner,) = owners
+            thing = scenes[scene].things[owner]
+            assert (thing.kind, thing.camera) == (subject["kind"], subject["camera"])
+        if "visual description" in question:
+            assert answer.lower() == f"{thing.name}."
+            named += 1
+        if "How many" in question:
+            assert NUMBERS.index(answer.rstrip(".")) == len(owners)
+            named += 1
+    assert named
 
 
 def test_pictures_can_come_alone():
@@ -79,4 +119,5 @@ def test_every_patch_has_names(resolution, tokens):
     for group, indices in names.items():
         assert indices.shape == (12, tokens)
         assert indices.max() < len(NAMES[group])
-    assert (names["kind"] != IGNORED).all() and (names["colour"] == IGNORED).any()
+    thing = names["thing"] == NAMES["thing"].index("object")
+    assert thing.any() and (thing == (names["kind"] != IGNORED)).all() and (thing == (names["row"] != IGNORED)).all()

@@ -1,0 +1,175 @@
+"""The tables of README.md and of the model card, from runs on MiniDrive.
+
+    python -m experiments.minidrive                      # makes the runs that are missing, prints all tables
+    python -m experiments.minidrive --write README.md    # and puts them between the file's markers
+
+Scores are exact match in percent with 95 % intervals from 10,000 bootstrap resamples of frames; differences are paired,
+question by question. Random selection is the mean of three seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.runs import REPOSITORY, Options, Runs, commit
+from prune2drive.data.minidrive import MiniDrive
+from prune2drive.metrics.bootstrap import difference, interval
+
+METHODS = ("tfps", "random", "uniform", "fastv")
+KEEP = (0.5, 0.25, 0.1)
+SEEDS = {"random": (0, 1, 2)}
+REFERENCE = "tfps"
+FRONT_WEIGHTED = (12, 7, 7, 6, 2, 2)  # tokens of each camera, of 64; 6 each are as many
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score, or what it is more than another; each the mean over runs that differ in their seed.
+
+    Args:
+        only: ids of the questions that count; empty: all.
+    """
+
+    ours: tuple[Options, ...]
+    theirs: tuple[Options, ...] = ()
+    only: frozenset[str] = frozenset()
+
+    def text(self, runs: Runs) -> str:
+        ours, theirs = (self._counted(runs.right(each)) for each in (self.ours, self.theirs))
+        frames = {question: question.rpartition("_")[0] for question in ours}
+        found, sign = (difference(ours, theirs, frames), "+") if self.theirs else (interval(ours, frames), "")
+        return f"{100 * found.value:{sign}.1f} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
+
+    def _counted(self, right: dict[str, float]) -> dict[str, float]:
+        return {question: share for question, share in right.items() if not self.only or question in self.only}
+
+
+Table = list[list[str | Cell]]
+
+
+def answers(questions: int, method: str, keep: float = 0.1, *more: str) -> tuple[Options, ...]:
+    """The runs of a method at a budget, one for each of its seeds."""
+    options = [f"dataset.size={questions}", f"pruner={method}", *more]
+    if method != "none":
+        options.append(f"ratios.keep={keep}")
+    return tuple((*options, *([f"seed={seed}"] if seed else [])) for seed in SEEDS.get(method, (0,)))
+
+
+def comparison(questions: int) -> Table:
+    """Methods at the same budgets."""
+    percents = [f"{keep:.0%}" for keep in KEEP]
+    table: Table = [["method", *percents, *(f"T-FPS minus it, {percent}" for percent in percents)]]
+    for method in ("none", *METHODS):
+        found = [answers(questions, method, keep) for keep in KEEP]
+        best = [answers(questions, REFERENCE, keep) for keep in KEEP]
+        gaps = ["" if method == REFERENCE else Cell(b, f) for b, f in zip(best, found, strict=True)]
+        table.append([f"`{method}`", *map(Cell, found), *gaps])
+    return table
+
+
+def kinds(questions: int) -> Table:
+    """Each kind of question without pruning and at 10 %, beside the share of its commonest answer."""
+    dataset = MiniDrive("test", size=questions)
+    asked: dict[str, dict[str, str]] = defaultdict(dict)
+    for at, question in enumerate(dataset.ids):
+        asked[dataset.kind(at)][question] = str(dataset[at].answer)
+    table: Table = [["kind", "n", "commonest answer", "no pruning", "T-FPS, 10%", "random, 10%"]]
+    for kind, replies in asked.items():
+        commonest = max(Counter(replies.values()).values()) / len(replies)
+        columns = [Cell(answers(questions, method), only=frozenset(replies)) for method in ("none", "tfps", "random")]
+        table.append([kind, str(len(replies)), f"{100 * commonest:.1f}", *columns])
+    return table
+
+
+def allocation(_: int) -> Table:
+    """T-FPS with a front-weighted budget against the same total spread evenly, 10 % in all, on whole splits."""
+    dataset = MiniDrive("test")
+    tokens = 64
+    weighted = ",".join(
+        f"{camera}:{kept / tokens}" for camera, kept in zip(dataset.cameras, FRONT_WEIGHTED, strict=True)
+    )
+    table: Table = [["split", "uniform", "front-weighted", "front-weighted minus uniform"]]
+    for split in ("search", "test"):
+        whole = (f"dataset.split={split}", "dataset.size=null", f"pruner={REFERENCE}")
+        even, front = ((*whole, "ratios.keep=0.1"),), ((*whole, f"ratios.keep={{{weighted}}}"),)
+        table.append([split, Cell(even), Cell(front), Cell(front, even)])
+    return table
+
+
+def layers(questions: int) -> Table:
+    """Methods at 10 %, cut at other layers; FastV's attention begins with layer 1."""
+    depths = (0, 1, 2)
+    table: Table = [["method", *(f"k = {layer}" for layer in depths)]]
+    for method in METHODS:
+        possible = [layer for layer in depths if layer or method != "fastv"]
+        cells = [Cell(answers(questions, method, 0.1, f"pruner.layer={layer}")) for layer in possible]
+        table.append([f"`{method}`", *[""] * (len(depths) - len(cells)), *cells])
+    return table
+
+
+def difficulties(questions: int) -> Table:
+    """Methods at 10 % on scenes of each difficulty."""
+    levels = ("easy", "standard", "dense")
+    table: Table = [["method", *levels]]
+    for method in ("none", *METHODS):
+        cells = [Cell(answers(questions, method, 0.1, f"dataset.difficulty={level}")) for level in levels]
+        table.append([f"`{method}`", *cells])
+    return table
+
+
+TABLES: dict[str, Callable[[int], Table]] = {
+    each.__name__: each for each in (comparison, kinds, allocation, layers, difficulties)
+}
+
+
+def needed(table: Table) -> Iterator[Options]:
+    """The runs a table is made of."""
+    for row in table:
+        for cell in row:
+            if isinstance(cell, Cell):
+                yield from (*cell.ours, *cell.theirs)
+
+
+def markdown(table: Table, runs: Runs) -> str:
+    lines = [[cell if isinstance(cell, str) else cell.text(runs) for cell in row] for row in table]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def put(text: str, name: str, block: str) -> str:
+    """A text with what stands between `<!-- name -->` and `<!-- /name -->` replaced, if it has these markers."""
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    return marked.sub(lambda found: f"{found[1]}{block}\n{found[2]}", text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="MiniDrive's tables.")
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES), metavar="TABLE")
+    parser.add_argument("--questions", type=int, default=1000, help="of each run, of the test split (default: 1000)")
+    parser.add_argument(
+        "--model", default="minidrive", help="a configs/model/ file, with options: 'minidrive,checkpoint=DIR'"
+    )
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "outputs" / "experiments", help="of the runs")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--write", type=Path, nargs="*", default=[], help="files whose marked blocks are replaced")
+    options = parser.parse_args(arguments)
+    model, *settings = options.model.split(",")
+    runs = Runs(options.folder, [f"model={model}", *(f"model.{setting}" for setting in settings)])
+    tables = {name: TABLES[name](options.questions) for name in options.tables}
+    runs.make((run for table in tables.values() for run in needed(table)), options.jobs)
+    for name, table in tables.items():
+        said = TABLES[name].__doc__.strip().rstrip(".")
+        size = f"n = {options.questions} where it is not the whole split"
+        block = f"{markdown(table, runs)}\n\n{said}; commit {commit()}, {size}."
+        print(f"{name}\n{block}\n")
+        for file in options.write:
+            file.write_text(put(file.read_text(encoding="utf-8"), f"minidrive:{name}", block), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Runs of `run.py` that a table is made of: each in a folder named after its options, and none done twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLAIN = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
+Options = tuple[str, ...]
+
+
+class Runs:
+    """The finished runs under a folder.
+
+    Args:
+        folder: where they are kept; a run whose options or commit are others is a run of its own.
+        common: options of all of them.
+    """
+
+    def __init__(self, folder: Path, common: Sequence[str] = ()) -> None:
+        self.folder, self.common = folder, tuple(common)
+
+    def path(self, options: Options) -> Path:
+        name = ",".join((*self.common, *options)).replace("/", "_")
+        return self.folder / commit() / name
+
+    def make(self, wanted: Iterable[Options], jobs: int) -> None:
+        """Makes the runs that are missing, and goes on with those that were interrupted.
+
+        Raises:
+            SystemExit: one of them failed; its last line says why.
+        """
+        missing = [options for options in dict.fromkeys(wanted) if not self._finished(options)]
+        with ThreadPoolExecutor(jobs) as pool:
+            for _ in track(pool.map(self._run, missing), "runs", total=len(missing), disable=not missing):
+                pass
+
+    def right(self, group: Sequence[Options]) -> dict[str, float]:
+        """Question id -> share of these runs whose answer equals its reference."""
+        right: dict[str, float] = defaultdict(float)
+        for options in group:
+            for row in self.rows(options):
+                right[row["id"]] += (row["answer"] == row["reference"]) / len(group)
+        return right
+
+    def rows(self, options: Options) -> list[dict[str, Any]]:
+        lines = (self.path(options) / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def _finished(self, options: Options) -> bool:
+        return _status(self.path(options)).get("status") == "finished"
+
+    def _run(self, options: Options) -> None:
+        folder = self.path(options)
+        go_on = [f"resume='{folder}'"] if _status(folder) else [f"hydra.run.dir='{folder}'"]
+        command = [sys.executable, "run.py", *PLAIN, *self.common, *options, *go_on]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["no message"]
+            raise SystemExit(f"{' '.join(command[1:])}\n{said[-1]}")
+
+
+def _status(folder: Path) -> Mapping[str, Any]:
+    file = folder / "run.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+@cache
+def commit() -> str:
+    """The short commit of the repository, `-dirty` where files differ from it."""
+    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(describe, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,1 @@
+"""What MiniDrive's model is trained with; `prune2drive.train` is the task."""
