@@ -165,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, table in tables.items():
         said = TABLES[name].__doc__.strip().rstrip(".")
         size = f"n = {options.questions} where it is not the whole split"
+        size = f"n = {options.questions} where it is not the whole split"
         block = f"{markdown(table, runs)}\n\n{said}; commit {commit()}, {size}."
         print(f"{name}\n{block}\n")
         for file in options.write:

@@ -15,7 +15,7 @@ import runs
 from prune2drive.models.tiny import Tiny
 
 SCRIPT = runs.REPOSITORY / "run.py"
-SMALL = (*runs.BARE, "trainer.enable_progress_bar=false")
+SMALL = ("model=tiny", *runs.BARE, "trainer.enable_progress_bar=false")
 
 
 @pytest.fixture
@@ -103,7 +103,10 @@ WRONG_OPTIONS = {
     "trainer.accelerator=mps": "Trainer",
     "trainer.devices=0": "Trainer",
     "trainer.strategy=foo": "Trainer",
-    "resume=nowhere": "nowhere/run.json: not there; .*nowhere is no run folder to resume",
+    "resume=nowhere": "resume=nowhere: no such folder",
+    "resume=.": "run.json: not there; .* is no run folder to resume",
+    "hydra.run.dir=/proc/nowhere": "hydra.run.dir=/proc/nowhere: cannot be made",
+    "-m hydra.sweep.dir=/proc/nowhere": "hydra.sweep.dir=/proc/nowhere: cannot be made",
 }
 
 

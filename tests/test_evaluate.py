@@ -119,6 +119,18 @@ def test_minidrives_score_is_exact_match(tmp_path, monkeypatch):
     assert SCORES <= set(metrics)
 
 
+def test_an_exported_split_scores_the_same(drivelm, tmp_path):
+    size = len(MiniDrive(size=2 * ASKED))
+    runs.run(tmp_path / "drawn", "metrics=drivelm", f"dataset.size={size}", "ratios.keep=0.3")
+    runs.ask(tmp_path / "read", drivelm, "ratios.keep=0.3")
+    drawn, read = (
+        sorted((r.question, r.frame, r.answer, r.kept) for r in runs.rows(tmp_path / n)) for n in ("drawn", "read")
+    )
+    assert drawn == read
+    drawn, read = (runs.read(tmp_path / name, "metrics.json") for name in ("drawn", "read"))
+    assert runs.without_costs(drawn) == pytest.approx(runs.without_costs(read))
+
+
 def test_run_json_tells_what_was_run(finished):
     run = runs.read(finished, "run.json")
     assert run["status"] == "finished" and run["started"] <= run["finished"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
 
 from prune2drive.errors import InputError
 from prune2drive.models.llava_onevision import LlavaOnevision
@@ -32,12 +29,3 @@ class MiniDriveModel(LlavaOnevision):
                 "model=minidrive` and name its folder as model.checkpoint=, or use model=tiny"
             )
         super().__init__(str(Path(checkpoint or PACKAGED).expanduser().absolute()), dtype=dtype, attention=attention)
-
-    def load(self) -> Any:
-        try:
-            return super().load()
-        except SafetensorError as error:
-            raise InputError(
-                f"model.checkpoint={self.checkpoint}: damaged weights ({error}); restore model.safetensors, or "
-                "train again with `python run.py task=train model=minidrive`"
-            ) from error
