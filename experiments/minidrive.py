@@ -4,7 +4,7 @@
     python -m experiments.minidrive --write README.md    # and puts them between the file's markers
 
 Scores are exact match in percent with 95 % intervals from 10,000 bootstrap resamples of frames; differences are paired,
-question by question. Random selection is the mean of three seeds.
+question by question. In the comparison, random selection is the mean of three seeds; elsewhere it is one draw.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from omegaconf import OmegaConf
 
 from experiments.runs import REPOSITORY, Options, Runs, commit
 from prune2drive.data.minidrive import MiniDrive
@@ -52,12 +54,20 @@ class Cell:
 Table = list[list[str | Cell]]
 
 
-def answers(questions: int, method: str, keep: float = 0.1, *more: str) -> tuple[Options, ...]:
+def answers(questions: int, method: str, keep: float = 0.1) -> tuple[Options, ...]:
     """The runs of a method at a budget, one for each of its seeds."""
-    options = [f"dataset.size={questions}", f"pruner={method}", *more]
-    if method != "none":
-        options.append(f"ratios.keep={keep}")
-    return tuple((*options, *([f"seed={seed}"] if seed else [])) for seed in SEEDS.get(method, (0,)))
+    once = answer(questions, method, keep)
+    return tuple((*once, *([f"seed={seed}"] if seed else [])) for seed in SEEDS.get(method, (0,)))
+
+
+def answer(questions: int, method: str, keep: float = 0.1, *more: str) -> Options:
+    """One run of a method at a budget."""
+    return (
+        f"dataset.size={questions}",
+        f"pruner={method}",
+        *([] if method == "none" else [f"ratios.keep={keep}"]),
+        *more,
+    )
 
 
 def comparison(questions: int) -> Table:
@@ -102,22 +112,24 @@ def allocation(_: int) -> Table:
 
 
 def layers(questions: int) -> Table:
-    """Methods at 10 %, cut at other layers; FastV's attention begins with layer 1."""
-    depths = (0, 1, 2)
+    """Methods at 10 %, cut at layer k; FastV's attention begins with layer 1."""
+    depths = (0, 1, 2, 3)
     table: Table = [["method", *(f"k = {layer}" for layer in depths)]]
     for method in METHODS:
+        usual = OmegaConf.load(REPOSITORY / "configs" / "pruner" / f"{method}.yaml").layer
         possible = [layer for layer in depths if layer or method != "fastv"]
-        cells = [Cell(answers(questions, method, 0.1, f"pruner.layer={layer}")) for layer in possible]
+        moved = [[] if layer == usual else [f"pruner.layer={layer}"] for layer in possible]
+        cells = [Cell((answer(questions, method, 0.1, *options),)) for options in moved]
         table.append([f"`{method}`", *[""] * (len(depths) - len(cells)), *cells])
     return table
 
 
 def difficulties(questions: int) -> Table:
     """Methods at 10 % on scenes of each difficulty."""
-    levels = ("easy", "standard", "dense")
+    levels = {"easy": ["dataset.difficulty=easy"], "standard": [], "dense": ["dataset.difficulty=dense"]}
     table: Table = [["method", *levels]]
     for method in ("none", *METHODS):
-        cells = [Cell(answers(questions, method, 0.1, f"dataset.difficulty={level}")) for level in levels]
+        cells = [Cell((answer(questions, method, 0.1, *options),)) for options in levels.values()]
         table.append([f"`{method}`", *cells])
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from rich.progress import track
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLAIN = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
+SOURCES = ("run.py", "configs", "prune2drive", ":!*.md")  # what a run's result depends on
+LONGEST = 200  # characters of a folder's name
 Options = tuple[str, ...]
 
 
@@ -32,7 +35,8 @@ class Runs:
 
     def path(self, options: Options) -> Path:
         name = ",".join((*self.common, *options)).replace("/", "_")
-        return self.folder / commit() / name
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return self.folder / commit() / (name if len(name) < LONGEST else f"{name[: LONGEST - 9]}-{digest}")
 
     def make(self, wanted: Iterable[Options], jobs: int) -> None:
         """Makes the runs that are missing, and goes on with those that were interrupted.
@@ -77,6 +81,9 @@ def _status(folder: Path) -> Mapping[str, Any]:
 
 @cache
 def commit() -> str:
-    """The short commit of the repository, `-dirty` where files differ from it."""
-    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(describe, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+    """The commit that last changed what results depend on, with `-dirty` where files differ from it."""
+    last, changes = (
+        subprocess.run(["git", *command, "--", *SOURCES], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        for command in (["log", "-1", "--format=%h"], ["status", "--porcelain"])
+    )
+    return last.stdout.strip() + ("-dirty" if changes.stdout.strip() else "")
