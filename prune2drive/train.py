@@ -160,9 +160,11 @@ class MiniDriveTraining(LightningModule):
         return int((batch["segment_ST"][0] == PREFIX).sum())
 
     def _mask(self, segment_ST: Tensor, prefix: int) -> Tensor:
-        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else self.model.dtype
+        device = segment_ST.device
+        mixed = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if mixed else self.model.dtype
         blocked = ~block_mask(segment_ST, prefix)
-        return torch.zeros(blocked.shape, dtype=dtype).masked_fill_(blocked, torch.finfo(dtype).min)
+        return torch.zeros(blocked.shape, dtype=dtype, device=device).masked_fill_(blocked, torch.finfo(dtype).min)
 
 
 def run(cfg: DictConfig) -> float:
@@ -209,6 +211,8 @@ def _module(cfg: DictConfig) -> MiniDriveTraining:
     task: Any = OmegaConf.to_container(cfg.task, resolve=True)
     try:
         sizes, schedule = Architecture(**task["model"]), Schedule(**task["schedule"])
+        if sizes.layers <= GAZE_LAYER:
+            raise InputError(f"task.model.layers={sizes.layers}: guidance needs more than {GAZE_LAYER} layers")
         recipe = Recipe(**task["recipe"], resolution=sizes.resolution, patch=sizes.patch, seed=cfg.seed)
         return MiniDriveTraining(sizes, schedule, recipe, task["validation"]["scenes"])
     except (TypeError, ValueError) as error:

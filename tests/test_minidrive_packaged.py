@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import runs
+from hydra import compose, initialize_config_dir
 from safetensors import safe_open
 from transformers import LlavaOnevisionForConditionalGeneration
 
@@ -55,3 +56,11 @@ def test_farthest_points_hold_up_where_random_ones_do_not(tmp_path):
     random = right(tmp_path / "random", "pruner=random", "ratios.keep=0.1")
     assert full >= 0.85 * QUESTIONS > commonest
     assert tfps > random + 0.05 * QUESTIONS
+
+
+def test_it_is_what_runs_by_default():
+    with initialize_config_dir(str(runs.CONFIGS), version_base="1.3"):
+        cfg = compose("config")
+    built = {name: cfg[name]._target_.rpartition(".")[2] for name in ("model", "dataset", "pruner", "ratios")}
+    assert built == {"model": "MiniDriveModel", "dataset": "MiniDrive", "pruner": "TFPS", "ratios": "Uniform"}
+    assert (cfg.dataset.split, cfg.ratios.keep, cfg.model.checkpoint) == ("test", 0.1, None)

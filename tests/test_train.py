@@ -107,10 +107,11 @@ WRONG = [
     "+task.recipe.difficulties.hard=1",
     "+task.recipe.kinds.why=1",
     "+task.schedule.speed=1",
+    "task.model.layers=2",
 ]
 
 
 @pytest.mark.parametrize("override", WRONG)
 def test_a_wrong_setting_is_named(tmp_path, override):
-    with pytest.raises(InputError, match="depth|hard|why|speed"):
+    with pytest.raises(InputError, match="depth|hard|why|speed|layers=2"):
         train.run(settings(tmp_path, override))

@@ -251,7 +251,7 @@ def block_mask(segment_ST: Tensor, prefix: int) -> Tensor:
     """
     segment_SQ = segment_ST[:, prefix:]
     own = (segment_SQ[:, :, None] == segment_SQ[:, None]) & (segment_SQ[:, :, None] != OUTSIDE)
-    causal = torch.ones(own.shape[1:], dtype=torch.bool).tril()
-    own = own & causal | torch.eye(own.shape[1], dtype=torch.bool)
-    seen = torch.ones(*segment_SQ.shape, prefix, dtype=torch.bool)
+    square = own.new_ones(own.shape[1:])
+    own = own & square.tril() | torch.eye(len(square), dtype=torch.bool, device=own.device)
+    seen = own.new_ones(*segment_SQ.shape, prefix)
     return torch.cat([seen, own], dim=2)[:, None]
