@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,21 @@ class Runs:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return self.folder / commit() / (name if len(name) < LONGEST else f"{name[: LONGEST - 9]}-{digest}")
 
-    def make(self, wanted: Iterable[Options], jobs: int) -> None:
+    def make(self, wanted: Iterable[Options], jobs: int = 1) -> None:
         """Makes the runs that are missing, and goes on with those that were interrupted.
 
         Raises:
             SystemExit: one of them failed; its last line says why.
         """
         missing = [options for options in dict.fromkeys(wanted) if not self._finished(options)]
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
         with ThreadPoolExecutor(jobs) as pool:
-            for _ in track(pool.map(self._run, missing), "runs", total=len(missing), disable=not missing):
+            for _ in track(
+                pool.map(partial(self._run, environment=os.environ | threads), missing),
+                "runs",
+                total=len(missing),
+                disable=not missing,
+            ):
                 pass
 
     def right(self, group: Sequence[Options]) -> dict[str, float]:
@@ -64,11 +71,11 @@ class Runs:
     def _finished(self, options: Options) -> bool:
         return _status(self.path(options)).get("status") == "finished"
 
-    def _run(self, options: Options) -> None:
+    def _run(self, options: Options, environment: Mapping[str, str]) -> None:
         folder = self.path(options)
         go_on = [f"resume='{folder}'"] if _status(folder) else [f"hydra.run.dir='{folder}'"]
         command = [sys.executable, "run.py", *PLAIN, *self.common, *options, *go_on]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["no message"]
             raise SystemExit(f"{' '.join(command[1:])}\n{said[-1]}")

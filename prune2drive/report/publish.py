@@ -101,8 +101,8 @@ def _plain(metrics: Mapping[str, float], key: str) -> str:
 
 
 def _interval(metrics: Mapping[str, float], key: str) -> str:
-    """A value with 1.96 standard errors either side."""
+    """A share with 1.96 standard errors either side, as far as shares go."""
     if key not in metrics:
         return ""
     value, half = metrics[key], 1.96 * metrics.get(f"{key}_stderr", math.nan)
-    return f"{value:.3f} [{value - half:.3f}, {value + half:.3f}]"
+    return f"{value:.3f} [{max(0.0, value - half):.3f}, {min(1.0, value + half):.3f}]"

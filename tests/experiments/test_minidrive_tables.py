@@ -53,7 +53,8 @@ def test_only_what_stands_between_the_markers_is_replaced():
 def test_a_finished_run_is_not_made_again_and_an_interrupted_one_goes_on(tmp_path, monkeypatch):
     commands = []
 
-    def run(self, options):
+    def run(self, options, environment):
+        assert environment["OMP_NUM_THREADS"]
         commands.append((options, self.path(options).exists()))
 
     monkeypatch.setattr(Runs, "_run", run)
