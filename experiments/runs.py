@@ -48,12 +48,8 @@ class Runs:
         missing = [options for options in dict.fromkeys(wanted) if not self._finished(options)]
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
         with ThreadPoolExecutor(jobs) as pool:
-            for _ in track(
-                pool.map(partial(self._run, environment=os.environ | threads), missing),
-                "runs",
-                total=len(missing),
-                disable=not missing,
-            ):
+            run = partial(self._run, environment=os.environ | threads)
+            for _ in track(pool.map(run, missing), "runs", total=len(missing), disable=not missing):
                 pass
 
     def right(self, group: Sequence[Options]) -> dict[str, float]:
