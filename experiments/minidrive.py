@@ -26,7 +26,7 @@ METHODS = ("tfps", "random", "uniform", "fastv")
 KEEP = (0.5, 0.25, 0.1)
 SEEDS = {"random": (0, 1, 2)}
 REFERENCE = "tfps"
-FRONT_WEIGHTED = (12, 7, 7, 6, 2, 2)  # tokens of each camera, of 64; 6 each are as many
+FRONT_WEIGHTED = "experiments/front_weighted.yaml"
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,10 @@ def kinds(questions: int) -> Table:
 
 def allocation(_: int) -> Table:
     """T-FPS with a front-weighted budget against the same total spread evenly, 10 % in all, on whole splits."""
-    dataset = MiniDrive("test")
-    tokens = 64
-    weighted = ",".join(
-        f"{camera}:{kept / tokens}" for camera, kept in zip(dataset.cameras, FRONT_WEIGHTED, strict=True)
-    )
     table: Table = [["split", "uniform", "front-weighted", "front-weighted minus uniform"]]
     for split in ("search", "test"):
         whole = (f"dataset.split={split}", "dataset.size=null", f"pruner={REFERENCE}")
-        even, front = ((*whole, "ratios.keep=0.1"),), ((*whole, f"ratios.keep={{{weighted}}}"),)
+        even, front = ((*whole, "ratios.keep=0.1"),), ((*whole, "ratios=adaptive", f"ratios.file={FRONT_WEIGHTED}"),)
         table.append([split, Cell(even), Cell(front), Cell(front, even)])
     return table
 

@@ -5,8 +5,10 @@ import pytest
 
 from experiments import minidrive
 from experiments.minidrive import TABLES, Cell, answers, markdown, needed, put
-from experiments.runs import Runs
+from experiments.runs import REPOSITORY, Runs
 from prune2drive.data.minidrive import MiniDrive
+from prune2drive.pruning import Adaptive, Uniform
+from prune2drive.pruning.selection import budget
 
 QUESTIONS = 40
 IDS = MiniDrive("test", size=QUESTIONS).ids
@@ -39,8 +41,11 @@ def test_differences_are_in_points_with_their_sign():
     assert Cell(ours, only=frozenset(IDS[:3])).text(Found(ours)) == "100.0 [100.0, 100.0]"
 
 
-def test_every_method_keeps_as_many_tokens_of_the_front_weighted_budget():
-    assert sum(minidrive.FRONT_WEIGHTED) == 6 * int(0.1 * 64 + 0.5)
+def test_the_front_weighted_budget_is_as_large_as_the_even_one():
+    cameras = MiniDrive("test", size=10).cameras
+    ratios = Adaptive(str(REPOSITORY / minidrive.FRONT_WEIGHTED)).ratios(cameras)
+    even = Uniform(0.1).ratios(cameras)
+    assert sum(budget(ratio, 64) for ratio in ratios.values()) == sum(budget(ratio, 64) for ratio in even.values())
 
 
 def test_only_what_stands_between_the_markers_is_replaced():
