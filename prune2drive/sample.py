@@ -9,7 +9,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from prune2drive.errors import InputError
+
+if TYPE_CHECKING:
+    from prune2drive.mosaic import Mosaic
 
 IMAGE_MARKER = "<image>"
 
@@ -38,10 +41,11 @@ class Sample:
         id: unique within the dataset; predictions and references are paired by it.
         images: camera name -> RGB image, in the order in which the prompt shows them.
         question: the question alone.
-        prompt: what the model is asked, with `<image>` where each camera's tokens go.
+        prompt: what the model is asked, with `<image>` where each camera's tokens go, or those of the mosaic.
         answer: the reference, or None where a file holds questions only.
         tags: DriveLM's scoring tags (0 accuracy, 1 judge, 2 language, 3 match).
         image_sizes: camera -> (width, height) in which `objects` are annotated.
+        mosaic: shows the images as one picture, in the place of a single marker.
     """
 
     id: str
@@ -54,6 +58,7 @@ class Sample:
     frame: str = ""
     objects: tuple[ObjectBox, ...] = ()
     image_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    mosaic: Mosaic | None = None
 
     @property
     def cameras(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "prune2drive"
 PARTS = ("data", "models", "pruning", "metrics", "search")
-SHARED = {"sample", "errors", "visual_tokens", "vocabulary"}
+SHARED = {"sample", "mosaic", "errors", "visual_tokens", "vocabulary"}
 MODULES = sorted(path for part in PARTS for path in (PACKAGE / part).rglob("*.py"))
 
 

@@ -1,0 +1,130 @@
+"""One picture that shows several cameras: which part is whose, of its pixels and of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from prune2drive.errors import InputError
+from prune2drive.sample import TokenMap, View
+
+Rectangle = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Cameras in equal cells of one picture, as DriveLMM-o1 stitches its six views.
+
+    Args:
+        rows: the cameras from the top left, row by row.
+
+    Raises:
+        InputError: no camera, one named twice, or rows of different lengths.
+    """
+
+    rows: Sequence[Sequence[str]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
+        if not self.cameras or len({len(row) for row in self.rows}) > 1 or len(set(self.cameras)) < len(self.cameras):
+            raise InputError(
+                f"layout {[list(row) for row in self.rows]}: name each camera once, in rows of equal length"
+            )
+
+    @cached_property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(camera for row in self.rows for camera in row)
+
+    @cached_property
+    def cells(self) -> dict[str, Rectangle]:
+        """Each camera's (x0, y0, x1, y1) in units of the picture."""
+        height, width = 1 / len(self.rows), 1 / len(self.rows[0])
+        return {
+            camera: (x * width, y * height, (x + 1) * width, (y + 1) * height)
+            for y, row in enumerate(self.rows)
+            for x, camera in enumerate(row)
+        }
+
+    def crop(self, picture: Image.Image) -> dict[str, Image.Image]:
+        """The cameras' images; every pixel goes to exactly one."""
+        width, height = picture.size
+        scale = (width, height, width, height)
+        boxes = {
+            camera: tuple(round(side * size) for side, size in zip(cell, scale, strict=True))
+            for camera, cell in self.cells.items()
+        }
+        return {camera: picture.crop(box) for camera, box in boxes.items()}  # type: ignore[arg-type]
+
+    def stitch(self, images: Mapping[str, Image.Image]) -> Image.Image:
+        """The picture of the cameras' images: what `crop` was given, where they come from there.
+
+        An image that does not fit its row and column is scaled to them.
+
+        Raises:
+            InputError: a camera without an image.
+        """
+        if missing := [camera for camera in self.cameras if camera not in images]:
+            raise InputError(f"no image of {missing[0]} to stitch; there are {', '.join(images)}")
+        left = [0, *accumulate(images[camera].width for camera in self.rows[0])]
+        top = [0, *accumulate(images[row[0]].height for row in self.rows)]
+        picture = Image.new("RGB", (left[-1], top[-1]))
+        for y, row in enumerate(self.rows):
+            for x, camera in enumerate(row):
+                size = (left[x + 1] - left[x], top[y + 1] - top[y])
+                image = images[camera]
+                picture.paste(image if image.size == size else image.resize(size), (left[x], top[y]))
+        return picture
+
+    def divide(self, token_map: TokenMap) -> TokenMap:
+        """The same tokens, each given to the camera that its centre shows.
+
+        Views may be tiles and thumbnails of the picture; their frames say what they cover. Tokens beyond its
+        edge, where it was padded, go to the nearest camera.
+
+        Args:
+            token_map: of a prompt that shows the picture.
+
+        Raises:
+            InputError: grids so coarse that a camera has no token.
+        """
+        parts: dict[str, list[tuple[View, Tensor]]] = {camera: [] for camera in self.cameras}
+        for index, view in enumerate(token_map.views):
+            here = (token_map.view_P == index).nonzero().flatten()
+            grid = torch.empty(view.rows, view.cols, dtype=torch.long)
+            grid[token_map.row_P[here], token_map.col_P[here]] = here
+            x0, y0, x1, y1 = view.frame
+            down, across = (y1 - y0) / view.rows, (x1 - x0) / view.cols
+            row_of = _cell_of(y0, down, view.rows, len(self.rows))
+            col_of = _cell_of(x0, across, view.cols, len(self.rows[0]))
+            for y, row in enumerate(self.rows):
+                for x, camera in enumerate(row):
+                    mine_y, mine_x = (row_of == y).nonzero().flatten(), (col_of == x).nonzero().flatten()
+                    if not len(mine_y) or not len(mine_x):
+                        continue
+                    top, left = y0 + down * int(mine_y[0]), x0 + across * int(mine_x[0])
+                    shown = (left, top, left + across * len(mine_x), top + down * len(mine_y))
+                    part = View(camera, len(mine_y), len(mine_x), _within(shown, self.cells[camera]))
+                    parts[camera].append((part, grid[mine_y][:, mine_x].flatten()))
+        if blind := [camera for camera, found in parts.items() if not found]:
+            raise InputError(f"{blind[0]}: the picture's tokens are too coarse to show it; use more tiles")
+        return TokenMap.from_grids([part for found in parts.values() for part in found], token_map.length)
+
+
+def _cell_of(start: float, step: float, count: int, cells: int) -> Tensor:
+    """Which of the picture's `cells` parts the centre of each of `count` tokens lies in."""
+    centres = start + step * (torch.arange(count, dtype=torch.float64) + 0.5)
+    return (centres * cells).floor().clamp(0, cells - 1).long()
+
+
+def _within(shown: Rectangle, cell: Rectangle) -> Rectangle:
+    """A rectangle of the picture in units of a cell."""
+    width, height = cell[2] - cell[0], cell[3] - cell[1]
+    x0, x1 = ((x - cell[0]) / width for x in (shown[0], shown[2]))
+    y0, y1 = ((y - cell[1]) / height for y in (shown[1], shown[3]))
+    return (x0, y0, x1, y1)
