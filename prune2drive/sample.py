@@ -43,6 +43,7 @@ class Sample:
         question: the question alone.
         prompt: what the model is asked, with `<image>` where each camera's tokens go, or those of the mosaic.
         answer: the reference, or None where a file holds questions only.
+        steps: the reasoning that leads to it, where the reference gives one.
         tags: DriveLM's scoring tags (0 accuracy, 1 judge, 2 language, 3 match).
         image_sizes: camera -> (width, height) in which `objects` are annotated.
         mosaic: shows the images as one picture, in the place of a single marker.
@@ -53,6 +54,7 @@ class Sample:
     question: str
     prompt: str
     answer: str | None = None
+    steps: tuple[str, ...] = ()
     tags: tuple[int, ...] = ()
     scene: str = ""
     frame: str = ""
@@ -188,6 +190,7 @@ class Prediction:
     """One row of predictions.jsonl: an answer and what it cost.
 
     Args:
+        steps: the reasoning of the reference, where it gives one.
         kept: camera -> kept indices within the camera, packed by `pack_indices`.
         kept_counts: camera -> number of kept tokens.
         stages: each cut as (decoder layer, visual tokens kept from there on).
@@ -202,6 +205,7 @@ class Prediction:
     question: str
     answer: str | None = None
     reference: str | None = None
+    steps: tuple[str, ...] = ()
     tags: tuple[int, ...] = ()
     scene: str = ""
     frame: str = ""
@@ -223,6 +227,7 @@ class Prediction:
             id=sample.id,
             question=sample.question,
             reference=sample.answer,
+            steps=sample.steps,
             tags=sample.tags,
             scene=sample.scene,
             frame=sample.frame,
@@ -235,7 +240,8 @@ class Prediction:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
         stages = [(layer, kept) for layer, kept in row.get("stages", ())]
-        return cls(**{**row, "tags": tuple(row.get("tags", ())), "stages": stages})
+        lists = {name: tuple(row.get(name, ())) for name in ("steps", "tags")}
+        return cls(**{**row, **lists, "stages": stages})
 
 
 def pack_indices(indices: Tensor, size: int) -> str:
