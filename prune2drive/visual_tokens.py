@@ -40,11 +40,13 @@ class ImageInfo:
         counts: images in each prompt.
         sizes: (height, width) of each image in pixels, prompt after prompt.
         grid_thw: (time, height, width) of each image in patches, for the Qwen families.
+        tiles: (rows, columns) of the tiles that each image is cut into, for the families that cut.
     """
 
     counts: Sequence[int] | None = None
     sizes: Sequence[Sequence[int]] | None = None
     grid_thw: Sequence[Sequence[int]] | None = None
+    tiles: Sequence[tuple[int, int]] | None = None
 
     @property
     def count(self) -> int | None:
@@ -55,16 +57,13 @@ class ImageInfo:
 
         Beams repeat each prompt in place; the images are given once.
         """
-        given = len(self.sizes or self.grid_thw or ())
+        given = len(self.sizes or self.grid_thw or self.tiles or ())
         repeats = max(1, sum(counts) // given) if given and sum(counts) % given == 0 else 1
         parts, start = [], 0
         for row in range(len(counts)):
             stop = start + counts[row]
-            parts.append(
-                ImageInfo(
-                    [counts[row]], self.sizes and self.sizes[start:stop], self.grid_thw and self.grid_thw[start:stop]
-                )
-            )
+            mine: Any = [each and each[start:stop] for each in (self.sizes, self.grid_thw, self.tiles)]
+            parts.append(ImageInfo([counts[row]], *mine))
             if (row + 1) % repeats == 0:
                 start = stop
         return parts
@@ -223,7 +222,36 @@ def _anyres(at: Tensor, config: Any, images: ImageInfo, side: int) -> list[Grid]
 def _internvl(runs: list[Tensor], config: Any, images: ImageInfo) -> list[list[Grid]]:
     """Start and end tokens part the images; an image of several tiles has one grid a tile."""
     rows, cols = (int(side * config.downsample_ratio) for side in _patch_grid(config.vision_config))
-    return [[Grid(rows, cols, tile) for tile in _split([run], rows * cols, "tokens a tile")] for run in runs]
+    tiles = [_split([run], rows * cols, "tokens a tile") for run in runs]
+    layouts: Sequence[tuple[int, int] | None] = images.tiles or [None] * len(tiles)
+    if len(layouts) != len(tiles):
+        raise InputError(f"{len(tiles)} images in the prompt need as many tile layouts, not {len(layouts)}")
+    return [_tiled(parts, rows, cols, layout) for parts, layout in zip(tiles, layouts, strict=True)]
+
+
+def _smolvlm(runs: list[Tensor], config: Any, images: ImageInfo) -> list[list[Grid]]:
+    """Every tile is a run of its own; without tile layouts every run is an image."""
+    rows, cols = (side // config.scale_factor for side in _patch_grid(config.vision_config))
+    tiles = _split(runs, rows * cols, "tokens a tile")
+    layouts = images.tiles or [(1, 1)] * (images.count or len(tiles))
+    sizes = [down * across + (down * across > 1) for down, across in layouts]
+    if sum(sizes) != len(tiles):
+        raise InputError(f"{len(tiles)} tiles in the prompt do not fit {len(layouts)} images: pass token_map=")
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    parts = [tiles[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    return [_tiled(mine, rows, cols, layout) for mine, layout in zip(parts, layouts, strict=True)]
+
+
+def _tiled(parts: Sequence[Tensor], rows: int, cols: int, layout: tuple[int, int] | None) -> list[Grid]:
+    """An image's tiles, row by row, and its thumbnail; where the layout is unknown, each as if it showed everything."""
+    down, across = layout or (1, 1)
+    frames = [(x / across, y / down, (x + 1) / across, (y + 1) / down) for y in range(down) for x in range(across)] + [
+        FULL_FRAME
+    ]
+    if layout and len(parts) != len(frames) - (len(frames) == 2):
+        raise InputError(f"{len(parts)} tiles in the prompt do not fit an image cut into {down} x {across}")
+    shown = frames if layout else [FULL_FRAME] * len(parts)
+    return [Grid(rows, cols, at, frame) for at, frame in zip(parts, shown, strict=False)]
 
 
 def _qwen_vl(runs: list[Tensor], config: Any, images: ImageInfo) -> list[list[Grid]]:
@@ -246,6 +274,8 @@ _FAMILIES: dict[str, Callable[[list[Tensor], Any, ImageInfo], list[list[Grid]]]]
     "llava": _llava,
     "llava_onevision": _llava_onevision,
     "internvl": _internvl,
+    "smolvlm": _smolvlm,
+    "idefics3": _smolvlm,
     "qwen2_vl": _qwen_vl,
     "qwen2_5_vl": _qwen_vl,
     "qwen3_vl": _qwen_vl,

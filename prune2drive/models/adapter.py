@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
@@ -58,6 +59,8 @@ class Adapter(ABC):
         processor: its processor; images are passed nested, one list a sample.
     """
 
+    system: str | None = None
+    """The system prompt; None leaves it to the chat template."""
     is_noise: ClassVar[bool] = False
     """True for a model with random weights, whose answers mean nothing."""
     cpu_threads: ClassVar[int | None] = None
@@ -89,32 +92,52 @@ class Adapter(ABC):
         core = self.model.base_model
         return [
             module
-            for name in ("vision_tower", "visual", "multi_modal_projector")
+            for name in ("vision_tower", "vision_model", "visual", "multi_modal_projector", "connector")
             if (module := getattr(core, name, None))
         ]
 
+    @property
+    def image_marker(self) -> str:
+        """What stands for an image in the chat; the processor replaces it by the image's tokens."""
+        return self.processor.image_token
+
+    @property
+    def image_options(self) -> dict[str, Any]:
+        """How the processor treats images, where the family leaves a choice."""
+        return {}
+
     def chat(self, prompt: str) -> str:
         """The prompt in the model's chat format, its image markers in place."""
-        text = prompt.replace(IMAGE_MARKER, self.processor.image_token)
-        messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+        turns = {"system": self.system, "user": prompt.replace(IMAGE_MARKER, self.image_marker)}
+        messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns.items() if text]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def collate(self, samples: Sequence[Sample]) -> Prompts:
         """Inputs for `generate` on the CPU, padded on the left, and their token maps."""
+        pictures = [_pictures(sample) for sample in samples]
         inputs = self.processor(
             text=[self.chat(sample.prompt) for sample in samples],
-            images=[list(sample.images.values()) for sample in samples],
+            images=[list(shown.values()) for shown in pictures],
             padding=True,
             return_tensors="pt",
+            **self.image_options,
         )
-        cameras = [sample.cameras for sample in samples]
-        token_maps = locate_batch(
-            inputs["input_ids"], inputs["attention_mask"], self.config, cameras, self.image_info(inputs)
-        )
-        return Prompts(dict(inputs), tuple(token_maps))
+        info = self.image_info(inputs, [image.size[::-1] for shown in pictures for image in shown.values()])
+        names = [list(shown) for shown in pictures]
+        token_maps = locate_batch(inputs["input_ids"], inputs.get("attention_mask"), self.config, names, info)
+        divided = [
+            sample.mosaic.divide(token_map) if sample.mosaic else token_map
+            for sample, token_map in zip(samples, token_maps, strict=True)
+        ]
+        return Prompts({name: inputs[name] for name in inputs if isinstance(inputs[name], Tensor)}, tuple(divided))
 
-    def image_info(self, inputs: Mapping[str, Any]) -> ImageInfo:
-        """What the processor says of the images."""
+    def image_info(self, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> ImageInfo:
+        """What is known of a batch's images.
+
+        Args:
+            inputs: what the processor made of them.
+            sizes: their (height, width) in pixels, prompt after prompt.
+        """
         names = ("batch_num_images", "image_sizes", "image_grid_thw")
         return ImageInfo(*(inputs[name].tolist() if name in inputs else None for name in names))
 
@@ -149,3 +172,8 @@ class Adapter(ABC):
         ended_BT = torch.isin(tokens_BT, ends)
         first_B = torch.where(ended_BT.any(dim=1), ended_BT.int().argmax(dim=1) + 1, tokens_BT.shape[1])
         return first_B.tolist()
+
+
+def _pictures(sample: Sample) -> Mapping[str, Image.Image]:
+    """What the prompt shows: the cameras' images, or one picture of all of them."""
+    return {"mosaic": sample.mosaic.stitch(sample.images)} if sample.mosaic else sample.images

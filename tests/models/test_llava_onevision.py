@@ -134,7 +134,7 @@ def test_a_missing_folder(where):
 
 @pytest.mark.parametrize("where", ["nowhere", "nobody/nothing"])
 def test_a_hub_id_that_is_not_here(where):
-    refused(where, "cannot be read as AutoConfig .*download it first with `hf download`")
+    refused(where, "cannot be read as a checkpoint's config.json .*download it first with `hf download`")
 
 
 def test_no_chat_template(copied):

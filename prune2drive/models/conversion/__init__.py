@@ -1,0 +1,59 @@
+"""Checkpoints in their original formats, read into transformers' own classes without running their code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prune2drive.errors import InputError
+from prune2drive.models.conversion.internvl_chat import InternVLChat
+from prune2drive.models.conversion.llava_next import LlavaNext
+from prune2drive.models.conversion.original import Original, read_settings
+
+ORIGINALS: tuple[type[Original], ...] = (LlavaNext, InternVLChat)
+
+__all__ = ["ORIGINALS", "Original", "load_internvl_chat", "load_llava_next", "open_original"]
+
+
+def open_original(path: str | Path) -> Original:
+    """The reader of a folder in one of the original formats.
+
+    Raises:
+        InputError: no such folder, or a checkpoint of another format.
+    """
+    kind = read_settings(Path(path))["model_type"]
+    for reader in ORIGINALS:
+        if kind in reader.model_types:
+            return reader(path)
+    known = ", ".join(name for reader in ORIGINALS for name in reader.model_types)
+    raise InputError(f"{Path(path) / 'config.json'}: model_type {kind} is no format that is converted here: {known}")
+
+
+def load_llava_next(
+    path: str | Path, vision_config: dict[str, Any] | None = None, image_token_id: int | None = None, **kw: Any
+) -> Any:
+    """A checkpoint in LLaVA-NeXT's format, such as DriveMM, as `LlavaOnevisionForConditionalGeneration`.
+
+    Args:
+        path: the folder.
+        vision_config: of the vision tower as it is used (see `LlavaNext`).
+        image_token_id: stands for a visual token; a reserved id of the tokenizer by default.
+        **kw: go to `from_pretrained`.
+
+    Raises:
+        InputError: see `LlavaNext`.
+    """
+    return LlavaNext(path, vision_config, image_token_id).load(**kw)
+
+
+def load_internvl_chat(path: str | Path, **kw: Any) -> Any:
+    """A checkpoint in InternVL's remote-code format, such as DriveLMM-o1, as `InternVLForConditionalGeneration`.
+
+    Args:
+        path: the folder.
+        **kw: go to `from_pretrained`.
+
+    Raises:
+        InputError: see `InternVLChat`.
+    """
+    return InternVLChat(path).load(**kw)

@@ -1,0 +1,41 @@
+"""Writes a checkpoint that was read in its original format in transformers' own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prune2drive.models.conversion.original import Original
+
+
+def save(original: Original, folder: Path) -> None:
+    """Model, tokenizer, image processor and chat template, as `from_pretrained` reads them.
+
+    Args:
+        original: the checkpoint.
+        folder: is created.
+
+    Raises:
+        InputError: a checkpoint that cannot be converted.
+        OSError: the folder cannot be written.
+    """
+    tokenizer, image_processor, template = original.tokenizer, original.image_processor, original.chat_template
+    model = original.load(dtype="auto")
+    folder.mkdir(parents=True)
+    model.save_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    image_processor.save_pretrained(folder)
+    settings = original.processor_settings
+    _update(folder / "processor_config.json", settings)
+    _update(
+        folder / "tokenizer_config.json",
+        {"processor_class": settings["processor_class"], "extra_special_tokens": original.named_tokens},
+    )
+
+
+def _update(file: Path, changes: dict[str, Any]) -> None:
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    text = json.dumps(content | changes, indent=2, sort_keys=True, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")

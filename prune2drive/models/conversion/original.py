@@ -1,0 +1,193 @@
+"""What readers of original formats have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from prune2drive.errors import InputError
+from prune2drive.models.conversion.weights import Weights
+
+NOT_OURS = {"architectures", "auto_map", "model_type", "transformers_version", "_name_or_path", "torch_dtype", "dtype"}
+
+
+class Original(ABC):
+    """A checkpoint in its original format: config, tokenizer and images' processing as transformers has them.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        InputError: no such folder, or a config.json of another format.
+    """
+
+    model_types: ClassVar[tuple[str, ...]]
+    family: ClassVar[str]
+    """The `model_type` it becomes."""
+    native: ClassVar[Any]
+    """The model class it becomes."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = Path(path).expanduser()
+        self.settings = read_settings(self.folder)
+        if self.settings["model_type"] not in self.model_types:
+            raise InputError(
+                f"{self.folder / 'config.json'}: model_type {self.settings['model_type']}, expected "
+                f"{' or '.join(self.model_types)}"
+            )
+
+    @property
+    @abstractmethod
+    def config(self) -> Any:
+        """The model's configuration.
+
+        Raises:
+            InputError: a field that is missing, or has a value that transformers' model has no place for.
+        """
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Any: ...
+
+    @property
+    @abstractmethod
+    def image_processor(self) -> Any: ...
+
+    @property
+    @abstractmethod
+    def chat_template(self) -> str:
+        """One question as the original asks it, the system prompt included unless another one is given."""
+
+    @property
+    @abstractmethod
+    def end_of_turn(self) -> str:
+        """The token that ends an answer."""
+
+    @property
+    @abstractmethod
+    def processor_settings(self) -> dict[str, Any]:
+        """The content of processor_config.json."""
+
+    @property
+    def named_tokens(self) -> dict[str, str]:
+        """Special tokens that the processor knows by a name of their own."""
+        return {}
+
+    @abstractmethod
+    def state_dict(self, weights: Weights) -> dict[str, Tensor]:
+        """The weights under transformers' names and in its layout.
+
+        Raises:
+            InputError: a weight that fits nothing.
+        """
+
+    @cached_property
+    def text_config(self) -> Any:
+        return self.config.get_text_config()
+
+    def load(self, **options: Any) -> Any:
+        """The model with its weights, nothing missing and nothing left over.
+
+        Args:
+            **options: go to `from_pretrained`.
+
+        Raises:
+            InputError: weights that are missing, damaged or of another shape.
+        """
+        weights = Weights(self.folder)
+        state = self.state_dict(weights)
+        try:
+            model, found = self.native.from_pretrained(
+                None, config=self.config, state_dict=state, output_loading_info=True, **options
+            )
+        except (RuntimeError, ValueError, ImportError) as error:
+            raise InputError(f"{self.folder}: {' '.join(str(error).split())[:300]}") from error
+        for problem in ("missing", "mismatched", "unexpected"):
+            if wrong := sorted(map(str, found[f"{problem}_keys"])):
+                raise InputError(
+                    f"{self.folder}: {len(wrong)} weights are {problem}, first {wrong[0]}; expected a whole "
+                    f"{self.settings['model_type']} checkpoint"
+                )
+        model.generation_config = self.generation_config()
+        return model
+
+    def generation_config(self) -> GenerationConfig:
+        """The checkpoint's own, ending at the end of a turn."""
+        file = self.folder / "generation_config.json"
+        found = GenerationConfig.from_pretrained(self.folder) if file.is_file() else GenerationConfig()
+        ends = found.eos_token_id if found.eos_token_id is not None else self.text_config.eos_token_id
+        every = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        if self.has_tokenizer:
+            turn = self.tokenizer.convert_tokens_to_ids(self.end_of_turn)
+            every += [turn] if turn is not None and turn not in every else []
+            found.pad_token_id = self.tokenizer.pad_token_id
+        found.eos_token_id = every or None
+        return found
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return (self.folder / "tokenizer_config.json").is_file()
+
+    def read_tokenizer(self, source: Any, **options: Any) -> Any:
+        """A tokenizer by its transformers class; config.json, which is of another format, is not consulted.
+
+        Raises:
+            InputError: it is not there, or damaged.
+        """
+        try:
+            return source.from_pretrained(self.folder, trust_remote_code=False, **options)
+        except Exception as error:  # the libraries behind it raise bare exceptions for damaged files
+            reason = " ".join(str(error).split())[:150]
+            raise InputError(f"{self.folder}: no tokenizer that can be read ({reason}); download it again") from error
+
+    def need(self, name: str, holder: dict[str, Any] | None = None, inside: str = "") -> Any:
+        """A field of config.json.
+
+        Raises:
+            InputError: it is not there.
+        """
+        value = (self.settings if holder is None else holder).get(name)
+        if value is None:
+            raise InputError(
+                f"{self.folder / 'config.json'}: field {inside}{name!r} is missing; the {self.settings['model_type']} "
+                "format has one"
+            )
+        return value
+
+    def refuse(self, name: str, value: Any, expected: str) -> InputError:
+        return InputError(f"{self.folder / 'config.json'}: {name} is {value!r}, expected {expected}")
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        name = self.settings.get("torch_dtype") or self.settings.get("dtype")
+        return getattr(torch, name) if isinstance(name, str) else None
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What config.json says.
+
+    Raises:
+        InputError: no such folder or file, or no JSON object with a `model_type`.
+    """
+    file = folder / "config.json"
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: cannot be read ({error}); give the folder of a checkpoint") from error
+    if not isinstance(settings, dict) or not isinstance(settings.get("model_type"), str):
+        raise InputError(f"{file}: no field 'model_type'; expected the config.json of a checkpoint")
+    return settings
+
+
+def fields_of(config_class: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings that a configuration class knows, rotary ones of older releases included."""
+    known = {field.name for field in dataclasses.fields(config_class)} | {"rope_theta", "rope_scaling"}
+    return {name: value for name, value in settings.items() if name in known - NOT_OURS and value is not None}

@@ -1,0 +1,65 @@
+"""The InternVL family: InternViT with pixel shuffle, a projector, and a Qwen2 or Llama decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import InternVLForConditionalGeneration, InternVLProcessor
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
+    GotOcr2ImageProcessorPil,
+    get_optimal_tiled_canvas,
+)
+
+from prune2drive.errors import InputError
+from prune2drive.models.pretrained import Pretrained
+from prune2drive.visual_tokens import ImageInfo
+
+
+class ImageProcessor(InternVLProcessor):
+    """The stock processor without its video part."""
+
+    def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
+        super().__init__(image_processor, tokenizer, None, **settings)
+
+
+class InternVL(Pretrained):
+    """InternVL, or a checkpoint in InternVL's remote-code format, such as DriveLMM-o1 (see `Pretrained`).
+
+    Args:
+        tiles: the most tiles a picture may be cut into; 1 shows it as one square.
+
+    Raises:
+        InputError: less than one tile.
+    """
+
+    families = ("internvl",)
+    model_class = InternVLForConditionalGeneration
+    image_processor_class = GotOcr2ImageProcessorPil
+
+    def __init__(self, checkpoint: str, tiles: int = 1, **options: Any) -> None:
+        if not isinstance(tiles, int) or tiles < 1:
+            raise InputError(f"model.tiles={tiles}: use 1 or more")
+        self.tiles = tiles
+        super().__init__(checkpoint, **options)
+
+    @classmethod
+    def build_processor(cls, config: Any, image_processor: Any, tokenizer: Any, chat_template: str) -> Any:
+        tokens = {"start_image_token": "<img>", "end_image_token": "</img>", "video_token": "<video>"}
+        tokens["context_image_token"] = tokenizer.convert_ids_to_tokens(config.image_token_id)
+        for name, token in tokens.items():
+            if not hasattr(tokenizer, name):
+                setattr(tokenizer, name, token)
+                setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+        return ImageProcessor(
+            image_processor, tokenizer, image_seq_length=config.image_seq_length, chat_template=chat_template
+        )
+
+    @property
+    def image_options(self) -> dict[str, Any]:
+        return {"crop_to_patches": self.tiles > 1, "min_patches": 1, "max_patches": self.tiles}
+
+    def image_info(self, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> ImageInfo:
+        tile = self.processor.image_processor.size
+        canvases = [get_optimal_tiled_canvas(size, (tile["height"], tile["width"]), 1, self.tiles) for size in sizes]
+        return ImageInfo(sizes=sizes, tiles=[(rows, cols) for cols, rows in canvases])

@@ -1,0 +1,99 @@
+"""A checkpoint behind an adapter: transformers' own format, or an original one that is converted while it is read."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import is_flash_attn_2_available
+
+from prune2drive.errors import InputError
+from prune2drive.models.adapter import Adapter
+from prune2drive.models.checkpoint import Checkpoint
+from prune2drive.models.conversion import ORIGINALS, Original
+
+log = logging.getLogger(__name__)
+
+
+class Pretrained(Adapter):
+    """A checkpoint of one model family.
+
+    Args:
+        checkpoint: a folder, or an id on the Hugging Face hub.
+        revision: branch, tag or commit on the hub.
+        dtype: of the weights; `auto` takes the checkpoint's.
+        attention: `sdpa`, `eager` or, where installed, `flash_attention_2`.
+        device_map: how to spread a large model over devices; null leaves placing it to the trainer.
+        system: the system prompt; null leaves it to the chat template.
+
+    Raises:
+        InputError: no such checkpoint, or one of another family.
+    """
+
+    families: ClassVar[tuple[str, ...]]
+    """`model_type` of the configurations it takes."""
+    model_class: ClassVar[Any]
+    image_processor_class: ClassVar[Any]
+    """The one that works on PIL images and needs no torchvision."""
+
+    def __init__(
+        self,
+        checkpoint: str,
+        revision: str | None = None,
+        dtype: str = "auto",
+        attention: str = "sdpa",
+        device_map: str | None = None,
+        system: str | None = None,
+    ) -> None:
+        if attention == "flash_attention_2" and not is_flash_attn_2_available():
+            raise InputError("model.attention=flash_attention_2: the package flash-attn is not installed; use sdpa")
+        self.checkpoint = Checkpoint(checkpoint, revision)
+        self.options = {"dtype": dtype, "attn_implementation": attention, "device_map": device_map}
+        self.system = system
+        self.original = self._original()
+        if self.original:
+            config, tokenizer = self.original.config, self.original.tokenizer
+            image_processor, template = self.original.image_processor, self.original.chat_template
+        else:
+            config, tokenizer = self.checkpoint.read(AutoConfig), self.checkpoint.read(AutoTokenizer)
+            image_processor = self.checkpoint.read(self.image_processor_class)
+            template = self.checkpoint.chat_template(tokenizer)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        super().__init__(config, self.build_processor(config, image_processor, tokenizer, template))
+
+    @classmethod
+    @abstractmethod
+    def build_processor(cls, config: Any, image_processor: Any, tokenizer: Any, chat_template: str) -> Any:
+        """The family's processor, without its video part, which needs torchvision."""
+
+    def load(self) -> Any:
+        if self.original:
+            self.checkpoint.folder(weights=True)
+            return self.original.load(**self.options)
+        model, found = self.checkpoint.read(self.model_class, output_loading_info=True, **self.options)
+        for problem, keys in (("missing", "missing_keys"), ("of another shape", "mismatched_keys")):
+            if wrong := sorted(map(str, found[keys])):
+                raise InputError(
+                    f"model.checkpoint={self.checkpoint.name}: {len(wrong)} weights are {problem}, first {wrong[0]}; "
+                    "download it again"
+                )
+        return model
+
+    def _original(self) -> Original | None:
+        """The reader of the checkpoint's format, None for transformers' own.
+
+        Raises:
+            InputError: neither a format nor a family that fits this adapter.
+        """
+        kind = self.checkpoint.settings["model_type"]
+        if kind in self.families:
+            return None
+        known = {name: reader for reader in ORIGINALS for name in reader.model_types if reader.family in self.families}
+        if kind in known:
+            return known[kind](self.checkpoint.folder())
+        expected = " or ".join((*self.families, *known))
+        remote = " (its own code, which is never run here)" if "auto_map" in self.checkpoint.settings else ""
+        raise InputError(f"model.checkpoint={self.checkpoint.name}: a {kind} model{remote}, expected {expected}")

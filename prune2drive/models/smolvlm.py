@@ -1,0 +1,53 @@
+"""The SmolVLM family: SigLIP with pixel shuffle, a connector, and a Llama decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import SmolVLMForConditionalGeneration, SmolVLMProcessor
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+from prune2drive.models.pretrained import Pretrained
+from prune2drive.visual_tokens import ImageInfo
+
+
+class ImageProcessor(SmolVLMProcessor):
+    """The stock processor without its video part."""
+
+    def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
+        super().__init__(image_processor, tokenizer, None, **settings)
+
+
+class SmolVLM(Pretrained):
+    """SmolVLM (see `Pretrained`).
+
+    Args:
+        split: cut large pictures into tiles, as the checkpoints do by default for a single image.
+    """
+
+    families = ("smolvlm",)
+    model_class = SmolVLMForConditionalGeneration
+    image_processor_class = SmolVLMImageProcessorPil
+
+    def __init__(self, checkpoint: str, split: bool = False, **options: Any) -> None:
+        self.split = split
+        super().__init__(checkpoint, **options)
+
+    @classmethod
+    def build_processor(cls, config: Any, image_processor: Any, tokenizer: Any, chat_template: str) -> Any:
+        side = config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor
+        return ImageProcessor(image_processor, tokenizer, image_seq_len=side**2, chat_template=chat_template)
+
+    @property
+    def image_options(self) -> dict[str, Any]:
+        return {"do_image_splitting": self.split}
+
+    def image_info(self, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> ImageInfo:
+        shapes = zip(inputs["rows"], inputs["cols"], strict=True)
+        layouts = [
+            (max(1, int(down)), max(1, int(across)))
+            for rows, cols in shapes
+            for down, across in zip(rows, cols, strict=True)
+        ]
+        return ImageInfo(tiles=layouts)
