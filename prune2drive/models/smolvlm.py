@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import SmolVLMForConditionalGeneration, SmolVLMProcessor
+from transformers import ProcessorMixin, SmolVLMForConditionalGeneration, SmolVLMProcessor
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from prune2drive.models.pretrained import Pretrained
@@ -17,6 +17,10 @@ class ImageProcessor(SmolVLMProcessor):
 
     def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
         super().__init__(image_processor, tokenizer, None, **settings)
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """As every processor does it: SmolVLM's own looks for its video part."""
+        return ProcessorMixin.apply_chat_template(self, conversation, **options)
 
 
 class SmolVLM(Pretrained):
@@ -44,10 +48,6 @@ class SmolVLM(Pretrained):
         return {"do_image_splitting": self.split}
 
     def image_info(self, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> ImageInfo:
-        shapes = zip(inputs["rows"], inputs["cols"], strict=True)
-        layouts = [
-            (max(1, int(down)), max(1, int(across)))
-            for rows, cols in shapes
-            for down, across in zip(rows, cols, strict=True)
-        ]
-        return ImageInfo(tiles=layouts)
+        images = self.processor.image_processor
+        counted = [images.get_number_of_image_patches(*size, self.image_options) for size in sizes]
+        return ImageInfo(tiles=[(max(1, rows), max(1, cols)) for _, rows, cols in counted])

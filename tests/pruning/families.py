@@ -26,6 +26,8 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
 )
 
 from prune2drive.sample import TokenMap
@@ -66,7 +68,7 @@ class Family:
                 self.images(torch.Generator().manual_seed(seed), count)
                 for seed, count in zip(seeds, counts, strict=True)
             ]
-            batch |= {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+            batch |= {key: _joined([part[key] for part in parts]) for key in parts[0]}
         if "image_grid_thw" in batch:
             batch["mm_token_type_ids"] = (ids == IMAGE).int()
         return batch
@@ -96,6 +98,22 @@ def llava_onevision(text: str = "qwen2") -> Family:
             "image_sizes": torch.tensor([[28, 50]] * count),
             "batch_num_images": torch.tensor([count]),
         },
+    )
+
+
+def smolvlm() -> Family:
+    config = SmolVLMConfig(
+        text_config=LlamaConfig(**TEXT, **IDS),
+        vision_config={**VISION, "image_size": 56, "patch_size": 7, "model_type": "smolvlm_vision"},
+        image_token_id=IMAGE,
+        scale_factor=2,
+        pad_token_id=PAD,
+    )
+    return Family(
+        SmolVLMForConditionalGeneration(config),
+        (8, 9),
+        TOKENS,
+        lambda generator, count: {"pixel_values": torch.randn(1, count, 3, 56, 56, generator=generator)},
     )
 
 
@@ -192,6 +210,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "llava_onevision": llava_onevision,
     "llava_onevision_llama": lambda: llava_onevision("llama"),
     "internvl": internvl,
+    "smolvlm": smolvlm,
     "llava": llava,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
@@ -211,6 +230,17 @@ def make(name: str, attention: str = "sdpa") -> Family:
             if parameter.ndim > 1:
                 parameter.copy_(torch.randn_like(parameter) * parameter.shape[-1] ** -0.5 * 1.5)
     return family
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The rows of all prompts; where a row holds a prompt's images, shorter ones are filled with black images."""
+    longest = max(part.shape[1] if part.ndim > 1 else 0 for part in parts)
+    short = [part.ndim > 1 and part.shape[1] < longest for part in parts]
+    filled = [
+        torch.cat([part, part.new_zeros(len(part), longest - part.shape[1], *part.shape[2:])], dim=1) if less else part
+        for part, less in zip(parts, short, strict=True)
+    ]
+    return torch.cat(filled)
 
 
 def text_map(text: list[int], run: int = TOKENS, cameras: tuple[str, ...] = CAMERAS) -> TokenMap:
