@@ -115,9 +115,12 @@ class Adapter(ABC):
     def collate(self, samples: Sequence[Sample]) -> Prompts:
         """Inputs for `generate` on the CPU, padded on the left, and their token maps."""
         pictures = [_pictures(sample) for sample in samples]
+        texts = [self.chat(sample.prompt) for sample in samples]
+        start = self.processor.tokenizer.bos_token
         inputs = self.processor(
-            text=[self.chat(sample.prompt) for sample in samples],
+            text=texts,
             images=[list(shown.values()) for shown in pictures],
+            add_special_tokens=start is None or not texts[0].startswith(start),
             padding=True,
             return_tensors="pt",
             **self.image_options,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
+from prune2drive.models.conversion import Original
 from prune2drive.models.pretrained import Pretrained
 
 
@@ -15,17 +18,29 @@ class ImageProcessor(LlavaOnevisionProcessor):
 
     def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
         super().__init__(image_processor, tokenizer, None, **settings)
+        self.video_token_id = -1  # a tokenizer without the token would count its unknown words as videos
 
 
 class LlavaOnevision(Pretrained):
     """LLaVA-OneVision, or a model in LLaVA-NeXT's format that fits it, such as DriveMM (see `Pretrained`).
 
     Images are padded to a square, one grid a camera.
+
+    Args:
+        vision_config: fields of the vision tower, for a checkpoint in LLaVA-NeXT's format that names an
+            unknown one; null takes the tower it names.
     """
 
     families = ("llava_onevision",)
     model_class = LlavaOnevisionForConditionalGeneration
     image_processor_class = LlavaOnevisionImageProcessorPil
+
+    def __init__(self, checkpoint: str, vision_config: Mapping[str, Any] | None = None, **options: Any) -> None:
+        self.vision_config = dict(vision_config) if vision_config else None
+        super().__init__(checkpoint, **options)
+
+    def open_original(self, reader: Any, folder: Path) -> Original:
+        return reader(folder, self.vision_config)
 
     @classmethod
     def build_processor(cls, config: Any, image_processor: Any, tokenizer: Any, chat_template: str) -> Any:

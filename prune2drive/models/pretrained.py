@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, AutoTokenizer
@@ -13,8 +13,6 @@ from prune2drive.errors import InputError
 from prune2drive.models.adapter import Adapter
 from prune2drive.models.checkpoint import Checkpoint
 from prune2drive.models.conversion import ORIGINALS, Original
-
-log = logging.getLogger(__name__)
 
 
 class Pretrained(Adapter):
@@ -69,6 +67,9 @@ class Pretrained(Adapter):
     def build_processor(cls, config: Any, image_processor: Any, tokenizer: Any, chat_template: str) -> Any:
         """The family's processor, without its video part, which needs torchvision."""
 
+    def open_original(self, reader: type[Original], folder: Path) -> Original:
+        return reader(folder)
+
     def load(self) -> Any:
         if self.original:
             self.checkpoint.folder(weights=True)
@@ -93,7 +94,7 @@ class Pretrained(Adapter):
             return None
         known = {name: reader for reader in ORIGINALS for name in reader.model_types if reader.family in self.families}
         if kind in known:
-            return known[kind](self.checkpoint.folder())
+            return self.open_original(known[kind], self.checkpoint.folder())
         expected = " or ".join((*self.families, *known))
         remote = " (its own code, which is never run here)" if "auto_map" in self.checkpoint.settings else ""
         raise InputError(f"model.checkpoint={self.checkpoint.name}: a {kind} model{remote}, expected {expected}")

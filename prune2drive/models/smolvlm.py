@@ -18,9 +18,9 @@ class ImageProcessor(SmolVLMProcessor):
     def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
         super().__init__(image_processor, tokenizer, None, **settings)
 
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+    def apply_chat_template(self, *args: Any, **options: Any) -> Any:
         """As every processor does it: SmolVLM's own looks for its video part."""
-        return ProcessorMixin.apply_chat_template(self, conversation, **options)
+        return ProcessorMixin.apply_chat_template(self, *args, **options)
 
 
 class SmolVLM(Pretrained):

@@ -7,7 +7,7 @@ from pathlib import Path
 import sentencepiece
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
@@ -99,6 +99,10 @@ def drivemm(folder: Path, tower: str | None = "google/siglip-so400m-patch14-384"
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     special += ["<|reserved_special_token_0|>"] if reserved else []
     tokenizer = words_tokenizer(special, LLAMA3, bos_token=special[0], eos_token="<|eot_id|>", unk_token="<unk>")
+    start = tokenizer.bos_token_id  # Llama 3's tokenizer puts it before any text, the chat template does too
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{special[0]} $A", special_tokens=[(special[0], start)]
+    )
     tokenizer.save_pretrained(folder)
     vocabulary = len(tokenizer) + 3
     text = {"vocab_size": vocabulary, **TEXT, "rope_theta": 500000.0, "rope_scaling": ROPE3}

@@ -15,16 +15,21 @@ ORIGINALS: tuple[type[Original], ...] = (LlavaNext, InternVLChat)
 __all__ = ["ORIGINALS", "Original", "load_internvl_chat", "load_llava_next", "open_original"]
 
 
-def open_original(path: str | Path) -> Original:
+def open_original(path: str | Path, vision_config: dict[str, Any] | None = None) -> Original:
     """The reader of a folder in one of the original formats.
+
+    Args:
+        path: the folder.
+        vision_config: for the formats that do not have the tower's shape in the folder.
 
     Raises:
         InputError: no such folder, or a checkpoint of another format.
     """
     kind = read_settings(Path(path))["model_type"]
-    for reader in ORIGINALS:
-        if kind in reader.model_types:
-            return reader(path)
+    if kind in LlavaNext.model_types:
+        return LlavaNext(path, vision_config)
+    if kind in InternVLChat.model_types:
+        return InternVLChat(path)
     known = ", ".join(name for reader in ORIGINALS for name in reader.model_types)
     raise InputError(f"{Path(path) / 'config.json'}: model_type {kind} is no format that is converted here: {known}")
 

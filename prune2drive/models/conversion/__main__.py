@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from prune2drive.errors import InputError
 from prune2drive.models.conversion import open_original
@@ -30,12 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", type=Path, metavar="SRC", help="folder in the original format")
     parser.add_argument("target", type=Path, metavar="DST", help="folder to write; must not exist")
+    parser.add_argument(
+        "--vision-config",
+        type=Path,
+        metavar="FILE",
+        help="JSON with the shape of a vision tower that is not known here",
+    )
     args = parser.parse_args(argv)
     draft = args.target.with_name(f".{args.target.name}.draft")
     try:
         if args.target.exists():
             raise InputError(f"{args.target}: exists already; name a new folder")
-        original = open_original(args.source)
+        original = open_original(args.source, _read(args.vision_config))
         shutil.rmtree(draft, ignore_errors=True)
         save(original, draft)
         draft.rename(args.target)
@@ -46,6 +54,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         shutil.rmtree(draft, ignore_errors=True)
     print(f"{args.target}: {original.family}, use it as model.checkpoint={args.target}")
     return 0
+
+
+def _read(file: Path | None) -> dict[str, Any] | None:
+    """The JSON object of a file.
+
+    Raises:
+        InputError: there is none in it.
+    """
+    if file is None:
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: expected one JSON object, the fields of SiglipVisionConfig")
+    return found
 
 
 if __name__ == "__main__":

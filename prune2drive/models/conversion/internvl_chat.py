@@ -152,11 +152,9 @@ class InternVLChat(Original):
         if name not in TEMPLATES:
             raise self.refuse("template", name, " or ".join(TEMPLATES))
         part, default = TEMPLATES[name]
-        start = self.tokenizer.bos_token if getattr(self.tokenizer, "add_bos_token", False) else ""
 
         def render(system: str, question: str) -> str:
-            turns = f"<|im_start|>system\n{system}{part}<|im_start|>user\n{question}{part}<|im_start|>assistant\n"
-            return (start or "") + turns
+            return f"<|im_start|>system\n{system}{part}<|im_start|>user\n{question}{part}<|im_start|>assistant\n"
 
         return one_turn(render, default)
 

@@ -190,7 +190,6 @@ class LlavaNext(Original):
             "vision_feature_select_strategy": self.config.vision_feature_select_strategy,
             "vision_aspect_ratio": self.config.vision_aspect_ratio,
             "image_token": token,
-            "video_token": token,
         }
 
     def state_dict(self, weights: Weights) -> dict[str, Tensor]:
