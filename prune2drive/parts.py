@@ -77,7 +77,7 @@ def build(node: DictConfig, **more: Any) -> Any:
         InputError: the object refused its configuration.
     """
     try:
-        return instantiate(node, **more)
+        return instantiate(node, _convert_="all", **more)
     except MissingMandatoryValue as error:
         raise InputError(f"{error.full_key} is not set, and has no default: add {error.full_key}=...") from error
     except InstantiationException as error:

@@ -2,8 +2,10 @@ import inspect
 from pathlib import Path
 
 import checkpoints
+import originals
 import pytest
 import runs
+import stock
 import wandb
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
@@ -17,6 +19,17 @@ from prune2drive.parts import Parts
 FILES = sorted(file.relative_to(runs.CONFIGS).with_suffix("") for file in runs.CONFIGS.glob("*/**/*.yaml"))
 CHOICES = [(str(file.parent), file.name) for file in FILES if file.parts[0] != "hydra"]
 BUILT = [choice for choice in CHOICES if choice[0] in ("model", "dataset", "metrics", "pruner", "ratios", "trainer")]
+STOCK = {
+    "llava_onevision": "llava_onevision",
+    "llava_onevision_7b": "llava_onevision",
+    "internvl3_1b": "internvl",
+    "internvl3_8b": "internvl",
+    "llava_1_5_7b": "llava",
+    "qwen2_5_vl_3b": "qwen2_5_vl",
+    "qwen2_5_vl_7b": "qwen2_5_vl",
+    "qwen3_vl_4b": "qwen3_vl",
+    "smolvlm": "smolvlm",
+}
 CAMERA_RATIOS = "ratios: {CAM_FRONT: 0.5, CAM_BACK: 0.1}\nprovenance: {by: hand}\n"
 
 
@@ -27,8 +40,18 @@ def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
     checkpoints.save(folder / "checkpoint")
     MiniDrive(resolution=28, size=2).export(folder / "drivelm")
     (folder / "ratios.yaml").write_text(CAMERA_RATIOS)
-    return {
-        ("model", "llava_onevision"): [f"model.checkpoint={folder}/checkpoint"],
+    originals.drivemm(folder / "drivemm")
+    originals.internvl_chat(folder / "drivelmm_o1", lora="new")
+    originals.internvl_chat(folder / "mini_internvl_drivelm", decoder="qwen2", template="Hermes-2")
+    stock_models = {}
+    for name, family in STOCK.items():
+        if not (folder / family).exists():
+            stock.save(family, folder / family)
+        stock_models["model", name] = [f"model.checkpoint={folder}/{family}"]
+    return stock_models | {
+        ("model", "drivemm"): [f"model.checkpoint={folder}/drivemm"],
+        ("model", "drivelmm_o1"): [f"model.checkpoint={folder}/drivelmm_o1"],
+        ("model", "mini_internvl_drivelm"): [f"model.checkpoint={folder}/mini_internvl_drivelm"],
         ("model", "minidrive"): [f"model.checkpoint={folder}/checkpoint"],
         ("dataset", "drivelm"): [f"dataset.root={folder}/drivelm"],
         ("ratios", "adaptive"): [f"ratios.file={folder}/ratios.yaml"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,8 @@ class Pretrained(Adapter):
         attention: `sdpa`, `eager` or, where installed, `flash_attention_2`.
         device_map: how to spread a large model over devices; null leaves placing it to the trainer.
         system: the system prompt; null leaves it to the chat template.
+        published: the checkpoint's config.json, as far as it sets the model's shape. With `checkpoint` null
+            the adapter has this shape and no weights; a checkpoint's own config.json always goes before.
 
     Raises:
         InputError: no such checkpoint, or one of another family.
@@ -38,19 +41,25 @@ class Pretrained(Adapter):
 
     def __init__(
         self,
-        checkpoint: str,
+        checkpoint: str | None,
         revision: str | None = None,
         dtype: str = "auto",
         attention: str = "sdpa",
         device_map: str | None = None,
         system: str | None = None,
+        published: Mapping[str, Any] | None = None,
     ) -> None:
         if attention == "flash_attention_2" and not is_flash_attn_2_available():
             raise InputError("model.attention=flash_attention_2: the package flash-attn is not installed; use sdpa")
-        self.checkpoint = Checkpoint(checkpoint, revision)
         self.options = {"dtype": dtype, "attn_implementation": attention, "device_map": device_map}
         self.system = system
-        self.original = self._original()
+        if checkpoint is not None:
+            self.checkpoint = Checkpoint(checkpoint, revision)
+            self.original = self._original()
+        elif published is not None:
+            self.original = self._readers()[published["model_type"]](Path("published shape"), settings=published)
+        else:
+            raise InputError("model.checkpoint=null: name a folder or an id on the hub")
         if self.original:
             config, tokenizer = self.original.config, self.original.tokenizer
             image_processor, template = self.original.image_processor, self.original.chat_template
@@ -92,9 +101,14 @@ class Pretrained(Adapter):
         kind = self.checkpoint.settings["model_type"]
         if kind in self.families:
             return None
-        known = {name: reader for reader in ORIGINALS for name in reader.model_types if reader.family in self.families}
-        if kind in known:
-            return self.open_original(known[kind], self.checkpoint.folder())
-        expected = " or ".join((*self.families, *known))
+        readers = self._readers()
+        if kind in readers:
+            return self.open_original(readers[kind], self.checkpoint.folder())
+        expected = " or ".join((*self.families, *readers))
         remote = " (its own code, which is never run here)" if "auto_map" in self.checkpoint.settings else ""
         raise InputError(f"model.checkpoint={self.checkpoint.name}: a {kind} model{remote}, expected {expected}")
+
+    @classmethod
+    def _readers(cls) -> dict[str, type[Original]]:
+        """Those of the formats that become one of these families, by the `model_type` of their config.json."""
+        return {name: reader for reader in ORIGINALS for name in reader.model_types if reader.family in cls.families}

@@ -26,7 +26,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 from prune2drive.errors import InputError
 from prune2drive.models.conversion.lora import merge
-from prune2drive.models.conversion.original import Original, fields_of
+from prune2drive.models.conversion.original import Original, fields_of, stand_in_tokenizer
 from prune2drive.models.conversion.templates import one_turn
 from prune2drive.models.conversion.weights import Renaming, Weights
 
@@ -116,7 +116,7 @@ class InternVLChat(Original):
     @cached_property
     def tokenizer(self) -> Any:
         """InternLM2's sentencepiece model as a fast tokenizer, or the one that transformers knows."""
-        tokenizer = self._read_tokenizer()
+        tokenizer = self._stand_in() if self.is_shape else self._read_tokenizer()
         missing = [token for token in (*TOKENS.values(), VIDEO) if token not in tokenizer.get_vocab()]
         added = [AddedToken(token, special=True, normalized=False) for token in missing if token == VIDEO]
         if len(missing) > len(added):
@@ -128,6 +128,11 @@ class InternVLChat(Original):
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
+
+    def _stand_in(self) -> Any:
+        image = TOKENS["context_image_token"]
+        brackets = [token for token in self.named_tokens.values() if token != image]
+        return stand_in_tokenizer({image: self.config.image_token_id} | {t: i for i, t in enumerate(brackets)})
 
     def _read_tokenizer(self) -> Any:
         pieces = self.folder / "tokenizer.model"
@@ -148,6 +153,8 @@ class InternVLChat(Original):
 
     @cached_property
     def chat_template(self) -> str:
+        if self.is_shape:
+            return self.tokenizer.chat_template
         name = self.need("template")
         if name not in TEMPLATES:
             raise self.refuse("template", name, " or ".join(TEMPLATES))

@@ -7,6 +7,7 @@ LLaVA-OneVision. Several images are padded to squares and each ends in a newline
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from transformers import (
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
 from prune2drive.errors import InputError
-from prune2drive.models.conversion.original import Original, fields_of
+from prune2drive.models.conversion.original import Original, fields_of, stand_in_tokenizer
 from prune2drive.models.conversion.templates import one_turn
 from prune2drive.models.conversion.weights import Renaming, Weights
 from prune2drive.sample import IMAGE_MARKER
@@ -62,6 +63,7 @@ class LlavaNext(Original):
             where the checkpoint names a tower that is not known here.
         image_token_id: stands for a visual token; by default a reserved special token, or else an id that
             the tokenizer leaves unused.
+        settings: see `Original`.
 
     Raises:
         InputError: a field that is missing, or a variant that LLaVA-OneVision's classes cannot express.
@@ -72,9 +74,13 @@ class LlavaNext(Original):
     native = LlavaOnevisionForConditionalGeneration
 
     def __init__(
-        self, path: str | Path, vision_config: dict[str, Any] | None = None, image_token_id: int | None = None
+        self,
+        path: str | Path,
+        vision_config: dict[str, Any] | None = None,
+        image_token_id: int | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(path)
+        super().__init__(path, settings)
         self._vision, self._image_token_id = vision_config, image_token_id
 
     @cached_property
@@ -140,6 +146,8 @@ class LlavaNext(Original):
 
     @cached_property
     def tokenizer(self) -> Any:
+        if self.is_shape:
+            return stand_in_tokenizer({IMAGE_MARKER: self.config.image_token_id})
         tokenizer = self._bare_tokenizer
         if self.config.image_token_id == len(tokenizer):
             tokenizer.add_tokens([AddedToken(IMAGE_MARKER, special=True, normalized=False)], special_tokens=True)
@@ -161,6 +169,8 @@ class LlavaNext(Original):
     def chat_template(self) -> str:
         """The turns as LLaVA-NeXT's training joins them, each rendered alone by the tokenizer's own template."""
         tokenizer = self.tokenizer
+        if self.is_shape:
+            return tokenizer.chat_template
         if tokenizer.chat_template is None:
             raise InputError(f"{self.folder}: tokenizer_config.json has no chat_template; download it again")
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from prune2drive.errors import InputError
 from prune2drive.models.conversion.weights import Weights
 
 NOT_OURS = {"architectures", "auto_map", "model_type", "transformers_version", "_name_or_path", "torch_dtype", "dtype"}
+
+AS_IT_IS = "{% for message in messages %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}"
 
 
 class Original(ABC):
@@ -24,6 +29,7 @@ class Original(ABC):
 
     Args:
         path: the folder.
+        settings: what its config.json says, where only the model's shape is asked for and there is no folder.
 
     Raises:
         InputError: no such folder, or a config.json of another format.
@@ -35,9 +41,10 @@ class Original(ABC):
     native: ClassVar[Any]
     """The model class it becomes."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(path).expanduser()
-        self.settings = read_settings(self.folder)
+        self.settings = read_settings(self.folder) if settings is None else dict(settings)
+        self.is_shape = settings is not None
         if self.settings["model_type"] not in self.model_types:
             raise InputError(
                 f"{self.folder / 'config.json'}: model_type {self.settings['model_type']}, expected "
@@ -102,6 +109,8 @@ class Original(ABC):
         Raises:
             InputError: weights that are missing, damaged or of another shape.
         """
+        if self.is_shape:
+            raise InputError(f"{self.folder}: a shape without weights; name a checkpoint as model.checkpoint=")
         weights = Weights(self.folder)
         state = self.state_dict(weights)
         try:
@@ -191,3 +200,16 @@ def fields_of(config_class: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Those settings that a configuration class knows, rotary ones of older releases included."""
     known = {field.name for field in dataclasses.fields(config_class)} | {"rope_theta", "rope_scaling"}
     return {name: value for name, value in settings.items() if name in known - NOT_OURS and value is not None}
+
+
+def stand_in_tokenizer(tokens: Mapping[str, int]) -> PreTrainedTokenizerFast:
+    """A tokenizer that knows the names of some ids and no words, for a shape without a folder."""
+    unknown = next(index for index in range(len(tokens) + 1) if index not in tokens.values())
+    tokenizer = Tokenizer(WordLevel({"<unk>": unknown, **tokens}, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        pad_token="<unk>",
+        additional_special_tokens=list(tokens),
+        chat_template=AS_IT_IS,
+    )
