@@ -26,11 +26,16 @@ IMAGE_MARKER = "<image>"
 
 @dataclass(frozen=True)
 class ObjectBox:
-    """An annotated object: pixel corners (x0, y0, x1, y1) in the camera's original image."""
+    """An annotated object: pixel corners (x0, y0, x1, y1) in the camera's original image.
+
+    Args:
+        visibility: nuScenes' level, from 1 (up to 40 % of it is seen) to 4 (80 % and more), where it is known.
+    """
 
     camera: str
     box: tuple[float, float, float, float]
     label: str = ""
+    visibility: int | None = None
 
 
 @dataclass(frozen=True)

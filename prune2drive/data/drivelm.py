@@ -19,6 +19,7 @@ from PIL import Image
 from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_prompt
 from prune2drive.data.images import inside, read_image
 from prune2drive.data.json_files import field, kind_of, read_json
+from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError
 from prune2drive.sample import IMAGE_MARKER, ObjectBox, Sample
@@ -26,6 +27,9 @@ from prune2drive.sample import IMAGE_MARKER, ObjectBox, Sample
 QUESTION_FILES = ("v1_1_train_nus.json", "v1_1_val_nus_q_only.json", "test_eval.json", "test_llama.json")
 STAGES = ("perception", "prediction", "planning", "behavior")  # official numbering counts in this order
 IMAGES_HINT = "set dataset.images to the folder that holds nuScenes' samples/"
+
+Objects = tuple[ObjectBox, ...]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +63,10 @@ class DriveLM:
     Args:
         root: folder of the question files.
         questions: question file, relative to `root`; by default the first there of `QUESTION_FILES`.
-        images: folder that holds nuScenes' `samples/`; `root/nuscenes` by default.
+        images: folder that holds nuScenes' `samples/`; `root/nuscenes` by default, or the folder of its tables.
+        nuscenes: folder of nuScenes' tables, which then say what images a frame has and what objects are in
+            them: all that are annotated, instead of DriveLM's key objects.
+        version: of these tables.
         cameras: which cameras to show, in this order; by default all, in the file's order.
         sample, slice, scenes, split, shares, split_seed, seed: which questions to ask; see `Subset`.
 
@@ -72,6 +79,8 @@ class DriveLM:
         root: str | Path,
         questions: str | Path | None = None,
         images: str | Path | None = None,
+        nuscenes: str | Path | None = None,
+        version: str = "v1.0-trainval",
         cameras: Sequence[str] | None = None,
         sample: int | None = None,
         slice: Sequence[int | None] | None = None,
@@ -83,13 +92,16 @@ class DriveLM:
     ) -> None:
         subset = Subset(scenes, split, shares, split_seed, slice, sample, seed)
         self.file = _question_file(Path(root).expanduser(), questions)
-        self.images = Path(images).expanduser() if images else Path(root).expanduser() / "nuscenes"
+        self.images = Path(images or nuscenes or Path(root) / "nuscenes").expanduser()
         everything = _read(self.file)
         self._is_answered = any(question.answer is not None for question in everything)
         chosen = subset.choose([question.frame.scene for question in everything], self.file)
         self._questions = [everything[place] for place in chosen]
         self.ids = [question.id for question in self._questions]
         self._frames = list({id(question.frame): question.frame for question in self._questions}.values())
+        self._tables = NuScenesTables(nuscenes, version) if nuscenes else None
+        if self._tables:
+            self._take_paths(self._tables)
         known = dict.fromkeys(camera for frame in self._frames for camera in frame.paths)
         if not known:
             raise InputError(self._frames[0].fault)
@@ -98,6 +110,7 @@ class DriveLM:
             where = _place(self.file, blind[0].scene, blind[0].token)
             raise InputError(f"{where}: no image of {', '.join(self.cameras)}; add other cameras to dataset.cameras")
         self._decoded: tuple[Frame, dict[str, Image.Image]] | None = None
+        self._projected: tuple[Frame, Objects, Mapping[str, Size]] | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -112,6 +125,7 @@ class DriveLM:
         if fault := self._fault(question):
             raise InputError(fault)
         frame, images = question.frame, self._photos(question.frame)
+        objects, sizes = self._annotated(frame, images)
         return Sample(
             id=question.id,
             images=images,
@@ -121,8 +135,8 @@ class DriveLM:
             tags=question.tags,
             scene=frame.scene,
             frame=frame.token,
-            objects=tuple(box for box in frame.objects if box.camera in images),
-            image_sizes={camera: image.size for camera, image in images.items()},
+            objects=tuple(box for box in objects if box.camera in images),
+            image_sizes={camera: sizes[camera] for camera in images},
         )
 
     def question(self, index: int) -> str:
@@ -139,7 +153,26 @@ class DriveLM:
         """What the file lacks for this question; a file without any answer lacks none."""
         if self._is_answered and question.answer is None:
             return f"{self.file}: question {question.id} has no answer, though others have; fill it in or remove it"
-        return question.frame.fault
+        return "" if self._tables else question.frame.fault
+
+    def _take_paths(self, tables: NuScenesTables) -> None:
+        """Gives every frame the image paths of nuScenes' tables."""
+        for frame in self._frames:
+            try:
+                paths = tables.paths(frame.token)
+            except InputError as error:
+                raise InputError(f"{_place(self.file, frame.scene, frame.token)}: {error}") from None
+            frame.paths.clear()
+            frame.paths.update(paths)
+
+    def _annotated(self, frame: Frame, images: Mapping[str, Image.Image]) -> tuple[Objects, Mapping[str, Size]]:
+        """The objects of a frame, and the size of each camera's image that their boxes are in."""
+        if self._tables is None:
+            return frame.objects, {camera: image.size for camera, image in images.items()}
+        if self._projected is None or self._projected[0] is not frame:
+            sizes = {name: camera.size for name, camera in self._tables.cameras(frame.token).items()}
+            self._projected = frame, self._tables.objects(frame.token), sizes
+        return self._projected[1:]
 
     def _paths(self, frame: Frame) -> dict[str, str]:
         return {camera: frame.paths[camera] for camera in self.cameras if camera in frame.paths}
