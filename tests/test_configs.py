@@ -1,4 +1,5 @@
 import inspect
+import json
 from pathlib import Path
 
 import checkpoints
@@ -26,11 +27,14 @@ def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
     folder = tmp_path_factory.mktemp("files")
     checkpoints.save(folder / "checkpoint")
     MiniDrive(resolution=28, size=2).export(folder / "drivelm")
+    item = {"idx": "s_f_1", "question": "What is near?", "final_answer": "A van.", "steps": ""}
+    (folder / "DriveLMMo1_TEST.json").write_text(json.dumps([item]))
     (folder / "ratios.yaml").write_text(CAMERA_RATIOS)
     return {
         ("model", "llava_onevision"): [f"model.checkpoint={folder}/checkpoint"],
         ("model", "minidrive"): [f"model.checkpoint={folder}/checkpoint"],
         ("dataset", "drivelm"): [f"dataset.root={folder}/drivelm"],
+        ("dataset", "drivelmm_o1"): [f"dataset.root={folder}", "metrics=drivelm"],
         ("ratios", "adaptive"): [f"ratios.file={folder}/ratios.yaml"],
     }
 
