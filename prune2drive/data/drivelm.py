@@ -142,6 +142,9 @@ class DriveLM:
     def question(self, index: int) -> str:
         return self._questions[index].text
 
+    def frame(self, index: int) -> str:
+        return self._questions[index].frame.token
+
     def check(self) -> None:
         if faults := [fault for question in self._questions if (fault := self._fault(question))]:
             raise InputError(f"{faults[0]} ({len(faults)} such questions; on_error=skip leaves them out)")

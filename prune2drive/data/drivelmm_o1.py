@@ -136,6 +136,9 @@ class DriveLMMo1:
     def question(self, index: int) -> str:
         return self._items[index].text
 
+    def frame(self, index: int) -> str:
+        return self._items[index].frame
+
     def check(self) -> None:
         if faults := [fault for item in self._items if (fault := self._fault(item))]:
             raise InputError(f"{faults[0]} ({len(faults)} such questions; on_error=skip leaves them out)")

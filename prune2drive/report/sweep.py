@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = {
     "score": "score",
+    "coverage/objects": "coverage",
     "tokens/visual_kept": "kept",
     "tokens/layer_average": "layer avg",
     "flops/ratio": "FLOPs",
