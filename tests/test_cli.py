@@ -103,6 +103,8 @@ WRONG_OPTIONS = {
     "trainer.accelerator=mps": "Trainer",
     "trainer.devices=0": "Trainer",
     "trainer.strategy=foo": "Trainer",
+    "task.name=foo": "task.name=foo: no such task; choose task=coverage, task=evaluate, .*task=train",
+    "task=coverage task.per=scene": "task.per=scene: choose from question, frame",
     "resume=nowhere": "resume=nowhere: no such folder",
     "resume=.": "run.json: not there; .* is no run folder to resume",
     "hydra.run.dir=/proc/nowhere": "hydra.run.dir=/proc/nowhere: cannot be made",
@@ -146,6 +148,12 @@ def test_hydra_says_which_names_there_are_not(options, cli, unloadable):
     code, _, said = cli(*SMALL, *options.split(" "))
     assert code == 1 and "Traceback" not in said
     assert re.search("foo|root", said)
+
+
+def test_a_mistyped_task_is_told_the_others(cli, unloadable):
+    code, _, said = cli(*SMALL, "task=covrage")
+    assert code == 1 and "Traceback" not in said
+    assert all(name in said for name in ("coverage", "evaluate", "train"))
 
 
 def test_ratios_for_another_camera(cli, unloadable, tmp_path):

@@ -27,6 +27,8 @@ COSTS = {"tokens/visual_full", "tokens/visual_kept", "tokens/layer_average", "to
 COSTS |= {f"tokens/{camera}/kept" for camera in CAMERAS}
 COSTS |= {"flops/prefill_full", "flops/prefill_pruned", "flops/vision", "flops/selection", "memory/kv_cache_mb"}
 TIMES = {"time/vision_ms", "time/select_ms", "time/prefill_ms"}
+COVERAGE = {"coverage/objects", *(f"coverage/{camera}" for camera in CAMERAS), "coverage/medium", "coverage/large"}
+COVERAGE |= {f"coverage/class/{name}" for name in ("Vehicle", "Pedestrian", "Traffic element")}
 SINGLE = {"flops/ratio", "time/decode_ms_per_token", "time/samples_per_s", "memory/peak_mb"}
 
 
@@ -77,7 +79,7 @@ def test_files(finished):
 def test_metrics_are_flat_numbers_under_the_names_of_the_contract(finished):
     metrics = runs.read(finished, "metrics.json")
     assert all(type(value) in (int, float) and math.isfinite(value) for value in metrics.values())
-    means = (SCORES - {"exact_match"}) | COSTS | TIMES
+    means = (SCORES - {"exact_match"}) | COSTS | TIMES | COVERAGE
     for key in means:
         assert metrics[f"{key}_n"] >= 1 and metrics[f"{key}_stderr"] >= 0, key
     others = {"official_tokenizer", "skipped_by_graph", "frames_without_graph"}
