@@ -298,6 +298,22 @@ def test_skip_records_and_leaves_out_bad_samples(broken, tmp_path, drivelm):
     assert [row.answer for row in whole] == [row.answer for row in rows if not row.error]
 
 
+def test_an_item_without_its_answer_or_images(drivelm, tmp_path):
+    scenes = json.loads((drivelm / "v1_1_train_nus.json").read_text())
+    first, second = (frame for scene in scenes.values() for frame in scene["key_frames"].values())
+    del first["QA"]["perception"][0]["A"], second["image_paths"]
+    (tmp_path / "test_eval.json").write_text(json.dumps(scenes))
+    options = (f"dataset.images={drivelm}/nuscenes", "task=evaluate")
+    before = runs.Lively.loaded
+    with pytest.raises(InputError, match=f"_0 has no answer, .*{ASKED + 1} such questions; on_error=skip"):
+        runs.ask(tmp_path / "fail", tmp_path, *options)
+    assert runs.Lively.loaded == before, "known before a model is loaded"
+    runs.ask(tmp_path / "skip", tmp_path, *options, "on_error=skip")
+    errors = [row.error for row in runs.rows(tmp_path / "skip")]
+    assert "has no answer" in errors[0] and errors[1:ASKED] == [None] * (ASKED - 1)
+    assert all("field 'image_paths'" in error for error in errors[ASKED:]) and len(errors) == 2 * ASKED
+
+
 def test_skip_leaves_out_what_cannot_be_collated(tmp_path, monkeypatch):
     original = Adapter.chat
     bad = MiniDrive(size=8)[5]

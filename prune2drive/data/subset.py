@@ -53,8 +53,8 @@ class Subset:
             raise InputError(f"dataset.split={self.split}: choose from {', '.join(shares)}, or change dataset.shares")
         if self.slice is not None and self.sample is not None:
             raise InputError("dataset.slice and dataset.sample are both set: leave one of them null")
-        if self.slice is not None and len(self.slice) != 2:
-            raise InputError(f"dataset.slice={list(self.slice)}: give two numbers, e.g. [500,1000]")
+        if self.slice is not None and (not isinstance(self.slice, Sequence) or len(self.slice) != 2):
+            raise InputError(f"dataset.slice={self.slice}: give two numbers, e.g. [500,1000]")
         object.__setattr__(self, "shares", shares)
 
     def choose(self, scenes: Sequence[str], file: Path) -> list[int]:

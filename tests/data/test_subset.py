@@ -95,6 +95,7 @@ def test_scenes_from_a_file(tmp_path, caplog):
         ({"shares": {"search": 0.5}}, "sum to 0.5"),
         ({"shares": {"search": 1.5, "test": -0.5}}, "0 or more"),
         ({"slice": [3]}, "two numbers"),
+        ({"slice": 500}, "slice=500: give two numbers"),
         ({"slice": [0, 2], "sample": 1}, "both set"),
         ({"slice": [0, 6]}, "has 5 questions"),
         ({"slice": [-2, None]}, "has 5 questions"),
