@@ -207,6 +207,18 @@ def test_a_multirun_leaves_a_folder_for_each(cli, tmp_path):
     assert all(f"pruner={name}" in table for name in ("none", "random", "tfps"))
 
 
+def test_a_multirun_of_coverage_shows_what_was_measured(cli, tmp_path):
+    code, said, errors = cli(*SMALL, "dataset.size=2", "-m", "task=coverage", "ratios.keep=0.1,0.5")
+    assert (code, errors) == (0, "") and "2 of 2 questions looked at" in said
+    (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
+    header, _, *rows = (sweep / "comparison.md").read_text().splitlines()
+    assert header == "| job | coverage | kept | layer avg | FLOPs |" and len(rows) == 2
+    found = [float(row.split("|")[2].split("±")[0]) for row in rows]
+    assert found == pytest.approx(
+        [runs.read(sweep / name, "metrics.json")["coverage/objects"] for name in "01"], rel=0.01
+    )
+
+
 def test_help_explains_each_group_with_an_example(cli):
     code, said, errors = cli("--help")
     assert (code, errors) == (0, "")

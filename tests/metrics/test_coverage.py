@@ -143,6 +143,12 @@ def test_the_standard_error_is_that_of_resampled_frames():
     assert found["coverage/objects_stderr"] == pytest.approx(expected, rel=0.05)
 
 
+def test_the_standard_error_of_frames_of_one_object_is_that_of_a_mean():
+    hits = [1, 0, 0]
+    found = coverage(rows([[(hit, 1)] for hit in hits]))
+    assert found["coverage/objects_stderr"] == pytest.approx(np.std(hits, ddof=1) / 3**0.5)
+
+
 def test_one_frame_has_no_spread():
     assert coverage(rows([[(1, 3), (0, 3)]]))["coverage/objects_stderr"] == 0
     assert all(math.isfinite(value) for value in coverage(rows([[(0, 3)]])).values())
