@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from prune2drive.data.datamodule import DriveDataModule
 from prune2drive.errors import InputError
 from prune2drive.loop import Evaluation
+from prune2drive.metrics.coverage import coverage
 from prune2drive.metrics.efficiency import Efficiency
 from prune2drive.parts import Parts, build, check_settings
 from prune2drive.provenance import describe_run
@@ -24,8 +26,47 @@ from prune2drive.sample import Prediction
 
 log = logging.getLogger(__name__)
 
-SAME_ON_RESUME = ("model", "dataset", "metrics", "pruner", "ratios", "positions", "rounding", "generation", "seed")
+SAME_ON_RESUME = (
+    "task",
+    "model",
+    "dataset",
+    "metrics",
+    "pruner",
+    "ratios",
+    "positions",
+    "rounding",
+    "generation",
+    "seed",
+)
 FULL = "full"  # the folder, in a run's own, of the same questions answered without pruning
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done with every question, and what it is measured by.
+
+    Args:
+        loop: does it, a batch at a time.
+        measure: metrics of the finished rows, beside coverage and costs.
+        headline: the metric that the run returns.
+        missing: why there may be none.
+        done: what has been done to a finished question, in a word.
+    """
+
+    loop: type[Evaluation]
+    measure: Callable[[Parts, Sequence[Prediction]], dict[str, float]]
+    headline: str
+    missing: str
+    done: str
+
+
+ANSWER = Task(
+    loop=Evaluation,
+    measure=lambda parts, predictions: parts.metric(predictions),
+    headline="score",
+    missing="no score: these questions have no reference answers, or no tags that say how to score them",
+    done="answered",
+)
 
 
 @dataclass
@@ -57,9 +98,20 @@ def run(cfg: DictConfig) -> float:
         InputError: bad input, before the model is loaded where it can be known then.
     """
     check_settings(cfg)
+    return run_task(cfg, ANSWER, Parts.build(cfg))
+
+
+def run_task(cfg: DictConfig, task: Task, parts: Parts) -> float:
+    """Takes a task through all questions and leaves its run folder, as `run` does.
+
+    Returns:
+        the task's headline; NaN where there is none.
+
+    Raises:
+        InputError: bad input, before the model is loaded where it can be known then.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     folder = RunFolder(cfg.folder)
-    parts = Parts.build(cfg)
     if parts.adapter.cpu_threads:
         torch.set_num_threads(parts.adapter.cpu_threads)
     trainer = build(
@@ -80,11 +132,11 @@ def run(cfg: DictConfig) -> float:
     for each in passes:
         if each is not pruned:
             log.info("first all questions without pruning, to compare with; full=false leaves that out")
-        _answer(each, cfg, trainer)
+        _go_through(each, task, cfg, trainer)
     if not trainer.is_global_zero:
         return float("nan")
     full = passes[0] if len(passes) > 1 else None
-    return _publish(pruned, full, trainer)
+    return _publish(pruned, full, task, trainer)
 
 
 def _describe(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
@@ -145,18 +197,18 @@ def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
             f"resume={folder.path}: the dataset has changed since ({before.get('dataset')} -> {record['dataset']})"
         )
     done = folder.keep_answered()
-    log.info("resuming %s: %d of %d questions are answered", folder.path, len(done), record["dataset"]["size"])
+    log.info("resuming %s: %d of %d questions are done", folder.path, len(done), record["dataset"]["size"])
     return done
 
 
-def _answer(each: Pass, cfg: DictConfig, trainer: Any) -> None:
-    """Answers what is left to answer, scores all rows, those of earlier runs included, and writes the result."""
+def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
+    """Does what is left to do, measures all rows, those of earlier runs included, and writes the result."""
     parts, folder, record = each.parts, each.folder, each.record
     lightning.seed_everything(cfg.seed, verbose=False)
     data = DriveDataModule(
         parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, each.done, cfg.on_error
     )
-    module = Evaluation(parts, cfg, folder, record["config"]["pictures"])
+    module = task.loop(parts, cfg, folder, record["config"]["pictures"])
     if data.remaining or trainer.world_size > 1:
         trainer.test(module, data, verbose=False)
     if not trainer.is_global_zero:
@@ -166,11 +218,11 @@ def _answer(each: Pass, cfg: DictConfig, trainer: Any) -> None:
     failed = sum(prediction.error is not None for prediction in predictions)
     record["counts"] = {"planned": len(parts.dataset), "done": len(predictions) - failed, "failed": failed}
     if failed < len(predictions):
-        each.metrics |= parts.metric(predictions)
+        each.metrics |= task.measure(parts, predictions) | coverage(predictions)
         efficiency = Efficiency(parts.adapter.text_config, parts.adapter.model.dtype.itemsize)
         each.metrics |= efficiency.compute(predictions, _peak_mb(folder, module))
     else:
-        log.error("none of the %d questions could be answered: see `error` in predictions.jsonl", len(predictions))
+        log.error("none of the %d questions could be %s: see `error` in predictions.jsonl", len(predictions), task.done)
     folder.write_json("metrics.json", each.metrics)
     record |= {"status": "finished", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     folder.write_json("run.json", record)
@@ -183,13 +235,13 @@ def _peak_mb(folder: RunFolder, module: Evaluation) -> float | None:
     return max(peaks, default=None)
 
 
-def _publish(pruned: Pass, full: Pass | None, trainer: Any) -> float:
+def _publish(pruned: Pass, full: Pass | None, task: Task, trainer: Any) -> float:
     """Shows the result in the terminal, in report.html and to the loggers."""
     folder, record, metrics, predictions = pruned.folder.path, pruned.record, pruned.metrics, pruned.predictions
     if full:
         metrics |= {f"{FULL}/{key}": value for key, value in full.metrics.items()}
         pruned.folder.write_json("metrics.json", metrics)
-    show(folder, record, metrics, predictions)
+    show(folder, record, metrics, predictions, task.done)
     for logger in trainer.loggers:
         logger.publish(record, metrics, predictions, pictures(folder, predictions))
     if failed := record["counts"]["failed"]:
@@ -198,6 +250,6 @@ def _publish(pruned: Pass, full: Pass | None, trainer: Any) -> float:
             failed,
             len(predictions),
         )
-    if "score" not in metrics:
-        log.warning("no score: these questions have no reference answers, or no tags that say how to score them")
-    return metrics.get("score", float("nan"))
+    if task.headline not in metrics:
+        log.warning(task.missing)
+    return metrics.get(task.headline, float("nan"))

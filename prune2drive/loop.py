@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -10,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prune2drive.data.datamodule import Batch
 from prune2drive.errors import InputError
+from prune2drive.metrics.coverage import tally
 from prune2drive.metrics.flops import VisionFlops
 from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
 from prune2drive.models.adapter import Prompts
@@ -54,17 +57,7 @@ class Evaluation(LightningModule):
     def answer(self, batch: Batch) -> list[Prediction]:
         """Generates answers to a batch of samples, pruned."""
         parts, prompts = self.parts, batch.inputs
-        model = parts.adapter.model
-        pruning = prune(
-            model,
-            parts.pruner,
-            parts.policy,
-            token_map=prompts.token_maps,
-            sample_ids=[sample.id for sample in batch.samples],
-            positions=self.cfg.positions,
-            rounding=self.cfg.rounding,
-        )
-        with pruning as trace, timed(model, parts.adapter.vision_modules) as times:
+        with self.pruning(batch) as trace, timed(parts.adapter.model, parts.adapter.vision_modules) as times:
             answers = parts.adapter.generate(prompts, **self.generation)
         rows = len(batch.samples)
         seconds = {
@@ -73,22 +66,34 @@ class Evaluation(LightningModule):
             "prefill": times.prefill,
             "decode": times.decode,
         }
-        vision_flops = self.count_vision(prompts, rows)
         shared = {phase: total / rows for phase, total in seconds.items()}
+        found = [
+            {"answer": answer.text, "new_tokens": answer.new_tokens, "times": shared, "batch": batch.samples[0].id}
+            for answer in answers
+        ]
+        return self.rows(batch, trace, found)
+
+    def pruning(self, batch: Batch) -> AbstractContextManager[Trace]:
+        """The context in which the batch's prompts are pruned."""
+        return prune(
+            self.parts.adapter.model,
+            self.parts.pruner,
+            self.parts.policy,
+            token_map=batch.inputs.token_maps,
+            sample_ids=[sample.id for sample in batch.samples],
+            positions=self.cfg.positions,
+            rounding=self.cfg.rounding,
+        )
+
+    def rows(self, batch: Batch, trace: Trace, found: Sequence[Mapping[str, Any]]) -> list[Prediction]:
+        """A batch's rows: what was kept of each sample, and what else was found of it."""
+        vision_flops = self.count_vision(batch.inputs, len(batch.samples))
         predictions = []
-        for row, (sample, answer) in enumerate(zip(batch.samples, answers, strict=True)):
-            at = row * len(trace.kept) // rows  # beams repeat each prompt in place
-            predictions.append(
-                Prediction.of(
-                    sample,
-                    answer=answer.text,
-                    new_tokens=answer.new_tokens,
-                    flops={"selection": trace.select_flops[at]} | vision_flops,
-                    times=shared,
-                    batch=batch.samples[0].id,
-                    **_kept(trace, at),
-                )
-            )
+        for row, (sample, more) in enumerate(zip(batch.samples, found, strict=True)):
+            at = row * len(trace.kept) // len(batch.samples)  # beams repeat each prompt in place
+            flops = {"selection": trace.select_flops[at]} | vision_flops
+            objects = tally(sample, trace.token_maps[at], trace.kept[at])
+            predictions.append(Prediction.of(sample, flops=flops, objects=objects, **more, **_kept(trace, at)))
         self._draw(batch, trace)
         return predictions
 

@@ -22,15 +22,22 @@ if TYPE_CHECKING:
     from prune2drive.mosaic import Mosaic
 
 IMAGE_MARKER = "<image>"
+Tally = tuple[str, str, str, int, int]
+"""Objects of one camera, size and class: how many keep a token, and how many there are."""
 
 
 @dataclass(frozen=True)
 class ObjectBox:
-    """An annotated object: pixel corners (x0, y0, x1, y1) in the camera's original image."""
+    """An annotated object: pixel corners (x0, y0, x1, y1) in the camera's original image.
+
+    Args:
+        visibility: nuScenes' level, from 1 (up to 40 % of it is seen) to 4 (80 % and more), where it is known.
+    """
 
     camera: str
     box: tuple[float, float, float, float]
     label: str = ""
+    visibility: int | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,7 @@ class Prediction:
         steps: the reasoning of the reference, where it gives one.
         kept: camera -> kept indices within the camera, packed by `pack_indices`.
         kept_counts: camera -> number of kept tokens.
+        objects: the annotated ones, counted by camera, size and class (see `metrics/coverage.py`).
         stages: each cut as (decoder layer, visual tokens kept from there on).
         new_tokens: generated tokens, the end token included.
         flops: floating point operations of `vision` and `selection`.
@@ -213,6 +221,7 @@ class Prediction:
     full_counts: dict[str, int] = field(default_factory=dict)
     kept_counts: dict[str, int] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
+    objects: list[Tally] = field(default_factory=list)
     stages: list[tuple[int, int]] = field(default_factory=list)
     new_tokens: int = 0
     flops: dict[str, int] = field(default_factory=dict)
@@ -240,8 +249,9 @@ class Prediction:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
         stages = [(layer, kept) for layer, kept in row.get("stages", ())]
+        objects = [tuple(each) for each in row.get("objects", ())]
         lists = {name: tuple(row.get(name, ())) for name in ("steps", "tags")}
-        return cls(**{**row, **lists, "stages": stages})
+        return cls(**{**row, **lists, "stages": stages, "objects": objects})
 
 
 def pack_indices(indices: Tensor, size: int) -> str:

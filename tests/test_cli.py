@@ -97,12 +97,19 @@ WRONG_OPTIONS = {
     "+dataset.cameras=[CAM_TOP]": "dataset.cameras: no camera 'CAM_TOP' in MiniDrive; it has CAM_FRONT",
     "dataset=drivelm": "dataset.root is not set.*dataset.root=",
     "dataset=drivelm dataset.root=/nowhere": "/nowhere: no such folder; set dataset.root",
+    "dataset=drivelm dataset.root=/nowhere dataset.slice=[3]": r"dataset.slice=\[3\]: give two numbers",
+    "dataset=drivelm dataset.root=/nowhere dataset.split=train": "dataset.split=train: choose from search, val, test",
+    "dataset=drivelm dataset.root=/nowhere dataset.shares.test=0.5": "dataset.shares=.*sum to 1.25",
+    "dataset=drivelmm_o1 metrics=drivelm": "dataset.root is not set",
+    "dataset=drivelmm_o1 metrics=drivelm dataset.root=/nowhere": "/nowhere/DriveLMMo1_TEST.json: no such file",
     "model.attention=foo": "model.attention=foo: choose sdpa or eager",
     "model=llava_onevision model.checkpoint=/nowhere": "model.checkpoint=/nowhere: no such folder",
     "trainer.accelerator=foo": "accelerator='foo'|invalid accelerator",
     "trainer.accelerator=mps": "Trainer",
     "trainer.devices=0": "Trainer",
     "trainer.strategy=foo": "Trainer",
+    "task.name=foo": "task.name=foo: no such task; choose task=coverage, task=evaluate, .*task=train",
+    "task=coverage task.per=scene": "task.per=scene: choose from question, frame",
     "resume=nowhere": "resume=nowhere: no such folder",
     "resume=.": "run.json: not there; .* is no run folder to resume",
     "hydra.run.dir=/proc/nowhere": "hydra.run.dir=/proc/nowhere: cannot be made",
@@ -146,6 +153,12 @@ def test_hydra_says_which_names_there_are_not(options, cli, unloadable):
     code, _, said = cli(*SMALL, *options.split(" "))
     assert code == 1 and "Traceback" not in said
     assert re.search("foo|root", said)
+
+
+def test_a_mistyped_task_is_told_the_others(cli, unloadable):
+    code, _, said = cli(*SMALL, "task=covrage")
+    assert code == 1 and "Traceback" not in said
+    assert all(name in said for name in ("coverage", "evaluate", "train"))
 
 
 def test_ratios_for_another_camera(cli, unloadable, tmp_path):
@@ -192,6 +205,18 @@ def test_a_multirun_leaves_a_folder_for_each(cli, tmp_path):
     assert kept == [384, 192, 192]
     table = (sweep / "comparison.md").read_text()
     assert all(f"pruner={name}" in table for name in ("none", "random", "tfps"))
+
+
+def test_a_multirun_of_coverage_shows_what_was_measured(cli, tmp_path):
+    code, said, errors = cli(*SMALL, "dataset.size=2", "-m", "task=coverage", "ratios.keep=0.1,0.5")
+    assert (code, errors) == (0, "") and "2 of 2 questions looked at" in said
+    (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
+    header, _, *rows = (sweep / "comparison.md").read_text().splitlines()
+    assert header == "| job | coverage | kept | layer avg | FLOPs |" and len(rows) == 2
+    found = [float(row.split("|")[2].split("±")[0]) for row in rows]
+    assert found == pytest.approx(
+        [runs.read(sweep / name, "metrics.json")["coverage/objects"] for name in "01"], rel=0.01
+    )
 
 
 def test_help_explains_each_group_with_an_example(cli):

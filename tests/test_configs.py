@@ -1,4 +1,5 @@
 import inspect
+import json
 from pathlib import Path
 
 import checkpoints
@@ -39,6 +40,8 @@ def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
     folder = tmp_path_factory.mktemp("files")
     checkpoints.save(folder / "checkpoint")
     MiniDrive(resolution=28, size=2).export(folder / "drivelm")
+    item = {"idx": "s_f_1", "question": "What is near?", "final_answer": "A van.", "steps": ""}
+    (folder / "DriveLMMo1_TEST.json").write_text(json.dumps([item]))
     (folder / "ratios.yaml").write_text(CAMERA_RATIOS)
     originals.drivemm(folder / "drivemm")
     originals.internvl_chat(folder / "drivelmm_o1", lora="new")
@@ -54,6 +57,7 @@ def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
         ("model", "mini_internvl_drivelm"): [f"model.checkpoint={folder}/mini_internvl_drivelm"],
         ("model", "minidrive"): [f"model.checkpoint={folder}/checkpoint"],
         ("dataset", "drivelm"): [f"dataset.root={folder}/drivelm"],
+        ("dataset", "drivelmm_o1"): [f"dataset.root={folder}", "metrics=drivelm"],
         ("ratios", "adaptive"): [f"ratios.file={folder}/ratios.yaml"],
     }
 

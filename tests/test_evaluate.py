@@ -27,6 +27,8 @@ COSTS = {"tokens/visual_full", "tokens/visual_kept", "tokens/layer_average", "to
 COSTS |= {f"tokens/{camera}/kept" for camera in CAMERAS}
 COSTS |= {"flops/prefill_full", "flops/prefill_pruned", "flops/vision", "flops/selection", "memory/kv_cache_mb"}
 TIMES = {"time/vision_ms", "time/select_ms", "time/prefill_ms"}
+COVERAGE = {"coverage/objects", *(f"coverage/{camera}" for camera in CAMERAS), "coverage/medium", "coverage/large"}
+COVERAGE |= {f"coverage/class/{name}" for name in ("Vehicle", "Pedestrian", "Traffic element")}
 SINGLE = {"flops/ratio", "time/decode_ms_per_token", "time/samples_per_s", "memory/peak_mb"}
 
 
@@ -77,7 +79,7 @@ def test_files(finished):
 def test_metrics_are_flat_numbers_under_the_names_of_the_contract(finished):
     metrics = runs.read(finished, "metrics.json")
     assert all(type(value) in (int, float) and math.isfinite(value) for value in metrics.values())
-    means = (SCORES - {"exact_match"}) | COSTS | TIMES
+    means = (SCORES - {"exact_match"}) | COSTS | TIMES | COVERAGE
     for key in means:
         assert metrics[f"{key}_n"] >= 1 and metrics[f"{key}_stderr"] >= 0, key
     others = {"official_tokenizer", "skipped_by_graph", "frames_without_graph"}
@@ -294,6 +296,22 @@ def test_skip_records_and_leaves_out_bad_samples(broken, tmp_path, drivelm):
     runs.ask(tmp_path / "good", drivelm, "batch_size=4")
     whole = [row for row in runs.rows(tmp_path / "good") if row.scene == rows[0].scene]
     assert [row.answer for row in whole] == [row.answer for row in rows if not row.error]
+
+
+def test_an_item_without_its_answer_or_images(drivelm, tmp_path):
+    scenes = json.loads((drivelm / "v1_1_train_nus.json").read_text())
+    first, second = (frame for scene in scenes.values() for frame in scene["key_frames"].values())
+    del first["QA"]["perception"][0]["A"], second["image_paths"]
+    (tmp_path / "test_eval.json").write_text(json.dumps(scenes))
+    options = (f"dataset.images={drivelm}/nuscenes", "task=evaluate")
+    before = runs.Lively.loaded
+    with pytest.raises(InputError, match=f"_0 has no answer, .*{ASKED + 1} such questions; on_error=skip"):
+        runs.ask(tmp_path / "fail", tmp_path, *options)
+    assert runs.Lively.loaded == before, "known before a model is loaded"
+    runs.ask(tmp_path / "skip", tmp_path, *options, "on_error=skip")
+    errors = [row.error for row in runs.rows(tmp_path / "skip")]
+    assert "has no answer" in errors[0] and errors[1:ASKED] == [None] * (ASKED - 1)
+    assert all("field 'image_paths'" in error for error in errors[ASKED:]) and len(errors) == 2 * ASKED
 
 
 def test_skip_leaves_out_what_cannot_be_collated(tmp_path, monkeypatch):

@@ -91,7 +91,15 @@ def test_indices_survive_packing(case):
 
 
 def test_a_prediction_survives_its_row():
-    prediction = Prediction("a", "Where?", "Here.", tags=(0, 2), stages=[(1, 72)], kept={"CAM_FRONT": "gA=="})
+    prediction = Prediction(
+        "a",
+        "Where?",
+        "Here.",
+        tags=(0, 2),
+        stages=[(1, 72)],
+        objects=[("A", "small", "car", 1, 2)],
+        kept={"CAM_FRONT": "gA=="},
+    )
     row = json.loads(json.dumps(prediction.to_row()))
     assert Prediction.from_row(row) == prediction
     assert asdict(Prediction.from_row({"id": "a", "question": "?"})) == asdict(Prediction("a", "?"))

@@ -39,6 +39,9 @@ class Dataset(Protocol):
     def question(self, index: int) -> str:
         """The question alone."""
 
+    def frame(self, index: int) -> str:
+        """The frame it is about; questions of one frame show the same images."""
+
     def check(self) -> None:
         """Looks for whatever would stop a run later, before a model is loaded.
 

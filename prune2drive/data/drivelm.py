@@ -6,19 +6,21 @@ Two layouts: scene -> key frame -> questions by stage (`v1_1_train_nus.json`, th
 
 from __future__ import annotations
 
-import json
-import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from sys import intern
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_prompt
+from prune2drive.data.images import inside, read_image
+from prune2drive.data.json_files import field, kind_of, read_json
+from prune2drive.data.nuscenes import NuScenesTables
+from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError
 from prune2drive.sample import IMAGE_MARKER, ObjectBox, Sample
 
@@ -26,17 +28,23 @@ QUESTION_FILES = ("v1_1_train_nus.json", "v1_1_val_nus_q_only.json", "test_eval.
 STAGES = ("perception", "prediction", "planning", "behavior")  # official numbering counts in this order
 IMAGES_HINT = "set dataset.images to the folder that holds nuScenes' samples/"
 
-T = TypeVar("T")
+Objects = tuple[ObjectBox, ...]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One moment: camera -> image path below the nuScenes folder, and the annotated objects."""
+    """One moment: camera -> image path below the nuScenes folder, and the annotated objects.
+
+    Args:
+        fault: why its questions cannot be asked, where the file does not say which images it has.
+    """
 
     scene: str
     token: str
     paths: dict[str, str]
     objects: tuple[ObjectBox, ...] = ()
+    fault: str = ""
 
 
 class Question(NamedTuple):
@@ -55,10 +63,12 @@ class DriveLM:
     Args:
         root: folder of the question files.
         questions: question file, relative to `root`; by default the first there of `QUESTION_FILES`.
-        images: folder that holds nuScenes' `samples/`; `root/nuscenes` by default.
+        images: folder that holds nuScenes' `samples/`; `root/nuscenes` by default, or the folder of its tables.
+        nuscenes: folder of nuScenes' tables, which then say what images a frame has and what objects are in
+            them: all that are annotated, instead of DriveLM's key objects.
+        version: of these tables.
         cameras: which cameras to show, in this order; by default all, in the file's order.
-        sample: ask a random subset of that many questions, in the file's order.
-        seed: of that subset.
+        sample, slice, scenes, split, shares, split_seed, seed: which questions to ask; see `Subset`.
 
     Raises:
         InputError: something is missing or not as DriveLM writes it; names the file and the place in it.
@@ -69,29 +79,38 @@ class DriveLM:
         root: str | Path,
         questions: str | Path | None = None,
         images: str | Path | None = None,
+        nuscenes: str | Path | None = None,
+        version: str = "v1.0-trainval",
         cameras: Sequence[str] | None = None,
         sample: int | None = None,
+        slice: Sequence[int | None] | None = None,
+        scenes: Sequence[str] | str | Path | None = None,
+        split: str | None = None,
+        shares: Mapping[str, float] | None = None,
+        split_seed: int = 0,
         seed: int = 0,
     ) -> None:
+        subset = Subset(scenes, split, shares, split_seed, slice, sample, seed)
         self.file = _question_file(Path(root).expanduser(), questions)
-        self.images = Path(images).expanduser() if images else Path(root).expanduser() / "nuscenes"
-        self._questions = _read(self.file)
-        if sample is not None:
-            total = len(self._questions)
-            if not 0 < sample <= total:
-                raise InputError(
-                    f"dataset.sample={sample}: {self.file} has {total} questions; choose from 1 to {total}"
-                )
-            chosen = random.Random(seed).sample(range(total), sample)
-            self._questions = [self._questions[index] for index in sorted(chosen)]
+        self.images = Path(images or nuscenes or Path(root) / "nuscenes").expanduser()
+        everything = _read(self.file)
+        self._is_answered = any(question.answer is not None for question in everything)
+        chosen = subset.choose([question.frame.scene for question in everything], self.file)
+        self._questions = [everything[place] for place in chosen]
         self.ids = [question.id for question in self._questions]
         self._frames = list({id(question.frame): question.frame for question in self._questions}.values())
+        self._tables = NuScenesTables(nuscenes, version) if nuscenes else None
+        if self._tables:
+            self._take_paths(self._tables)
         known = dict.fromkeys(camera for frame in self._frames for camera in frame.paths)
+        if not known:
+            raise InputError(self._frames[0].fault)
         self.cameras = choose_cameras(cameras, tuple(known), str(self.file))
-        if blind := [frame for frame in self._frames if not self._paths(frame)]:
+        if blind := [frame for frame in self._frames if not self._paths(frame) and not frame.fault]:
             where = _place(self.file, blind[0].scene, blind[0].token)
             raise InputError(f"{where}: no image of {', '.join(self.cameras)}; add other cameras to dataset.cameras")
         self._decoded: tuple[Frame, dict[str, Image.Image]] | None = None
+        self._projected: tuple[Frame, Objects, Mapping[str, Size]] | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -103,7 +122,10 @@ class DriveLM:
 
     def __getitem__(self, index: int) -> Sample:
         question = self._questions[index]
+        if fault := self._fault(question):
+            raise InputError(fault)
         frame, images = question.frame, self._photos(question.frame)
+        objects, sizes = self._annotated(frame, images)
         return Sample(
             id=question.id,
             images=images,
@@ -113,35 +135,59 @@ class DriveLM:
             tags=question.tags,
             scene=frame.scene,
             frame=frame.token,
-            objects=tuple(box for box in frame.objects if box.camera in images),
-            image_sizes={camera: image.size for camera, image in images.items()},
+            objects=tuple(box for box in objects if box.camera in images),
+            image_sizes={camera: sizes[camera] for camera in images},
         )
 
     def question(self, index: int) -> str:
         return self._questions[index].text
 
+    def frame(self, index: int) -> str:
+        return self._questions[index].frame.token
+
     def check(self) -> None:
+        if faults := [fault for question in self._questions if (fault := self._fault(question))]:
+            raise InputError(f"{faults[0]} ({len(faults)} such questions; on_error=skip leaves them out)")
         files = [self.images / path for frame in self._frames for path in self._paths(frame).values()]
         if missing := [file for file in files if not file.is_file()]:
             raise InputError(f"{len(missing)} of {len(files)} images are missing, first {missing[0]}; {IMAGES_HINT}")
+
+    def _fault(self, question: Question) -> str:
+        """What the file lacks for this question; a file without any answer lacks none."""
+        if self._is_answered and question.answer is None:
+            return f"{self.file}: question {question.id} has no answer, though others have; fill it in or remove it"
+        return "" if self._tables else question.frame.fault
+
+    def _take_paths(self, tables: NuScenesTables) -> None:
+        """Gives every frame the image paths of nuScenes' tables."""
+        for frame in self._frames:
+            try:
+                paths = tables.paths(frame.token)
+            except InputError as error:
+                raise InputError(f"{_place(self.file, frame.scene, frame.token)}: {error}") from None
+            frame.paths.clear()
+            frame.paths.update(paths)
+
+    def _annotated(self, frame: Frame, images: Mapping[str, Image.Image]) -> tuple[Objects, Mapping[str, Size]]:
+        """The objects of a frame, and the size of each camera's image that their boxes are in."""
+        if self._tables is None:
+            return frame.objects, {camera: image.size for camera, image in images.items()}
+        if self._projected is None or self._projected[0] is not frame:
+            sizes = {name: camera.size for name, camera in self._tables.cameras(frame.token).items()}
+            self._projected = frame, self._tables.objects(frame.token), sizes
+        return self._projected[1:]
 
     def _paths(self, frame: Frame) -> dict[str, str]:
         return {camera: frame.paths[camera] for camera in self.cameras if camera in frame.paths}
 
     def _photos(self, frame: Frame) -> dict[str, Image.Image]:
         if self._decoded is None or self._decoded[0] is not frame:
-            self._decoded = frame, {camera: self._decode(path) for camera, path in self._paths(frame).items()}
+            paths = self._paths(frame)
+            self._decoded = (
+                frame,
+                {camera: read_image(self.images / path, IMAGES_HINT) for camera, path in paths.items()},
+            )
         return dict(self._decoded[1])
-
-    def _decode(self, path: str) -> Image.Image:
-        file = self.images / path
-        try:
-            with Image.open(file) as image:
-                return image.convert("RGB")
-        except FileNotFoundError:
-            raise InputError(f"{file}: no such image; {IMAGES_HINT}") from None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{file}: cannot be read as an image ({error}); download it again") from None
 
 
 def _question_file(root: Path, questions: str | Path | None) -> Path:
@@ -156,15 +202,9 @@ def _question_file(root: Path, questions: str | Path | None) -> Path:
 
 
 def _read(file: Path) -> list[Question]:
-    try:
-        with file.open(encoding="utf-8-sig") as stream:
-            content = json.load(stream)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read as UTF-8 text ({error})") from None
+    content = read_json(file)
     if not isinstance(content, dict | list):
-        raise InputError(f"{file}: expected DriveLM's scenes or a list of conversations, found {_kind(content)}")
+        raise InputError(f"{file}: expected DriveLM's scenes or a list of conversations, found {kind_of(content)}")
     questions = list(_by_scene(content, file) if isinstance(content, dict) else _conversations(content, file))
     if not questions:
         raise InputError(f"{file}: holds no question")
@@ -181,22 +221,31 @@ def _read(file: Path) -> list[Question]:
 def _by_scene(scenes: dict[str, Any], file: Path) -> Iterator[Question]:
     """The nested layout; a question's number counts through its frame's stages."""
     for scene, body in scenes.items():
-        for token, entry in _field(body, "key_frames", dict, f"{file}: scene {scene}").items():
+        for token, entry in field(body, "key_frames", dict, f"{file}: scene {scene}").items():
             where = _place(file, scene, token)
-            paths = _field(entry, "image_paths", dict, where)
-            if not paths:
-                raise InputError(f"{where}: field 'image_paths' names no camera")
-            shown = {camera: _below_nuscenes(_field(paths, camera, str, f"{where}, image_paths")) for camera in paths}
-            frame = Frame(scene, token, shown, _objects(entry, where))
-            asked = _field(entry, "QA", dict, where)
-            rows = [row for stage in STAGES for row in _field(asked, stage, list, f"{where}, QA", optional=True)]
+            frame = _frame(scene, token, entry, where)
+            asked = field(entry, "QA", dict, where)
+            rows = [row for stage in STAGES for row in field(asked, stage, list, f"{where}, QA", optional=True)]
             for number, row in enumerate(rows):
                 at = f"{where}, question {number}"
-                text, answer = _field(row, "Q", str, at), _field(row, "A", str, at, optional=True)
-                tags = tuple(_field(row, "tag", list, at, optional=True))
+                text, answer = field(row, "Q", str, at), field(row, "A", str, at, optional=True)
+                tags = tuple(field(row, "tag", list, at, optional=True))
                 if not all(isinstance(tag, int) for tag in tags):
                     raise InputError(f"{at}: field 'tag' should list whole numbers, found {list(tags)}")
                 yield Question(f"{scene}_{token}_{number}", frame, intern(text), intern(answer) or None, tags)
+
+
+def _frame(scene: str, token: str, entry: Any, where: str) -> Frame:
+    """A key frame; one that does not name its images says so when it is asked about."""
+    try:
+        paths = field(entry, "image_paths", dict, where)
+        if not paths:
+            raise InputError(f"{where}: field 'image_paths' names no camera")
+        named = {camera: field(paths, camera, str, f"{where}, image_paths") for camera in paths}
+    except InputError as error:
+        return Frame(scene, token, {}, fault=str(error))
+    shown = {camera: _below_nuscenes(path, where) for camera, path in named.items()}
+    return Frame(scene, token, shown, _objects(entry, where))
 
 
 def _conversations(entries: list[Any], file: Path) -> Iterator[Question]:
@@ -204,14 +253,14 @@ def _conversations(entries: list[Any], file: Path) -> Iterator[Question]:
     frames: dict[tuple[str, ...], Frame] = {}
     for number, entry in enumerate(entries):
         where = f"{file}: entry {number}"
-        name = _field(entry, "id", str, where)
-        turns = _field(entry, "conversations", list, where)
+        name = field(entry, "id", str, where)
+        turns = field(entry, "conversations", list, where)
         if not 1 <= len(turns) <= 2:
             raise InputError(f"{where}: {len(turns)} turns in 'conversations'; expected a question and its answer")
-        text = re.sub(rf"^({IMAGE_MARKER}\n?)+", "", _field(turns[0], "value", str, f"{where}, turn 0"))
-        answers = [_field(turn, "value", str, f"{where}, turn 1", optional=True) for turn in turns[1:]]
+        text = re.sub(rf"^({IMAGE_MARKER}\n?)+", "", field(turns[0], "value", str, f"{where}, turn 0"))
+        answers = [field(turn, "value", str, f"{where}, turn 1", optional=True) for turn in turns[1:]]
         scene, token = name.rsplit("_", 2)[:2] if name.count("_") >= 2 else ("", "")
-        paths = [_below_nuscenes(str(path)) for path in _field(entry, "image", list, where)]
+        paths = [_below_nuscenes(str(path), where) for path in field(entry, "image", list, where)]
         key = (scene, token, *paths)
         if key not in frames:
             shown = {Path(path).parent.name: path for path in paths}
@@ -224,39 +273,21 @@ def _conversations(entries: list[Any], file: Path) -> Iterator[Question]:
 def _objects(entry: dict[str, Any], where: str) -> tuple[ObjectBox, ...]:
     """The boxes of `key_object_infos`, whose keys read `<c1,CAM_BACK,1088.3,497.5>`."""
     boxes = []
-    for name, info in _field(entry, "key_object_infos", dict, where, optional=True).items():
+    for name, info in field(entry, "key_object_infos", dict, where, optional=True).items():
         at = f"{where}, object {name}"
-        corners = _field(info, "2d_bbox", list, at)
+        corners = field(info, "2d_bbox", list, at)
         camera = name.split(",")[1:2]
         if len(corners) != 4 or not all(isinstance(corner, int | float) for corner in corners) or not camera:
             raise InputError(f"{at}: expected a name <id,CAMERA,x,y> and four numbers in '2d_bbox'")
-        words = (_field(info, key, str, at, optional=True) for key in ("Category", "Visual_description"))
+        words = (field(info, key, str, at, optional=True) for key in ("Category", "Visual_description"))
         x0, y0, x1, y1 = map(float, corners)
         boxes.append(ObjectBox(camera[0], (x0, y0, x1, y1), ": ".join(word.rstrip(".") for word in words if word)))
     return tuple(boxes)
-
-
-def _field(holder: Any, name: str, kind: type[T], where: str, optional: bool = False) -> T:
-    """`holder[name]`, which the layout says is a `kind`; an empty one where it may be absent or null, and is."""
-    if not isinstance(holder, dict):
-        raise InputError(f"{where}: expected an object with the field {name!r}, found {_kind(holder)}")
-    value = holder.get(name)
-    if value is None and optional:
-        return kind()
-    if not isinstance(value, kind):
-        found = _kind(value) if name in holder else "nothing"
-        raise InputError(f"{where}: field {name!r} should be {_kind(kind())}, found {found}")
-    return value
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", type(None): "null", bool: "a boolean"}
-    return names.get(type(value), "a number")
 
 
 def _place(file: Path, scene: str, token: str) -> str:
     return f"{file}: scene {scene}, frame {token}"
 
 
-def _below_nuscenes(path: str) -> str:
-    return path.rpartition("nuscenes/")[2]
+def _below_nuscenes(path: str, where: str) -> str:
+    return inside(path.rpartition("nuscenes/")[2], where)

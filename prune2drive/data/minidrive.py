@@ -106,6 +106,9 @@ class MiniDrive:
     def question(self, index: int) -> str:
         return self._ask(index)[1].text
 
+    def frame(self, index: int) -> str:
+        return _frame(self._ask(index)[0])
+
     def kind(self, index: int) -> str:
         """Which kind of question it is: a key of `KINDS_ASKED`."""
         return self._ask(index)[1].kind

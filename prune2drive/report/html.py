@@ -16,7 +16,14 @@ from PIL import Image
 from prune2drive.sample import Prediction
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
-SECTIONS = {"tokens": "Tokens", "flops": "Compute", "time": "Time", "memory": "Memory", "full": "Without pruning"}
+SECTIONS = {
+    "coverage": "Object coverage",
+    "tokens": "Tokens",
+    "flops": "Compute",
+    "time": "Time",
+    "memory": "Memory",
+    "full": "Without pruning",
+}
 HIGHLIGHTS = {
     "score": "score",
     "tokens/visual_kept": "visual tokens kept",
@@ -245,7 +252,7 @@ img { display: block; width: 100%; margin-top: .8rem; border-radius: 6px; }
 <dt>question</dt><dd>{{ prediction.question }}</dd>
 {% if prediction.error %}
 <dt>error</dt><dd class="bad">{{ prediction.error }}</dd>
-{% else %}
+{% elif prediction.answer is not none %}
 <dt>answer</dt><dd><b>{{ prediction.answer }}</b></dd>
 {% endif %}
 {% if prediction.reference is not none %}

@@ -19,7 +19,7 @@ from prune2drive.report.html import write_report
 from prune2drive.sample import Prediction, Sample, TokenMap
 
 LONGEST_NAME = 200  # file systems allow 255 bytes
-SHOWN = ("score", "exact_match", "accuracy", "language", "match_f1")
+SHOWN = ("score", "exact_match", "accuracy", "language", "match_f1", "coverage/objects")
 COSTS = (
     "tokens/visual_full",
     "tokens/visual_kept",
@@ -58,15 +58,21 @@ def _picture_file(folder: Path, sample_id: str) -> Path:
     return folder / "pictures" / f"{name}.png"
 
 
-def show(folder: Path, run: dict[str, Any], metrics: dict[str, float], predictions: Sequence[Prediction]) -> None:
-    """Writes report.html and prints the table."""
+def show(
+    folder: Path,
+    run: dict[str, Any],
+    metrics: dict[str, float],
+    predictions: Sequence[Prediction],
+    done: str = "answered",
+) -> None:
+    """Writes report.html and prints the table; `done` is what was done to a question."""
     examples = [(prediction, Image.open(path)) for prediction, path in pictures(folder, predictions)]
     report = write_report(folder, run, metrics, examples)
     console = Console()
     title = " · ".join(str(name) for name in run["choices"].values())
-    console.print((_versus if "full/score" in metrics else _alone)(title, metrics))
+    console.print((_versus if any(key.startswith("full/") for key in metrics) else _alone)(title, metrics))
     counts = run["counts"]
-    console.print(f"{counts['done']} of {counts['planned']} questions answered, {counts['failed']} failed")
+    console.print(f"{counts['done']} of {counts['planned']} questions {done}, {counts['failed']} failed")
     if run["is_noise"]:
         console.print("The model's weights are random: its answers and scores are noise, only counts mean something.")
     console.print(f"report: {report}", soft_wrap=True)

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = {
     "score": "score",
+    "coverage/objects": "coverage",
     "tokens/visual_kept": "kept",
     "tokens/layer_average": "layer avg",
     "flops/ratio": "FLOPs",
@@ -36,17 +37,18 @@ class Comparison(Callback):
         if not jobs:
             return
         common = set.intersection(*(set(overrides) for overrides, _ in jobs)) if len(jobs) > 1 else set()
+        columns = {key: name for key, name in COLUMNS.items() if any(key in metrics for _, metrics in jobs)}
         rows = [
-            [" ".join(each for each in overrides if each not in common), *(_cell(metrics, key) for key in COLUMNS)]
+            [" ".join(each for each in overrides if each not in common), *(_cell(metrics, key) for key in columns)]
             for overrides, metrics in jobs
         ]
-        header = ["job", *COLUMNS.values()]
+        header = ["job", *columns.values()]
         write_atomically(folder / "comparison.md", _markdown(header, rows))
         table = Table(title=" ".join(sorted(common)) or None, box=SIMPLE, pad_edge=False)
         for name in header:
             table.add_column(name, justify="left" if name == "job" else "right", no_wrap=name != "job")
-        for label, score, *costs in rows:
-            table.add_row(label.replace("ratios.", ""), score, *(cost.partition(" ± ")[0] for cost in costs))
+        for label, first, *others in rows:
+            table.add_row(label.replace("ratios.", ""), first, *(other.partition(" ± ")[0] for other in others))
         console = Console()
         console.print(table)
         console.print(f"comparison: {folder / 'comparison.md'}", soft_wrap=True)

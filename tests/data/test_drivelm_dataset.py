@@ -20,15 +20,13 @@ def test_scene_layout(tmp_path):
         "<c1,CAM_BACK,8.5,4.5>": {"Category": "Vehicle", "Visual_description": "Red van.", "2d_bbox": [1, 2, 3.5, 4]},
         "<c2,CAM_FRONT,1.0,1.0>": {"Category": None, "Status": None, "2d_bbox": [0, 0, 2, 2]},
     }
-    frame = key_frame(
-        "f", objects, behavior=["B?"], planning=[ask("P?", None, tag=[1, 3])], perception=["A?", ask("A2?", "")]
-    )
+    frame = key_frame("f", objects, behavior=["B?"], planning=[ask("P?", tag=[1, 3])], perception=["A?", "A2?"])
     dataset: Dataset = draw(write(tmp_path, scenes(f=frame)))
     dataset.check()
 
     assert dataset.ids == ["s_f_0", "s_f_1", "s_f_2", "s_f_3"]
     assert [dataset.question(i) for i in range(len(dataset))] == ["A?", "A2?", "P?", "B?"]
-    assert [sample.answer for sample in dataset] == ["Nothing.", None, None, "Nothing."]
+    assert [sample.answer for sample in dataset] == ["Nothing."] * 4
     assert dataset.cameras == SIX
 
     sample = dataset[2]
@@ -44,14 +42,20 @@ def test_scene_layout(tmp_path):
     assert sample.image_sizes == dict.fromkeys(SIX, (16, 9))
 
 
+def test_a_file_of_questions_alone(tmp_path):
+    dataset = draw(write(tmp_path, scenes(f=key_frame(perception=[ask("A?", None), ask("B?", "")]))))
+    dataset.check()
+    assert [sample.answer for sample in dataset] == [None, None]
+
+
 def test_conversation_layout_asks_the_same(tmp_path):
     nested = draw(write(tmp_path, scenes(f=key_frame(perception=[ask("Who?", "A van."), "Where?"]))))
-    entries = [conversation("s_f_0", "<image>\nWho?"), conversation("s_f_1", "<image>\nWhere?", None)]
+    entries = [conversation("s_f_0", "<image>\nWho?"), conversation("s_f_1", "<image>\nWhere?", "There.")]
     flat = write(tmp_path, entries, "test_llama.json")
 
     assert flat.fingerprint == nested.fingerprint
     assert [flat[i].prompt for i in (0, 1)] == [nested[i].prompt for i in (0, 1)]
-    assert (flat[0].scene, flat[0].frame, flat[0].answer, flat[1].answer) == ("s", "f", "A van.", None)
+    assert (flat[0].scene, flat[0].frame, flat[0].answer, flat[1].answer) == ("s", "f", "A van.", "There.")
     assert flat[0].images.keys() == nested[0].images.keys()
 
 

@@ -4,6 +4,8 @@ from drivelm_files import SIX, ask, conversation, draw, key_frame, scenes, write
 from prune2drive.data.drivelm import DriveLM
 from prune2drive.errors import InputError
 
+ASKED = {"planning": [ask("A?")]}
+
 
 def fails(make) -> str:
     with pytest.raises(InputError) as caught:
@@ -29,8 +31,8 @@ def test_no_root_and_no_questions(tmp_path):
         (scenes(f=key_frame(perception=[])), ["no question"]),
         ({"s": {}}, ["scene s", "'key_frames'", "nothing"]),
         ({"s": []}, ["scene s", "'key_frames'", "a list"]),
-        (scenes(f={"QA": {}}), ["scene s, frame f", "'image_paths'"]),
-        (scenes(f={"QA": {}, "image_paths": {"CAM_FRONT": None}}), ["scene s, frame f", "'CAM_FRONT'", "null"]),
+        (scenes(f={"QA": ASKED}), ["scene s, frame f", "'image_paths'"]),
+        (scenes(f={"QA": ASKED, "image_paths": {"CAM_FRONT": None}}), ["scene s, frame f", "'CAM_FRONT'", "null"]),
         (scenes(f={"image_paths": {"CAM_FRONT": "a.jpg"}}), ["scene s, frame f", "'QA'"]),
         (scenes(f=key_frame() | {"QA": {"planning": {}}}), ["frame f, QA", "'planning'", "an object"]),
         (scenes(f=key_frame() | {"QA": {"planning": ["?"]}}), ["frame f, question 0", "'Q'", "a string"]),
@@ -82,3 +84,33 @@ def test_damaged_images_are_named(tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     dataset.check()
     assert f"{file}: cannot be read as an image" in fails(lambda: dataset[0])
+
+
+@pytest.mark.parametrize(
+    "path", ["../../etc/passwd", "../nuscenes/../../passwd", "data/nuscenes//etc/passwd", "a\\..\\..\\b.jpg"]
+)
+@pytest.mark.parametrize("layout", ["scenes", "conversations"])
+def test_a_path_out_of_the_images_folder_is_refused(tmp_path, path, layout):
+    content = scenes(f=key_frame(perception=["A?"]) | {"image_paths": {"CAM_FRONT": path}})
+    if layout == "conversations":
+        content = [conversation() | {"image": [path]}]
+    message = fails(lambda: write(tmp_path, content))
+    place = "scene s, frame f" if layout == "scenes" else "entry 0"
+    assert f"v1_1_train_nus.json: {place}: image path " in message and "leads out of the images' folder" in message
+
+
+def test_an_item_without_its_answer_or_images_is_the_only_one_lost(tmp_path):
+    good = key_frame("f", perception=["A?", ask("B?", None)])
+    dataset = draw(write(tmp_path, scenes(f=good, g={"QA": ASKED}, h=key_frame("h", perception=["C?"]))))
+    for index, part in [(1, "question s_f_1 has no answer"), (2, "scene s, frame g: field 'image_paths'")]:
+        assert part in fails(lambda index=index: dataset[index])
+        assert dataset.question(index)
+    assert [dataset[index].question for index in (0, 3)] == ["A?", "C?"]
+    message = fails(dataset.check)
+    assert "question s_f_1 has no answer" in message and "2 such questions" in message
+
+
+def test_items_that_a_subset_leaves_out_do_no_harm(tmp_path):
+    content = scenes(f=key_frame("f", perception=["A?", ask("B?", None)]), g={"QA": ASKED})
+    draw(write(tmp_path, content))
+    DriveLM(tmp_path, slice=[0, 1]).check()

@@ -154,7 +154,7 @@ def test_headline(tmp_path):
     ("key", "value", "stderr", "row"),
     [
         ("accuracy", 0.8125, 0.0123, ["accuracy", "0.8125", "± 0.012", "32"]),
-        ("coverage/objects", 0.5, 0, ["coverage objects", "0.5", "± 0", "32"]),
+        ("coverage/objects", 0.5, 0, ["objects", "0.5", "± 0", "32"]),
         ("tokens/visual_full", 4374, 0, ["visual full", "4,374", "± 0", "32"]),
         ("tokens/CAM_BACK_LEFT/kept", 72.5, 12.3, ["CAM_BACK_LEFT kept", "72.5", "± 12", "32"]),
         ("flops/prefill_full", 6.13e13, 1e12, ["prefill full", "61.3 TFLOPs", "± 1", "32"]),
@@ -174,11 +174,29 @@ def test_metrics_carry_units_error_and_count(tmp_path, key, value, stderr, row):
 
 
 def test_metrics_are_grouped(tmp_path):
-    metrics = {"score": 0.5, "time/vision_ms": 3.0, "tokens/text": 40, "wait_n": 2, "memory/peak_mb": 1, "x/y": 1}
+    metrics = {
+        "score": 0.5,
+        "time/vision_ms": 3.0,
+        "tokens/text": 40,
+        "wait_n": 2,
+        "memory/peak_mb": 1,
+        "x/y": 1,
+        "coverage/CAM_BACK": 1,
+    }
     shown = page(tmp_path, metrics=metrics)
-    order = [name for name in ("Quality", "Tokens", "Compute", "Time", "Memory") if name in shown.words]
-    assert order == ["Quality", "Tokens", "Time", "Memory"]
-    assert [row[0] for row in shown.rows if "mean" not in row] == ["score", "wait n", "x y", "text", "vision", "peak"]
+    order = [
+        name for name in ("Quality", "Object coverage", "Tokens", "Compute", "Time", "Memory") if name in shown.words
+    ]
+    assert order == ["Quality", "Object coverage", "Tokens", "Time", "Memory"]
+    assert [row[0] for row in shown.rows if "mean" not in row] == [
+        "score",
+        "wait n",
+        "x y",
+        "CAM_BACK",
+        "text",
+        "vision",
+        "peak",
+    ]
 
 
 def test_examples(tmp_path):

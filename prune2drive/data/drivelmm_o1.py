@@ -1,0 +1,233 @@
+"""DriveLMM-o1 (arXiv 2503.10621): questions to be answered step by step, about six views stitched into one picture.
+
+The test file is a list of items, or an object of them, with `idx`, `image`, `question`, `final_answer` and `steps`. The
+benchmark names a picture after its frame, `<scene>_<frame>.png`; `image` lists the six nuScenes photos it was made of.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from prune2drive.data.dataset import fingerprint, multi_view_prompt
+from prune2drive.data.images import inside, read_image
+from prune2drive.data.json_files import field, kind_of, read_json
+from prune2drive.data.subset import Subset
+from prune2drive.errors import InputError
+from prune2drive.mosaic import Mosaic
+from prune2drive.sample import IMAGE_MARKER, Sample
+
+QUESTIONS = "DriveLMMo1_TEST.json"
+PICTURES = "multiview_val"
+LAYOUT = (("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"), ("CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT"))
+INSTRUCTION = (
+    "Answer the question about what is shown around the ego vehicle by reasoning step by step. Let every step follow "
+    "from the ones before it, and say what in the images supports it. Write your answer in this form: "
+    "Reasoning Steps: (your steps, one by one) Final Answer: (your answer alone)\nQuestion:"
+)
+HINT = "set dataset.images to the folder of stitched pictures, or dataset.nuscenes to the one that holds samples/"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One question of the file.
+
+    Args:
+        files: the picture's file, or the cameras' photos in the layout's order; relative to the folder of images.
+        fault: what the file lacks to show it.
+    """
+
+    id: str
+    frame: str
+    scene: str
+    text: str
+    answer: str | None
+    steps: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    fault: str = ""
+
+
+class DriveLMMo1:
+    """DriveLMM-o1's test file and its pictures; a `prune2drive.data.dataset.Dataset`.
+
+    Args:
+        root: folder of the question file.
+        questions: question file, relative to `root`.
+        images: folder of the stitched pictures; `root/multiview_val` by default.
+        nuscenes: folder that holds nuScenes' `samples/`, to take the six photos themselves instead.
+        layout: the cameras of a picture from the top left, row by row.
+        stitched: show the six views as one picture, as the benchmark does, or each by itself.
+        prompt_file: what to say before the question instead of our own words: a text file, or a Python file that sets
+            a variable `prompt`, as the benchmark's `evaluation/inference.py` does.
+        sample, slice, scenes, split, shares, split_seed, seed: which questions to ask; see `Subset`.
+
+    Raises:
+        InputError: something is missing or not as the benchmark writes it; names the file and the place in it.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        questions: str | Path = QUESTIONS,
+        images: str | Path | None = None,
+        nuscenes: str | Path | None = None,
+        layout: Sequence[Sequence[str]] = LAYOUT,
+        stitched: bool = True,
+        prompt_file: str | Path | None = None,
+        sample: int | None = None,
+        slice: Sequence[int | None] | None = None,
+        scenes: Sequence[str] | str | Path | None = None,
+        split: str | None = None,
+        shares: Mapping[str, float] | None = None,
+        split_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        subset = Subset(scenes, split, shares, split_seed, slice, sample, seed)
+        folder = Path(root).expanduser()
+        self.file = folder / questions
+        if not self.file.is_file():
+            raise InputError(f"{self.file}: no such file; set dataset.root and dataset.questions to the benchmark's")
+        self.images = Path(nuscenes or images or folder / PICTURES).expanduser()
+        self.mosaic, self.stitched = Mosaic(layout), stitched
+        self.instruction = INSTRUCTION if prompt_file is None else _instruction(Path(prompt_file).expanduser())
+        items = _read(self.file, self.mosaic.cameras if nuscenes else ())
+        self._is_answered = any(item.answer is not None for item in items)
+        self._items = [items[place] for place in subset.choose([item.scene for item in items], self.file)]
+        self.ids = [item.id for item in self._items]
+        self._decoded: tuple[tuple[str, ...], dict[str, Image.Image]] | None = None
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return self.mosaic.cameras
+
+    @cached_property
+    def fingerprint(self) -> str:
+        shown = (hashlib.sha256(self.instruction.encode()).hexdigest(), repr(self.mosaic.rows), str(self.stitched))
+        return fingerprint((item.id, item.text, *item.files, *shown) for item in self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Sample:
+        item = self._items[index]
+        if fault := self._fault(item):
+            raise InputError(fault)
+        images = self._photos(item.files)
+        return Sample(
+            id=item.id,
+            images=images,
+            question=item.text,
+            prompt=self._prompt(item.text),
+            answer=item.answer,
+            steps=item.steps,
+            scene=item.scene,
+            frame=item.frame,
+            image_sizes={camera: image.size for camera, image in images.items()},
+            mosaic=self.mosaic if self.stitched else None,
+        )
+
+    def question(self, index: int) -> str:
+        return self._items[index].text
+
+    def frame(self, index: int) -> str:
+        return self._items[index].frame
+
+    def check(self) -> None:
+        if faults := [fault for item in self._items if (fault := self._fault(item))]:
+            raise InputError(f"{faults[0]} ({len(faults)} such questions; on_error=skip leaves them out)")
+        files = [self.images / file for file in dict.fromkeys(file for item in self._items for file in item.files)]
+        if missing := [file for file in files if not file.is_file()]:
+            raise InputError(f"{len(missing)} of {len(files)} images are missing, first {missing[0]}; {HINT}")
+
+    def _fault(self, item: Item) -> str:
+        """What the file lacks for this question; a file without any answer lacks none."""
+        if self._is_answered and item.answer is None:
+            return f"{self.file}: question {item.id} has no final_answer, though others have; fill it in or remove it"
+        return item.fault
+
+    def _prompt(self, question: str) -> str:
+        if self.stitched:
+            return f"{self.instruction}\n{IMAGE_MARKER}\n{question.replace(IMAGE_MARKER, '[image]')}"
+        return f"{self.instruction}\n{multi_view_prompt(self.cameras, question)}"
+
+    def _photos(self, files: tuple[str, ...]) -> dict[str, Image.Image]:
+        """The cameras' images; the last frame's stay decoded, since its questions follow one another."""
+        if self._decoded is None or self._decoded[0] != files:
+            shown = [read_image(self.images / file, HINT) for file in files]
+            photos = self.mosaic.crop(shown[0]) if len(files) == 1 else dict(zip(self.cameras, shown, strict=True))
+            self._decoded = files, photos
+        return dict(self._decoded[1])
+
+
+def _read(file: Path, cameras: Sequence[str]) -> list[Item]:
+    content = read_json(file)
+    if not isinstance(content, dict | list):
+        raise InputError(f"{file}: expected a list of items or an object of them, found {kind_of(content)}")
+    entries = content.items() if isinstance(content, dict) else enumerate(content)
+    items = [_item(entry, f"{file}: item {key}", cameras) for key, entry in entries]
+    if not items:
+        raise InputError(f"{file}: holds no question")
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise InputError(f"{file}: idx {item.id} occurs twice; they must be unique")
+        seen.add(item.id)
+    return items
+
+
+def _item(entry: Any, where: str, cameras: Sequence[str]) -> Item:
+    name = field(entry, "idx", str, where)
+    text = field(entry, "question", str, where).strip()
+    if not text:
+        raise InputError(f"{where}: field 'question' is empty; fill it in or remove the item")
+    steps = entry.get("steps") or ""
+    if not isinstance(steps, str):
+        steps = "\n".join(map(str, field(entry, "steps", list, where)))
+    frame = name.rpartition("_")[0] or name
+    answer = field(entry, "final_answer", str, where, optional=True).strip() or None
+    lines = tuple(line.strip() for line in steps.splitlines() if line.strip())
+    image = entry.get("image")
+    files, fault = _photos_of(image, cameras, where) if cameras else ((_picture_of(image, frame),), "")
+    files = tuple(inside(path, where) for path in files)
+    return Item(name, frame, frame.rpartition("_")[0], text, answer, lines, files, fault)
+
+
+def _picture_of(image: Any, frame: str) -> str:
+    return image if isinstance(image, str) and image else f"{frame}.png"
+
+
+def _photos_of(image: Any, cameras: Sequence[str], where: str) -> tuple[tuple[str, ...], str]:
+    """The photo of each camera, which is the folder it lies in; or what is wrong."""
+    listed = image if isinstance(image, list) else []
+    paths = [path.rpartition("nuscenes/")[2] for path in listed if isinstance(path, str)]
+    by_camera = {Path(path).parent.name: path for path in paths}
+    if missing := [camera for camera in cameras if camera not in by_camera]:
+        return (), f"{where}: field 'image' lists no photo in a folder {missing[0]}; add it or remove the item"
+    return tuple(by_camera[camera] for camera in cameras), ""
+
+
+def _instruction(file: Path) -> str:
+    """The text of a prompt file; its image marker, if it has one, is left to us."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".py":
+            text = _prompt_variable(text)
+    except (OSError, UnicodeDecodeError, SyntaxError, ValueError) as error:
+        raise InputError(f"dataset.prompt_file={file}: cannot be used ({error}); give a text file") from None
+    return text.strip("\n").replace(IMAGE_MARKER, "")
+
+
+def _prompt_variable(source: str) -> str:
+    """The text that a Python file gives its variable `prompt`, which is read, not run."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "prompt" for to in node.targets):
+            if isinstance(text := ast.literal_eval(node.value), str):
+                return text
+    raise ValueError("it sets no variable `prompt` to a text")

@@ -1,0 +1,144 @@
+"""nuScenes' tables (arXiv 1903.11027) through its devkit: each camera's image, calibration and boxes in view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prune2drive.data.images import inside
+from prune2drive.errors import InputError
+from prune2drive.sample import ObjectBox
+from prune2drive.vocabulary import CAMERAS
+
+NEAR = 0.1  # metres: what is closer to the camera's plane has no place in its image
+EDGES = tuple((a, b) for a in range(8) for b in range(a + 1, 8))  # those of a box, and its diagonals, which lie within
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A camera at one moment.
+
+    Args:
+        path: its image, relative to the data root.
+        size: width and height in pixels.
+        intrinsic: pixels from camera coordinates (x right, y down, z ahead); [3, 3].
+        to_world: metres in the world from metres in camera coordinates; [4, 4].
+    """
+
+    path: str
+    size: tuple[int, int]
+    intrinsic: np.ndarray
+    to_world: np.ndarray
+
+
+class NuScenesTables:
+    """The tables of one version, asked by sample token, which is DriveLM's frame token; no image is read.
+
+    Args:
+        root: folder that holds `<version>/`, `maps/` and `samples/`.
+        version: such as v1.0-trainval, v1.0-mini.
+
+    Raises:
+        InputError: the tables are missing or damaged.
+    """
+
+    def __init__(self, root: str | Path, version: str) -> None:
+        self.root = Path(root).expanduser()
+        self.folder = self.root / version
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder}: no nuScenes tables there; set dataset.nuscenes and dataset.version")
+        from nuscenes.nuscenes import NuScenes  # takes two seconds
+
+        try:
+            self._tables = NuScenes(version, str(self.root), verbose=False)
+        except (OSError, AssertionError, KeyError, ValueError) as error:
+            raise InputError(f"{self.folder}: the devkit cannot open it ({error!r}); unpack the tables again") from None
+
+    def cameras(self, token: str) -> dict[str, Camera]:
+        """The cameras of a sample, in the order in which prompts show them.
+
+        Raises:
+            InputError: no such sample.
+        """
+        data = self._sample(token)["data"]
+        return {camera: self._camera(data[camera]) for camera in CAMERAS if camera in data}
+
+    def paths(self, token: str) -> dict[str, str]:
+        """Camera -> image, relative to the data root.
+
+        Raises:
+            InputError: no such sample.
+        """
+        data = self._sample(token)["data"]
+        files = {name: self._tables.get("sample_data", data[name])["filename"] for name in CAMERAS if name in data}
+        return {name: inside(file, f"{self.folder}/sample_data.json: sample {token}") for name, file in files.items()}
+
+    def objects(self, token: str) -> tuple[ObjectBox, ...]:
+        """The annotated objects of a sample, once for each camera that has a part of them in its image.
+
+        An object behind others is there too: `visibility` says how much of it all cameras see.
+
+        Raises:
+            InputError: no such sample.
+        """
+        from nuscenes.utils.geometry_utils import BoxVisibility
+
+        found = []
+        data = self._sample(token)["data"]
+        for name, camera in self.cameras(token).items():
+            _, boxes, _ = self._tables.get_sample_data(data[name], box_vis_level=BoxVisibility.NONE)
+            for box in boxes:
+                if rectangle := project(box.corners(), camera.intrinsic, camera.size):
+                    level = self._tables.get("sample_annotation", box.token).get("visibility_token")
+                    found.append(ObjectBox(name, rectangle, box.name, int(level) if level else None))
+        return tuple(found)
+
+    def _sample(self, token: str) -> dict[str, Any]:
+        try:
+            return self._tables.get("sample", token)
+        except KeyError:
+            raise InputError(
+                f"{self.folder}/sample.json: no sample {token}; set dataset.version to its tables"
+            ) from None
+
+    def _camera(self, token: str) -> Camera:
+        from nuscenes.utils.geometry_utils import transform_matrix
+        from pyquaternion import Quaternion
+
+        shot = self._tables.get("sample_data", token)
+        sensor = self._tables.get("calibrated_sensor", shot["calibrated_sensor_token"])
+        pose = self._tables.get("ego_pose", shot["ego_pose_token"])
+        places = [transform_matrix(at["translation"], Quaternion(at["rotation"])) for at in (pose, sensor)]
+        intrinsic = np.array(sensor["camera_intrinsic"], dtype=float)
+        return Camera(shot["filename"], (shot["width"], shot["height"]), intrinsic, places[0] @ places[1])
+
+
+def project(
+    corners: np.ndarray, intrinsic: np.ndarray, size: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """The rectangle around what an image shows of a 3-D box; None where it shows nothing.
+
+    Args:
+        corners: in camera coordinates, metres; [3, 8].
+        intrinsic: [3, 3].
+        size: width and height of the image in pixels.
+    """
+    from shapely.geometry import MultiPoint, box
+
+    depth = corners[2]
+    ahead = [corners[:, i] for i in range(8) if depth[i] >= NEAR]
+    if not ahead:
+        return None
+    for a, b in EDGES:  # where the box passes the camera, its cut with the near plane stands for what is behind
+        if (depth[a] < NEAR) != (depth[b] < NEAR):
+            share = (NEAR - depth[a]) / (depth[b] - depth[a])
+            ahead.append(corners[:, a] + share * (corners[:, b] - corners[:, a]))
+    pixels = intrinsic @ np.stack(ahead, axis=1)
+    shown = MultiPoint((pixels[:2] / pixels[2]).T).convex_hull.intersection(box(0, 0, *size))
+    if shown.area == 0:
+        return None
+    x0, y0, x1, y1 = map(float, shown.bounds)
+    return x0, y0, x1, y1
