@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from prune2drive.metrics.drivelm import main, read_references
+from prune2drive.metrics.drivelm import main
+from prune2drive.metrics.drivelm_files import read_references
 from prune2drive.sample import Prediction
 
 needs_java = pytest.mark.skipif(not shutil.which("java"), reason="no java on PATH")
