@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,7 +85,12 @@ def run(cfg: DictConfig) -> float:
     if not trainer.is_global_zero:
         return float("nan")
     full = passes[0] if len(passes) > 1 else None
-    return _publish(pruned, full, trainer)
+    score = _publish(pruned, full, trainer)
+    if parts.submission:
+        log.info("to submit: %s", parts.submission.write(folder.path, pruned.predictions, len(parts.dataset)))
+    for each in passes:
+        _check_judged(each.metrics, folder)
+    return score
 
 
 def _describe(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
@@ -99,6 +105,7 @@ def _describe(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
         "ratios": parts.policy.ratios(parts.dataset.cameras) if parts.pruner.drops else None,
         "ratios_provenance": getattr(parts.policy, "provenance", None),
         "dataset": {"fingerprint": parts.dataset.fingerprint, "size": len(parts.dataset)},
+        "judge": parts.metric.judge_id,
     }
 
 
@@ -137,9 +144,12 @@ def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     """
     before = folder.read_json("run.json")
     for part in SAME_ON_RESUME:
-        was, now = before.get("config", {}).get(part), record["config"].get(part)
+        was, now = (_without_judge(run.get("config", {}).get(part)) for run in (before, record))
         if was != now:
             raise InputError(f"resume={folder.path}: {part} was {was}, now {now}")
+    if before.get("judge") not in (None, record["judge"]):
+        raise InputError(f"resume={folder.path}: the judge was {before['judge']}, now {record['judge']}")
+    record["dtype"] = before.get("dtype")
     if before.get("dataset") != record["dataset"]:
         raise InputError(
             f"resume={folder.path}: the dataset has changed since ({before.get('dataset')} -> {record['dataset']})"
@@ -149,6 +159,13 @@ def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     return done
 
 
+def _without_judge(settings: Any) -> Any:
+    """Settings but for the judge's: what of it has to stay as it was is `judge` in run.json."""
+    if not isinstance(settings, dict):
+        return settings
+    return {name: _without_judge(value) for name, value in settings.items() if name != "judge"}
+
+
 def _answer(each: Pass, cfg: DictConfig, trainer: Any) -> None:
     """Answers what is left to answer, scores all rows, those of earlier runs included, and writes the result."""
     parts, folder, record = each.parts, each.folder, each.record
@@ -156,9 +173,11 @@ def _answer(each: Pass, cfg: DictConfig, trainer: Any) -> None:
     data = DriveDataModule(
         parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, each.done, cfg.on_error
     )
-    module = Evaluation(parts, cfg, folder, record["config"]["pictures"])
+    peak_mb = None
     if data.remaining or trainer.world_size > 1:
+        module = Evaluation(parts, cfg, folder, record["config"]["pictures"])
         trainer.test(module, data, verbose=False)
+        peak_mb = module.peak_mb
     if not trainer.is_global_zero:
         return
     folder.merge({name: place for place, name in enumerate(parts.dataset.ids)})
@@ -167,20 +186,35 @@ def _answer(each: Pass, cfg: DictConfig, trainer: Any) -> None:
     record["counts"] = {"planned": len(parts.dataset), "done": len(predictions) - failed, "failed": failed}
     if failed < len(predictions):
         each.metrics |= parts.metric(predictions)
-        efficiency = Efficiency(parts.adapter.text_config, parts.adapter.model.dtype.itemsize)
-        each.metrics |= efficiency.compute(predictions, _peak_mb(folder, module))
+        record["dtype"] = record.get("dtype") or str(parts.adapter.model.dtype).removeprefix("torch.")
+        efficiency = Efficiency(parts.adapter.text_config, getattr(torch, record["dtype"]).itemsize)
+        each.metrics |= efficiency.compute(predictions, _peak_mb(folder, peak_mb))
     else:
         log.error("none of the %d questions could be answered: see `error` in predictions.jsonl", len(predictions))
     folder.write_json("metrics.json", each.metrics)
-    record |= {"status": "finished", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    status = "unjudged" if each.metrics.get("judge_missing") else "finished"
+    record |= {"status": status, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     folder.write_json("run.json", record)
 
 
-def _peak_mb(folder: RunFolder, module: Evaluation) -> float | None:
+def _peak_mb(folder: RunFolder, now: float | None) -> float | None:
     """Peak memory of the whole run, of which an earlier process may have done all that was to do."""
     before = folder.read_json("metrics.json") if (folder.path / "metrics.json").exists() else {}
-    peaks = [peak for peak in (before.get("memory/peak_mb"), module.peak_mb) if peak is not None]
+    peaks = [peak for peak in (before.get("memory/peak_mb"), now) if peak is not None]
     return max(peaks, default=None)
+
+
+def _check_judged(metrics: Mapping[str, float], folder: RunFolder) -> None:
+    """Ends a run whose judge stopped answering, with everything else written.
+
+    Raises:
+        InputError: it did.
+    """
+    if missing := metrics.get("judge_missing"):
+        scored, asked = metrics["judge_asked"] - missing, metrics["judge_asked"]
+        raise InputError(
+            f"the judge scored {scored} of {asked} answers; the same command with resume={folder.path} goes on"
+        )
 
 
 def _publish(pruned: Pass, full: Pass | None, trainer: Any) -> float:
@@ -198,6 +232,6 @@ def _publish(pruned: Pass, full: Pass | None, trainer: Any) -> float:
             failed,
             len(predictions),
         )
-    if "score" not in metrics:
+    if "score" not in metrics and not metrics.get("judge_missing"):
         log.warning("no score: these questions have no reference answers, or no tags that say how to score them")
     return metrics.get("score", float("nan"))
