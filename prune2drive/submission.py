@@ -50,10 +50,9 @@ class DriveLMSubmission:
         Raises:
             InputError: an id of another form.
         """
-        if other := next((id for id in ids if not _ID.fullmatch(id)), None):
-            raise InputError(
-                f"submission=drivelm: {other} is no id of DriveLM's <scene>_<frame>_<number>; ask its files"
-            )
+        if others := [id for id in ids if not _ID.fullmatch(id)]:
+            form = "<scene>_<frame>_<number>"
+            raise InputError(f"submission=drivelm: {others[0]} is no id of DriveLM's, {form}; ask the challenge's file")
 
     def write(self, folder: Path, predictions: Sequence[Prediction], planned: int) -> str:
         """Writes submission.json.
