@@ -58,6 +58,8 @@ def run(cfg: DictConfig) -> float:
     check_settings(cfg)
     if cfg.task.per not in PER:
         raise InputError(f"task.per={cfg.task.per}: choose from {', '.join(PER)}")
+    if cfg.submission:
+        raise InputError("submission: task=coverage answers no question that could be submitted; leave it out")
     parts = Parts.build(cfg)
     if cfg.task.per == "frame":
         parts = replace(parts, dataset=OneAFrame(parts.dataset))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,7 +136,12 @@ def run_task(cfg: DictConfig, task: Task, parts: Parts) -> float:
     if not trainer.is_global_zero:
         return float("nan")
     full = passes[0] if len(passes) > 1 else None
-    return _publish(pruned, full, task, trainer)
+    score = _publish(pruned, full, task, trainer)
+    if parts.submission:
+        log.info("to submit: %s", parts.submission.write(folder.path, pruned.predictions, len(parts.dataset)))
+    for each in passes:
+        _check_judged(each.metrics, folder)
+    return score
 
 
 def _describe(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
@@ -151,6 +156,7 @@ def _describe(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
         "ratios": parts.policy.ratios(parts.dataset.cameras) if parts.pruner.drops else None,
         "ratios_provenance": getattr(parts.policy, "provenance", None),
         "dataset": {"fingerprint": parts.dataset.fingerprint, "size": len(parts.dataset)},
+        "judge": parts.metric.judge_id,
     }
 
 
@@ -189,9 +195,12 @@ def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     """
     before = folder.read_json("run.json")
     for part in SAME_ON_RESUME:
-        was, now = before.get("config", {}).get(part), record["config"].get(part)
+        was, now = (_without_judge(run.get("config", {}).get(part)) for run in (before, record))
         if was != now:
             raise InputError(f"resume={folder.path}: {part} was {was}, now {now}")
+    if before.get("judge") not in (None, record["judge"]):
+        raise InputError(f"resume={folder.path}: the judge was {before['judge']}, now {record['judge']}")
+    record["dtype"] = before.get("dtype")
     if before.get("dataset") != record["dataset"]:
         raise InputError(
             f"resume={folder.path}: the dataset has changed since ({before.get('dataset')} -> {record['dataset']})"
@@ -201,6 +210,13 @@ def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     return done
 
 
+def _without_judge(settings: Any) -> Any:
+    """Settings but for the judge's: what of it has to stay as it was is `judge` in run.json."""
+    if not isinstance(settings, dict):
+        return settings
+    return {name: _without_judge(value) for name, value in settings.items() if name != "judge"}
+
+
 def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
     """Does what is left to do, measures all rows, those of earlier runs included, and writes the result."""
     parts, folder, record = each.parts, each.folder, each.record
@@ -208,9 +224,11 @@ def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
     data = DriveDataModule(
         parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, each.done, cfg.on_error
     )
-    module = task.loop(parts, cfg, folder, record["config"]["pictures"])
+    peak_mb = None
     if data.remaining or trainer.world_size > 1:
+        module = task.loop(parts, cfg, folder, record["config"]["pictures"])
         trainer.test(module, data, verbose=False)
+        peak_mb = module.peak_mb
     if not trainer.is_global_zero:
         return
     folder.merge({name: place for place, name in enumerate(parts.dataset.ids)})
@@ -219,20 +237,35 @@ def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
     record["counts"] = {"planned": len(parts.dataset), "done": len(predictions) - failed, "failed": failed}
     if failed < len(predictions):
         each.metrics |= task.measure(parts, predictions) | coverage(predictions)
-        efficiency = Efficiency(parts.adapter.text_config, parts.adapter.model.dtype.itemsize)
-        each.metrics |= efficiency.compute(predictions, _peak_mb(folder, module))
+        record["dtype"] = record.get("dtype") or str(parts.adapter.model.dtype).removeprefix("torch.")
+        efficiency = Efficiency(parts.adapter.text_config, getattr(torch, record["dtype"]).itemsize)
+        each.metrics |= efficiency.compute(predictions, _peak_mb(folder, peak_mb))
     else:
         log.error("none of the %d questions could be %s: see `error` in predictions.jsonl", len(predictions), task.done)
     folder.write_json("metrics.json", each.metrics)
-    record |= {"status": "finished", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    status = "unjudged" if each.metrics.get("judge_missing") else "finished"
+    record |= {"status": status, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     folder.write_json("run.json", record)
 
 
-def _peak_mb(folder: RunFolder, module: Evaluation) -> float | None:
+def _peak_mb(folder: RunFolder, now: float | None) -> float | None:
     """Peak memory of the whole run, of which an earlier process may have done all that was to do."""
     before = folder.read_json("metrics.json") if (folder.path / "metrics.json").exists() else {}
-    peaks = [peak for peak in (before.get("memory/peak_mb"), module.peak_mb) if peak is not None]
+    peaks = [peak for peak in (before.get("memory/peak_mb"), now) if peak is not None]
     return max(peaks, default=None)
+
+
+def _check_judged(metrics: Mapping[str, float], folder: RunFolder) -> None:
+    """Ends a run whose judge stopped answering, with everything else written.
+
+    Raises:
+        InputError: it did.
+    """
+    if missing := metrics.get("judge_missing"):
+        scored, asked = metrics["judge_asked"] - missing, metrics["judge_asked"]
+        raise InputError(
+            f"the judge scored {scored} of {asked} answers; the same command with resume={folder.path} goes on"
+        )
 
 
 def _publish(pruned: Pass, full: Pass | None, task: Task, trainer: Any) -> float:
@@ -250,6 +283,6 @@ def _publish(pruned: Pass, full: Pass | None, task: Task, trainer: Any) -> float
             failed,
             len(predictions),
         )
-    if task.headline not in metrics:
+    if task.headline not in metrics and not metrics.get("judge_missing"):
         log.warning(task.missing)
     return metrics.get(task.headline, float("nan"))

@@ -28,6 +28,7 @@ class Parts:
     pruner: Pruner
     policy: RatioPolicy
     metric: Any
+    submission: Any = None
 
     @classmethod
     def build(cls, cfg: DictConfig) -> Parts:
@@ -36,6 +37,8 @@ class Parts:
         Raises:
             InputError: what it finds.
         """
+        if cfg.judge:
+            build(cfg.judge)  # the metrics' judge too, but here its settings have the names they are given by
         names = {
             "pruner": cfg.pruner,
             "policy": cfg.ratios,
@@ -44,6 +47,9 @@ class Parts:
             "adapter": cfg.model,
         }
         parts = cls(**{name: build(node) for name, node in names.items()})
+        if cfg.submission:
+            parts.submission = build(cfg.submission)
+            parts.submission.check(parts.dataset.ids)
         generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         parts.adapter.check_options(generation)
         layers = parts.adapter.text_config.num_hidden_layers

@@ -19,7 +19,9 @@ from prune2drive.parts import Parts
 
 FILES = sorted(file.relative_to(runs.CONFIGS).with_suffix("") for file in runs.CONFIGS.glob("*/**/*.yaml"))
 CHOICES = [(str(file.parent), file.name) for file in FILES if file.parts[0] != "hydra"]
-BUILT = [choice for choice in CHOICES if choice[0] in ("model", "dataset", "metrics", "pruner", "ratios", "trainer")]
+NOTHING = [(group, "none") for group in ("logger", "judge", "submission")]
+PARTS = ("model", "dataset", "metrics", "judge", "pruner", "ratios", "trainer", "submission")
+BUILT = [choice for choice in CHOICES if choice[0] in PARTS and choice not in NOTHING]
 STOCK = {
     "llava_onevision": "llava_onevision",
     "llava_onevision_7b": "llava_onevision",
@@ -59,6 +61,9 @@ def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
         ("dataset", "drivelm"): [f"dataset.root={folder}/drivelm"],
         ("dataset", "drivelmm_o1"): [f"dataset.root={folder}", "metrics=drivelm"],
         ("ratios", "adaptive"): [f"ratios.file={folder}/ratios.yaml"],
+        ("judge", "openai"): ["judge.base_url=http://localhost:1/v1", "judge.model=m", f"judge.cache={folder}/cache"],
+        ("submission", "drivelm"): [f"submission.{name}=x" for name in ("method", "team", "email", "institution")]
+        + ["submission.authors=[Ada,Alan]", "submission.country=Land"],
     }
 
 
@@ -75,8 +80,7 @@ def accepted(target: type) -> set[str]:
 
 
 def test_there_is_a_config_of_each_group():
-    groups = {group for group, _ in CHOICES}
-    assert groups >= {"task", "model", "dataset", "metrics", "pruner", "ratios", "trainer", "logger"}
+    assert {group for group, _ in CHOICES} >= {"task", "logger", *PARTS}
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -103,11 +107,11 @@ def nodes(node):
 def test_names_only_what_the_class_takes(group, name, files, tmp_path):
     cfg = runs.configuration(f"folder={tmp_path}", f"{group}={name}", *files.get((group, name), ()))
     targets = [node for node in nodes(cfg.get(group)) if "_target_" in node]
-    assert targets or group in ("task", "experiment", "search") or (group, name) == ("logger", "none")
+    assert targets or group in ("task", "experiment", "search") or (group, name) in NOTHING
     for node in targets:
         target = get_class(node._target_)
         extra = set(inspect.signature(wandb.init).parameters) if "wandb" in target.__module__ else set()
-        assert {str(key) for key in node} - {"_target_"} <= accepted(target) | extra
+        assert {str(key) for key in node} - {"_target_", "_convert_"} <= accepted(target) | extra
 
 
 @pytest.mark.parametrize(("dataset", "metric"), [("minidrive", ExactMatch), ("drivelm", DriveLMScore)])
@@ -116,6 +120,14 @@ def test_metrics_follow_the_dataset(dataset, metric, tmp_path):
     assert isinstance(instantiate(cfg.metrics), metric)
     other = runs.configuration(f"folder={tmp_path}", f"dataset={dataset}", "metrics=drivelm")
     assert isinstance(instantiate(other.metrics), DriveLMScore)
+
+
+@pytest.mark.parametrize("metrics", ["drivelm", "drivelmm_o1", "minidrive"])
+def test_every_metric_is_given_the_judge(metrics, files, tmp_path):
+    options = [f"folder={tmp_path}", f"metrics={metrics}"]
+    assert instantiate(runs.configuration(*options).metrics).judge_id is None
+    judged = runs.configuration(*options, "judge=openai", *files["judge", "openai"]).metrics
+    assert instantiate(judged).judge_id["model"] == "m"
 
 
 def test_seeds_follow_the_run(tmp_path):

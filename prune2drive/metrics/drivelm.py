@@ -28,6 +28,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from prune2drive.errors import InputError
+from prune2drive.metrics.drivelm_files import read_predictions, read_references
+from prune2drive.metrics.endpoint import Unanswered
+from prune2drive.metrics.judge import ChatJudge, identity_of, key_of
 from prune2drive.metrics.language import Estimate, combine, mean, score_captions
 from prune2drive.sample import Prediction
 
@@ -37,7 +40,6 @@ ACCURACY, JUDGE, LANGUAGE, MATCH = range(4)
 FINAL_WEIGHTS = {"judge": 0.4, "language": 0.2, "match": 0.2, "accuracy": 0.2}
 OFFLINE_WEIGHTS = {"language": 1 / 3, "match_f1": 1 / 3, "accuracy": 1 / 3}
 MATCH_DISTANCE = 16  # pixels, L1
-PARTS = ("perception", "prediction", "planning", "behavior")
 
 Point = tuple[float, float]
 Judge = Callable[[Sequence[Prediction]], Mapping[str, float]]
@@ -64,17 +66,28 @@ class DriveLMScore:
 
     Args:
         judge: asked for the answers that need one; without it there is no `judge`, `match` and `final`. Answers
-            that it leaves out are not in its means.
+            that it leaves out are not in its means, and their number is `judge_unparsed`. One that has a `key` of its
+            own, such as `similarity`, scores all free text (tags 1 to 3) and enters no formula.
     """
 
     headline: ClassVar[str] = "final_offline"
 
     judge: Judge | None = None
 
+    @property
+    def judge_id(self) -> Any:
+        """What run.json says of the judge.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        return identity_of(self.judge)
+
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Every metric with its sample count `<key>_n` and standard error `<key>_stderr`, and counts.
 
-        A metric without samples is absent. `score` is `final` with a judge and else `final_offline`.
+        A metric without samples is absent. `score` is `final` with a judge and else `final_offline`. Where the judge
+        stopped answering, `judge_missing` of `judge_asked` answers are not scored, and what it enters is absent.
         `official_tokenizer` is 1 where the caption metrics ran behind Java's tokenizer and 0 where there is no Java.
         Rows without a reference or tags are ignored; where that is all of them, the result is empty.
 
@@ -91,7 +104,7 @@ class DriveLMScore:
         for key, weights in {"final_offline": OFFLINE_WEIGHTS, "final": FINAL_WEIGHTS}.items():
             if weights.keys() <= estimates.keys():
                 estimates[key] = combine(estimates, weights)
-        headline = "final" if self.judge else self.headline
+        headline = "final" if key_of(self.judge) == "judge" else self.headline
         if headline in estimates:
             estimates["score"] = estimates[headline]
         metrics = {name: value for key, e in estimates.items() for name, value in e.metrics(key).items()}
@@ -111,21 +124,38 @@ class DriveLMScore:
         if located := tagged[MATCH]:
             estimates["match_f1"] = mean([match(pair.answer, pair.reference)[1] for pair in located.values()], located)
         if self.judge:
-            judged = _judged(self.judge, tagged[JUDGE] | located)
-            alone, with_f1 = ({n: judged[n] for n in tagged[tag] if n in judged} for tag in (JUDGE, MATCH))
-            if alone:
-                estimates["judge"] = mean(list(alone.values()), alone)
-            if with_f1:
-                halves = {"f1": estimates["match_f1"], "judge": mean(list(with_f1.values()), with_f1)}
-                estimates["match"] = combine(halves, {"f1": 0.5, "judge": 0.5})
+            try:
+                more, counts = self._judged(tagged, estimates)
+            except Unanswered as stopped:
+                logger.error("the judge stopped answering: %s", stopped.reason)
+                more, counts = {}, {"judge_missing": stopped.missing, "judge_asked": stopped.asked}
+            estimates |= more
+            notes |= counts
         return estimates, notes
 
+    def _judged(
+        self, tagged: Sequence[dict[int, Pair]], estimates: Mapping[str, Estimate]
+    ) -> tuple[dict[str, Estimate], dict[str, float]]:
+        """What the judge adds, and the number of answers of which it says nothing."""
+        if (key := key_of(self.judge)) != "judge":
+            scores = self._scores(tagged[JUDGE] | tagged[LANGUAGE] | tagged[MATCH])
+            return {str(key): mean(list(scores.values()), scores)} if scores else {}, {}
+        asked = tagged[JUDGE] | tagged[MATCH]
+        judged = self._scores(asked)
+        alone, with_f1 = ({n: judged[n] for n in tagged[tag] if n in judged} for tag in (JUDGE, MATCH))
+        more = {}
+        if alone:
+            more["judge"] = mean(list(alone.values()), alone)
+        if with_f1:
+            halves = {"f1": estimates["match_f1"], "judge": mean(list(with_f1.values()), with_f1)}
+            more["match"] = combine(halves, {"f1": 0.5, "judge": 0.5})
+        return more, {"judge_unparsed": len(asked) - len(judged)}
 
-def _judged(judge: Judge, pairs: Mapping[int, Pair]) -> dict[int, float]:
-    scores = judge([pair.row for pair in pairs.values()])
-    if wrong := [id for id, score in scores.items() if not 0 <= score <= 1]:
-        raise InputError(f"judge: {scores[wrong[0]]} for {wrong[0]} is not in [0, 1]; divide percentages by 100")
-    return {n: scores[pair.row.id] for n, pair in pairs.items() if pair.row.id in scores}
+    def _scores(self, pairs: Mapping[int, Pair]) -> dict[int, float]:
+        scores = self.judge([pair.row for pair in pairs.values()]) if self.judge else {}
+        if wrong := [id for id, score in scores.items() if not 0 <= score <= 1]:
+            raise InputError(f"judge: {scores[wrong[0]]} for {wrong[0]} is not in [0, 1]; divide percentages by 100")
+        return {n: scores[pair.row.id] for n, pair in pairs.items() if pair.row.id in scores}
 
 
 def follow_graph(predictions: Iterable[Prediction]) -> tuple[list[Pair], dict[str, float]]:
@@ -173,13 +203,16 @@ def match(answer: str, reference: str) -> tuple[list[Point], float]:
     return found, 2 * len(found) / total if total else 0.0
 
 
-def score_files(predictions: Path, references: Path, allow_missing: bool = False) -> dict[str, float]:
-    """The score of a file of predictions, without a judge.
+def score_files(
+    predictions: Path, references: Path, allow_missing: bool = False, judge: Judge | None = None
+) -> dict[str, float]:
+    """The score of a file of predictions.
 
     Args:
         predictions: see `read_predictions`.
         references: see `read_references`.
         allow_missing: leave out references that have no answer, or whose sample failed.
+        judge: see `DriveLMScore`.
 
     Raises:
         InputError: a file that cannot be scored.
@@ -191,92 +224,28 @@ def score_files(predictions: Path, references: Path, allow_missing: bool = False
         raise InputError(f"{predictions}: {count}; add them, or leave them out with --allow-missing")
     if unknown := len(answers.keys() - {row.id for row in rows}):
         logger.warning("%s: %d answers have no reference and are ignored", predictions, unknown)
-    metrics = DriveLMScore()([replace(row, answer=answers.get(row.id)) for row in rows])
+    metrics = DriveLMScore(judge)([replace(row, answer=answers.get(row.id)) for row in rows])
     if not metrics:
         raise InputError(f"{predictions}: no answer to a question that {references} can score; check the ids")
     return metrics
 
 
-def read_references(path: Path) -> list[Prediction]:
-    """The challenge's reference file as rows without an answer, in the official order.
-
-    Raises:
-        InputError: not such a file, or nothing in it to score by.
-    """
-    rows = []
-    try:
-        for scene, content in _read_json(path).items():
-            for frame, key_frame in content["key_frames"].items():
-                for number, qa in enumerate(qa for part in PARTS for qa in key_frame["QA"].get(part, [])):
-                    id, tags = f"{scene}_{frame}_{number}", tuple(qa.get("tag") or ())
-                    rows.append(Prediction(id, qa["Q"], None, qa.get("A"), tags, scene, frame))
-    except (AttributeError, KeyError, TypeError):
-        form = '{scene: {"key_frames": {frame: {"QA": {"perception": [...], ...}}}}}'
-        raise InputError(f"{path}: not a DriveLM reference file, {form}; give test_eval.json") from None
-    for row in rows:
-        texts = isinstance(row.question, str) and isinstance(row.reference, str | None)
-        if not texts or not all(isinstance(tag, int) for tag in row.tags):
-            raise InputError(f"{path}: {row.id} is malformed; Q and A are strings, tag a list of numbers 0 to 3")
-    if not any(row.tags and row.reference is not None for row in rows):
-        raise InputError(f"{path}: no question has both an answer and a tag to score it by; give test_eval.json")
-    return rows
-
-
-def read_predictions(path: Path) -> dict[str, str | None]:
-    """Answers by id, None for a sample that failed: from a challenge output, a submission or predictions.jsonl.
-
-    Raises:
-        InputError: not such a file, an id twice, or an answer that is not a string.
-    """
-    rows = _read_json(path)
-    rows = rows.get("results") if isinstance(rows, dict) else rows
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
-        form = 'a list of {"id", "question", "answer"}, a submission with such "results", or predictions.jsonl'
-        raise InputError(f"{path}: not a file of predictions; give {form}")
-    answers: dict[str, str | None] = {}
-    for row in rows:
-        failed = row.get("error") is not None
-        if row["id"] in answers:
-            raise InputError(f"{path}: {row['id']} is there twice; keep one answer a question")
-        if not failed and not isinstance(row.get("answer"), str):
-            raise InputError(f"{path}: the answer of {row['id']} is not a string; write it in quotes")
-        answers[row["id"]] = None if failed else row["answer"]
-    return answers
-
-
-def _read_json(path: Path) -> Any:
-    """The content of a JSON file, or the list of a .jsonl file's rows."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; check the path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    documents = text.split("\n") if path.suffix == ".jsonl" else [text]
-    rows = []
-    for line, document in enumerate(documents):
-        try:
-            if document.strip() or path.suffix != ".jsonl":
-                rows.append(json.loads(document))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: malformed JSON in line {line + error.lineno}: {error.msg}; correct it") from None
-    return rows if path.suffix == ".jsonl" else rows[0]
-
-
-EXAMPLE = """example:
+EXAMPLE = """examples:
   python -m prune2drive.metrics.drivelm --predictions output.json --references test_eval.json
+  python -m prune2drive.metrics.drivelm --predictions output.json --references test_eval.json \\
+      --judge-base-url https://api.openai.com/v1 --judge-model gpt-4o-mini
 
 prints {"accuracy": 0.81, "accuracy_n": 350, "accuracy_stderr": 0.02, ..., "final_offline": 0.52, ...}: each mean with
 its sample count (_n) and standard error (_stderr), in [0, 1] but cider in [0, 10]. final_offline is (language +
-match_f1 + accuracy) / 3. skipped_by_graph counts the answers that the challenge does not score because the first
-answer of their frame misses an object they are about."""
+match_f1 + accuracy) / 3; a judge adds the official final. skipped_by_graph counts the answers that the challenge does
+not score because the first answer of their frame misses an object they are about."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m prune2drive.metrics.drivelm",
-        description="Score DriveLM answers as the challenge does, but for its judge, and print the metrics as JSON.",
+        description="Score DriveLM answers as the challenge does and print the metrics as JSON.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -285,13 +254,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--references", type=Path, required=True, help="test_eval.json, with answers and tags")
     parser.add_argument("--allow-missing", action="store_true", help="leave out references that have no answer")
+    judge = parser.add_argument_group("the challenge's judge, behind an OpenAI-compatible endpoint")
+    judge.add_argument("--judge-base-url", metavar="URL", help="up to and without /chat/completions")
+    judge.add_argument("--judge-model", metavar="NAME", help="as the endpoint calls it")
+    judge.add_argument("--judge-api-key-env", metavar="NAME", default="OPENAI_API_KEY", help="variable with the key")
+    judge.add_argument("--judge-prompt-file", metavar="FILE", help="a prompt with {reference} and {answer}")
+    judge.add_argument("--judge-cache", metavar="DIR", default="outputs/judge_cache", help="where replies are kept")
     try:
-        metrics = score_files(**vars(parser.parse_args(argv)))
+        given = vars(parser.parse_args(argv))
+        settings = {name.removeprefix("judge_"): given.pop(name) for name in list(given) if name.startswith("judge_")}
+        metrics = score_files(**given, judge=_chat_judge(**settings))
+        if missing := metrics.get("judge_missing"):
+            count = f"{missing} of {metrics['judge_asked']} answers are not judged"
+            raise InputError(f"{count}; the same command goes on with them")
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     print(json.dumps(metrics, indent=2))
     return 0
+
+
+def _chat_judge(base_url: str | None, model: str | None, **settings: Any) -> ChatJudge | None:
+    if not base_url and not model:
+        return None
+    if not base_url or not model:
+        raise InputError("a judge needs --judge-base-url and --judge-model; give both or neither")
+    judge = ChatJudge(base_url, model, **settings)
+    judge.identity()  # a prompt that cannot be used shows now
+    return judge
 
 
 if __name__ == "__main__":

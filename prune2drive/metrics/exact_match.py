@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.language import mean
@@ -22,6 +22,15 @@ class ExactMatch:
     headline: ClassVar[str] = "exact_match"
 
     drivelm: DriveLMScore = field(default_factory=DriveLMScore)
+
+    @property
+    def judge_id(self) -> Any:
+        """What run.json says of the judge.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        return self.drivelm.judge_id
 
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """The challenge's metrics with `exact_match` as the `score`; empty without references."""

@@ -19,7 +19,20 @@ from prune2drive.report.html import write_report
 from prune2drive.sample import Prediction, Sample, TokenMap
 
 LONGEST_NAME = 200  # file systems allow 255 bytes
-SHOWN = ("score", "exact_match", "accuracy", "language", "match_f1", "coverage/objects")
+SHOWN = (
+    "score",
+    "exact_match",
+    "final",
+    "judge",
+    "rubric/overall",
+    "mcq_accuracy",
+    "accuracy",
+    "language",
+    "match",
+    "match_f1",
+    "similarity",
+    "coverage/objects",
+)
 COSTS = (
     "tokens/visual_full",
     "tokens/visual_kept",

@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.drivelm import DriveLMScore, coordinates, follow_graph, match, read_references
+from prune2drive.metrics.drivelm import DriveLMScore, coordinates, follow_graph, match
+from prune2drive.metrics.drivelm_files import read_references
 from prune2drive.sample import Prediction
 
 CAR, VAN, BUS = "<c1,CAM_BACK,1088.3,497.5>", "<c2,CAM_FRONT,864.2,468.3>", "<c3,CAM_FRONT,1043.2,82.2>"
 
 
 def row(number, question="What?", answer="Yes.", reference="Yes.", tags=(0,), frame="f", **kw):
-    return Prediction(f"s_{frame}_{number}", question, answer, reference, tuple(tags), "s", frame, **kw)
+    id = f"s_{frame}_{number}"
+    return Prediction(id, question, answer, reference, tags=tuple(tags), scene="s", frame=frame, **kw)
 
 
 def ids(rows):
@@ -202,7 +204,7 @@ def test_final_offline_is_the_mean_of_its_parts_and_the_score():
 
 def test_every_mean_has_its_count_and_error():
     found = DriveLMScore(judge=lambda rows: {one.id: 0.7 for one in rows})(ROWS)
-    counts = {"official_tokenizer", "skipped_by_graph", "frames_without_graph"}
+    counts = {"official_tokenizer", "skipped_by_graph", "frames_without_graph", "judge_unparsed"}
     means = {key for key in found if not key.endswith(("_n", "_stderr"))} - counts
     assert found.keys() == counts | {f"{key}{suffix}" for key in means for suffix in ("", "_n", "_stderr")}
     assert all(0 <= found[key] <= 1 for key in means - {"cider"}) and 0 <= found["cider"] <= 10

@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from chat_server import serving, status
 
-from prune2drive.metrics.drivelm import main, read_references
+from prune2drive.metrics.drivelm import main
+from prune2drive.metrics.drivelm_files import read_references
 from prune2drive.sample import Prediction
 
 needs_java = pytest.mark.skipif(not shutil.which("java"), reason="no java on PATH")
@@ -181,3 +183,45 @@ def test_help_teaches_with_an_example(capsys):
     text = capsys.readouterr().out
     assert "python -m prune2drive.metrics.drivelm --predictions output.json --references test_eval.json" in text
     assert "final_offline" in text and "skipped_by_graph" in text
+
+
+@pytest.fixture
+def judged(files, tmp_path, monkeypatch):
+    """Scores one judged answer; the server, the options and the files."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    qa = [{"Q": "Wo?", "A": "Links.", "tag": [1]}, {"Q": "Was?", "A": "Rad", "tag": [0]}]
+    paths = files(references={"s": {"key_frames": {"f": {"QA": {"perception": qa}}}}})
+    with serving() as server:
+        options = ["--judge-base-url", server.url, "--judge-model", "m", "--judge-cache", tmp_path / "cache"]
+        yield server, paths, options
+
+
+def test_a_judge_scores_files_too(judged, capsys, tmp_path):
+    server, paths, options = judged
+    found = score(capsys, *paths, *options)
+    assert (found["judge"], found["judge_n"], found["judge_unparsed"]) == (0.7, 1, 0)
+    assert score(capsys, *paths, *options) == found and len(server.requests) == 1
+    (tmp_path / "prompt.txt").write_text("{reference} or {answer}?")
+    score(capsys, *paths, *options, "--judge-prompt-file", tmp_path / "prompt.txt")
+    assert server.requests[-1]["messages"][-1]["content"] == "Links. or Vor dem Café.?"
+
+
+def test_a_judge_that_does_not_answer(judged, capsys):
+    server, paths, options = judged
+    server.misbehave = lambda number, request: status(401, "no")
+    code, out, err = run(capsys, "--predictions", paths[0], "--references", paths[1], *options)
+    assert (code, out) == (2, "") and "1 of 1 answers are not judged; the same command goes on" in err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--judge-model", "m"], "a judge needs --judge-base-url and --judge-model; give both"),
+        (["--judge-base-url", "http://localhost/v1"], "a judge needs --judge-base-url and --judge-model"),
+        (["--judge-base-url", "https://x.org", "--judge-model", "m"], "the environment has no OPENAI_API_KEY"),
+    ],
+)
+def test_a_judge_that_cannot_be_asked(options, message, judged, capsys):
+    _, paths, _ = judged
+    code, out, err = run(capsys, "--predictions", paths[0], "--references", paths[1], *options)
+    assert (code, out) == (2, "") and message in err

@@ -427,9 +427,14 @@ def test_a_format_that_is_not_converted(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("options", [{"dtype": torch.bfloat16}, {"device_map": "cpu"}, {"attn_implementation": "eager"}])
+@pytest.mark.parametrize(
+    "options", [{"dtype": torch.bfloat16}, {"device_map": "cpu"}, {"attn_implementation": "eager"}]
+)
 def test_options_of_from_pretrained(options, llava, chats):
-    for model in (load_llava_next(llava[0], originals.VISION, **options), load_internvl_chat(chats["new"][0], **options)):
+    for model in (
+        load_llava_next(llava[0], originals.VISION, **options),
+        load_internvl_chat(chats["new"][0], **options),
+    ):
         assert model.dtype == options.get("dtype", torch.float32)
         expected = options.get("attn_implementation", "sdpa")
         assert model.config.get_text_config()._attn_implementation == expected
