@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_prompt
-from prune2drive.data.images import inside, read_image
+from prune2drive.data.images import check_files, inside, read_image
 from prune2drive.data.json_files import field, kind_of, read_json
 from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
@@ -149,8 +149,7 @@ class DriveLM:
         if faults := [fault for question in self._questions if (fault := self._fault(question))]:
             raise InputError(f"{faults[0]} ({len(faults)} such questions; on_error=skip leaves them out)")
         files = [self.images / path for frame in self._frames for path in self._paths(frame).values()]
-        if missing := [file for file in files if not file.is_file()]:
-            raise InputError(f"{len(missing)} of {len(files)} images are missing, first {missing[0]}; {IMAGES_HINT}")
+        check_files(files, IMAGES_HINT)
 
     def _fault(self, question: Question) -> str:
         """What the file lacks for this question; a file without any answer lacks none."""

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from prune2drive.data.dataset import fingerprint, multi_view_prompt
-from prune2drive.data.images import inside, read_image
+from prune2drive.data.images import check_files, inside, read_image
 from prune2drive.data.json_files import field, kind_of, read_json
 from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError
@@ -143,8 +143,7 @@ class DriveLMMo1:
         if faults := [fault for item in self._items if (fault := self._fault(item))]:
             raise InputError(f"{faults[0]} ({len(faults)} such questions; on_error=skip leaves them out)")
         files = [self.images / file for file in dict.fromkeys(file for item in self._items for file in item.files)]
-        if missing := [file for file in files if not file.is_file()]:
-            raise InputError(f"{len(missing)} of {len(files)} images are missing, first {missing[0]}; {HINT}")
+        check_files(files, HINT)
 
     def _fault(self, item: Item) -> str:
         """What the file lacks for this question; a file without any answer lacks none."""

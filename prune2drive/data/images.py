@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -19,6 +20,16 @@ def inside(path: str, where: str) -> str:
     if parts.is_absolute() or ".." in parts.parts:
         raise InputError(f"{where}: image path {path!r} leads out of the images' folder; name a file below it")
     return path
+
+
+def check_files(files: Collection[Path], hint: str) -> None:
+    """Looks whether all images are there.
+
+    Raises:
+        InputError: the first that is missing, and how many are; `hint` says what to do.
+    """
+    if missing := [file for file in files if not file.is_file()]:
+        raise InputError(f"{len(missing)} of {len(files)} images are missing, first {missing[0]}; {hint}")
 
 
 def read_image(file: Path, hint: str) -> Image.Image:
