@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,10 +59,6 @@ def body(content: Any) -> Misbehaviour:
 
 def says(content: str | None) -> Misbehaviour:
     return body(completion(content))
-
-
-def hang(seconds: float) -> Misbehaviour:
-    return lambda handler: time.sleep(seconds)
 
 
 def drop(handler: Handler) -> None:

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from prune2drive.errors import InputError
@@ -39,6 +42,13 @@ def test_a_row_scores_the_same_in_any_company(similarity):
     for row in reversed(ROWS):
         assert similarity([row])[row.id] == pytest.approx(together[row.id], abs=1e-5)
     assert similarity([]) == {}
+
+
+def test_similarity_stays_a_share(similarity, monkeypatch):
+    """Opposite directions count as 0, and rounding does not exceed 1."""
+    vectors = np.array([[1.0, 0.0], [1.0, 1e-3], [-1.0, 0.0], [1.0, 1e-3]])
+    monkeypatch.setitem(vars(similarity), "_model", SimpleNamespace(encode=lambda texts, **options: vectors))
+    assert similarity(ROWS[:2]) == {"s_f_0": 0, "s_f_1": 1}
 
 
 def test_it_is_reported_under_its_own_name(similarity):
