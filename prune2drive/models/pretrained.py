@@ -105,8 +105,11 @@ class Pretrained(Adapter):
         if kind in readers:
             return self.open_original(readers[kind], self.checkpoint.folder())
         expected = " or ".join((*self.families, *readers))
-        remote = " (its own code, which is never run here)" if "auto_map" in self.checkpoint.settings else ""
-        raise InputError(f"model.checkpoint={self.checkpoint.name}: a {kind} model{remote}, expected {expected}")
+        others = {name: reader.family for reader in ORIGINALS for name in reader.model_types}
+        hint = f"; an adapter of {others[kind]} models converts it" if kind in others else ""
+        if not hint and "auto_map" in self.checkpoint.settings:
+            hint = f"; it needs code of its own, which is never run here, and is not one of {', '.join(others)}"
+        raise InputError(f"model.checkpoint={self.checkpoint.name}: a {kind} model, expected {expected}{hint}")
 
     @classmethod
     def _readers(cls) -> dict[str, type[Original]]:

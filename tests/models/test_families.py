@@ -162,9 +162,14 @@ def test_another_family_is_named(folders, tmp_path):
         LlavaOnevision(str(folders / "smolvlm"))
     originals.internvl_chat(tmp_path / "chat")
     with pytest.raises(
-        InputError, match=r"a internvl_chat model \(its own code, which is never run here\), expected smolvlm"
+        InputError, match="a internvl_chat model, expected smolvlm; an adapter of internvl models converts"
     ):
         SmolVLM(str(tmp_path / "chat"))
+    originals.write_json(tmp_path / "config.json", {"model_type": "phi3_v", "auto_map": {"AutoModel": "x.Y"}})
+    with pytest.raises(
+        InputError, match="a phi3_v model, .* code of its own, which is never run here, and is not one of"
+    ):
+        SmolVLM(str(tmp_path))
 
 
 def test_a_device_map(folders):
