@@ -1,6 +1,6 @@
 """Visual-token pruning: methods, ratios and the hooks that apply them inside a stock model."""
 
-from prune2drive.pruning.base import Context, Pool, Pruner, ScorePruner
+from prune2drive.pruning.base import Context, Pool, Pruner, ScorePruner, Selection
 from prune2drive.pruning.fastv import FastV
 from prune2drive.pruning.hooks import prune
 from prune2drive.pruning.none import NoPruner
@@ -21,6 +21,7 @@ __all__ = [
     "RandomPruner",
     "RatioPolicy",
     "ScorePruner",
+    "Selection",
     "TFPS",
     "Trace",
     "Uniform",

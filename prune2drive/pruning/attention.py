@@ -1,60 +1,94 @@
-"""One row of attention, recomputed, so that every layer can stay on its fast kernel.
+"""A decoder layer as methods look at it: rows of its attention, its queries and keys, computed when asked for.
 
-Shape suffixes: B batch rows, P prompt positions, H query heads, G key-value heads, E head width.
+Every layer can so stay on its fast kernel.
+
+Shape suffixes: B batch rows, P prompt positions, Q query positions, H query heads, G key-value heads, E head width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def last_row_attention(
-    layer: Any,
-    hidden_BPD: Tensor,
-    position_embeddings: tuple[Tensor, Tensor],
-    mask_BP: Tensor | None,
-    keys_BGPE: Tensor | None = None,
-) -> Tensor:
-    """Attention that the last position pays to every position in a decoder layer, averaged over heads.
-
-    Equals the last row of that layer's eager attention: projections, query and key norms where the
-    layer has them, rotary embedding, softmax in float32 over all unmasked positions.
+@dataclass(frozen=True)
+class LayerView:
+    """A decoder layer of the Llama kind (`input_layernorm`, `self_attn.{q,k}_proj`) and what enters it.
 
     Args:
-        layer: a decoder layer of the Llama kind (`input_layernorm`, `self_attn.{q,k}_proj`).
-        hidden_BPD: the layer's input.
-        position_embeddings: its cosines and sines, [B or 1, P, E].
+        module: the layer.
+        hidden_BPD: its input.
+        rotary: cosines and sines of the positions, [B or 1, P, E].
         mask_BP: True at positions that may be seen; None where all may.
-        keys_BGPE: the layer's rotated keys, where its cache holds them; else they are computed again.
-
-    Returns:
-        Weights [B, P] in float32; each row sums to 1.
+        cached: gives its rotated keys [B, G, P, E] where a cache holds them; else they are computed.
     """
-    attention = layer.self_attn
-    cos, sin = position_embeddings
-    last_B1D = layer.input_layernorm(hidden_BPD[:, -1:])
-    query_B1HE = _rotated_heads(attention, "q", last_B1D, cos[:, -1:], sin[:, -1:])
-    if keys_BGPE is None:
-        keys_BGPE = _rotated_heads(attention, "k", layer.input_layernorm(hidden_BPD), cos, sin).transpose(1, 2)
-    batch, _, heads, width = query_B1HE.shape
-    query_BGRE = query_B1HE.view(batch, keys_BGPE.shape[1], -1, width)
-    logits_BGRP = query_BGRE @ keys_BGPE.transpose(2, 3) * attention.scaling
-    if mask_BP is not None:
-        logits_BGRP = logits_BGRP.masked_fill(~mask_BP[:, None, None], -torch.inf)
-    weights_BGRP = logits_BGRP.softmax(dim=-1, dtype=torch.float32)
-    return weights_BGRP.reshape(batch, heads, -1).mean(dim=1)
 
+    module: Any
+    hidden_BPD: Tensor
+    rotary: tuple[Tensor, Tensor]
+    mask_BP: Tensor | None = None
+    cached: Callable[[], Tensor | None] = lambda: None
 
-def _rotated_heads(attention: Any, name: str, normed_BPD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Queries or keys of some positions, [B, P, heads, E]."""
-    states = getattr(attention, f"{name}_proj")(normed_BPD)
-    states = states.view(*normed_BPD.shape[:2], -1, attention.head_dim)
-    norm = getattr(attention, f"{name}_norm", None)
-    if norm is not None:
-        states = norm(states)
-    half = attention.head_dim // 2
-    turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
-    return states * cos[:, :, None] + turned * sin[:, :, None]
+    def last_row(self) -> Tensor:
+        """Attention that the last position pays to every position, averaged over heads; float32 [B, P], rows sum to 1.
+
+        Equals the last row of the layer's eager attention: projections, query and key norms where the layer has
+        them, rotary embedding, softmax in float32 over all unmasked positions.
+        """
+        query_BHQE = self.queries(slice(-1, None))
+        seen = None if self.mask_BP is None else self.mask_BP[:, None, None]
+        return self._weights(query_BHQE, self.keys(), seen).mean(dim=1)[:, 0]
+
+    def rows(self, row: int, at_Q: Tensor) -> Tensor:
+        """Attention that some positions of one batch row pay to every position; float32 [H, Q, P].
+
+        Args:
+            row: of the batch.
+            at_Q: the positions.
+        """
+        at_Q = at_Q.to(self.hidden_BPD.device)
+        query_1HQE = self.queries(at_Q, row)
+        positions_P = torch.arange(self.hidden_BPD.shape[1], device=at_Q.device)
+        seen_QP = positions_P <= at_Q[:, None]
+        if self.mask_BP is not None:
+            seen_QP = seen_QP & self.mask_BP[row].to(at_Q.device)
+        return self._weights(query_1HQE, self.keys()[row : row + 1], seen_QP[None, None])[0]
+
+    def queries(self, at: Any = slice(None), row: int | None = None, rotated: bool = True) -> Tensor:
+        """Queries of some positions, [B, H, Q, E]; of one batch row, [1, H, Q, E]."""
+        return self._heads("q", at, row, rotated)
+
+    def keys(self, rotated: bool = True) -> Tensor:
+        """Keys of all positions, [B, G, P, E]."""
+        if rotated and (held := self.cached()) is not None:
+            return held
+        return self._heads("k", slice(None), None, rotated)
+
+    def _heads(self, name: str, at: Any, row: int | None, rotated: bool) -> Tensor:
+        attention = self.module.self_attn
+        rows = slice(None) if row is None else slice(row, row + 1)
+        states = self.module.input_layernorm(self.hidden_BPD[rows][:, at])
+        states = getattr(attention, f"{name}_proj")(states).unflatten(-1, (-1, attention.head_dim))
+        norm = getattr(attention, f"{name}_norm", None)
+        if norm is not None:
+            states = norm(states)
+        if rotated:
+            cos, sin = (part[rows if len(part) > 1 else slice(None)][:, at, None] for part in self.rotary)
+            half = attention.head_dim // 2
+            turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
+            states = states * cos + turned * sin
+        return states.transpose(1, 2)
+
+    def _weights(self, query_BHQE: Tensor, keys_BGPE: Tensor, seen: Tensor | None) -> Tensor:
+        """Softmax of scaled products over what may be seen, [B, H, Q, P]."""
+        batch, heads, count, width = query_BHQE.shape
+        query_BGRE = query_BHQE.reshape(batch, keys_BGPE.shape[1], -1, width)
+        logits = (query_BGRE @ keys_BGPE.transpose(2, 3)).reshape(batch, heads, count, -1)
+        logits = logits * self.module.self_attn.scaling
+        if seen is not None:
+            logits = logits.masked_fill(~seen.to(logits.device), -torch.inf)
+        return logits.softmax(dim=-1, dtype=torch.float32)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
+from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.selection import highest
 from prune2drive.sample import TokenMap
 
@@ -29,8 +30,9 @@ class Pool:
         sample_id: identifies the sample whatever its place in the batch.
         cameras: the cameras in the pool.
         row: the sample's row in the batch.
-        at_N: prompt positions of the tokens in the (padded) batch.
+        at_N: positions of the tokens in the (padded) batch, as it is after earlier cuts.
         token_map: where the tokens lie in the cameras' grids.
+        of_N: which of the pool's tokens before any cut these are.
     """
 
     sample_id: str
@@ -38,6 +40,7 @@ class Pool:
     row: int
     at_N: Tensor
     token_map: TokenMap
+    of_N: Tensor
 
     def generator(self, seed: int) -> torch.Generator:
         """A CPU generator that depends on the seed, the sample and the cameras, and on nothing else."""
@@ -48,16 +51,40 @@ class Pool:
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may look at besides the tokens.
+    """What a method may look at besides the tokens; positions are those of the batch as it is after earlier cuts.
 
     Args:
         pools: what each row of `tokens_CND` is.
-        attention: computes the last prompt position's attention to all positions in the layer before
-            the cut, averaged over heads, [B, P]; for methods that declare `needs_attention`.
+        before: the layer before the cut; None where that is before the LLM.
+        at: the layer whose input is cut.
+        embeddings_BPD: what entered the LLM.
+        norm: the decoder's last norm.
+        question_BP: True at the text behind the last image: the question and the end of the chat template.
     """
 
     pools: tuple[Pool, ...]
-    attention: Callable[[], Tensor]
+    before: LayerView | None
+    at: LayerView
+    embeddings_BPD: Tensor
+    norm: Callable[[Tensor], Tensor]
+    question_BP: Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a method keeps, where that is more than indices.
+
+    Args:
+        picks_CK: slots to keep, in selection order, indices into each pool.
+        rows_CKD: what the slots hold from now on, where tokens were merged; their own states by default.
+        sizes_CK: how many tokens each slot stands for: attention to it is weighted so (proportional attention).
+        raw_C: how many tokens the method's own rule would have kept, for those that have no budget.
+    """
+
+    picks_CK: Tensor
+    rows_CKD: Tensor | None = None
+    sizes_CK: Tensor | None = None
+    raw_C: Sequence[int] | None = None
 
 
 @dataclass
@@ -77,6 +104,10 @@ class Pruner(ABC):
 
     nested: ClassVar[bool] = True
     """Whether the picks for a smaller budget are the first of those for a larger one."""
+    merges: ClassVar[bool] = False
+    """Whether it changes what the kept slots hold."""
+    positions: ClassVar[str] = "keep"
+    """Where its authors have kept tokens' position ids from: `keep` or `renumber`."""
     needs_attention: ClassVar[bool] = False
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     drops: ClassVar[bool] = True
@@ -94,9 +125,18 @@ class Pruner(ABC):
         if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputError(f"{name}: dtype={self.dtype!r} is no torch float type: use float32, bfloat16 or float16")
 
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The layers at whose inputs tokens are dropped, ascending."""
+        return (self.layer,)
+
+    def sizes(self, k: int, count: int) -> list[int]:
+        """How many of a pool's `count` tokens are left after each cut; the last is k."""
+        return [k]
+
     @abstractmethod
-    def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
-        """The k tokens to keep of each pool, in selection order; indices [C, K]."""
+    def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor | Selection:
+        """The k tokens to keep of each pool, in selection order: indices [C, K], or more than these."""
 
     def flops(self, count: int, k: int, channels: int) -> int:
         """Floating point operations of selecting k of `count` tokens; 0 where none are worth counting."""

@@ -6,7 +6,7 @@ Shape suffixes: B batch rows, P prompt positions (padded), K kept positions, A a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,17 +36,19 @@ class Call:
 
 @dataclass
 class Forward:
-    """One forward pass: what the decoder was given, and what is built once for all layers from k on.
+    """One forward pass: what the decoder was given, and what is built once for all layers behind a cut.
 
     Args:
         past: positions that the cache held before.
+        rotary: by the cut's layer.
+        layer_mask: by the cut's layer.
     """
 
     past: int
     mask: Tensor | None
     position_ids: Tensor | None
-    rotary: tuple[Tensor, Tensor] | None = None
-    layer_mask: list[Any] = field(default_factory=list)
+    rotary: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    layer_mask: dict[int, Any] = field(default_factory=dict)
 
     @property
     def is_prefill(self) -> bool:
@@ -70,21 +72,31 @@ class Cut:
         real_BK: False at the padding.
         shift_B: by how much `renumber` lowered the last position id.
         is_ragged: whether there is padding at all.
+        layer: where it was cut.
+        log_sizes_BK: logarithm of how many tokens each position stands for, where that weighs attention.
     """
 
     kept_BK: Tensor
     real_BK: Tensor
     shift_B: Tensor
     is_ragged: bool
+    layer: int
+    log_sizes_BK: Tensor | None = None
 
     @classmethod
-    def at(cls, rows: Sequence[Tensor], device: torch.device) -> Cut:
+    def at(cls, rows: Sequence[Tensor], device: torch.device, layer: int) -> Cut:
         longest = max(map(len, rows))
         kept_BK = torch.stack([nn.functional.pad(row, (longest - len(row), 0)) for row in rows])
         lengths_B = torch.tensor([len(row) for row in rows])
         real_BK = torch.arange(longest) >= longest - lengths_B[:, None]
         shift_B = torch.zeros(len(rows), dtype=torch.long, device=device)
-        return cls(kept_BK.to(device), real_BK.to(device), shift_B, is_ragged=not real_BK.all())
+        return cls(kept_BK.to(device), real_BK.to(device), shift_B, not real_BK.all(), layer)
+
+    def within(self, before: Cut | None) -> Cut:
+        """The cut in prompt positions, if it was made among those that an earlier one left."""
+        if before is None:
+            return self
+        return replace(self, kept_BK=before.kept_BK.gather(1, self.kept_BK))
 
     @property
     def length(self) -> int:
@@ -105,6 +117,27 @@ class Cut:
             return None
         later = self.real_BK.new_ones(rows, behind) if full is None else full[:, prompt:].to(self.real_BK)
         return torch.cat([self.real_BK, later], dim=1)
+
+    def weigh(self, mask: Tensor | None, queries: int, behind: int, dtype: torch.dtype) -> Tensor:
+        """A 4-D additive mask with the logarithm of each key's size: proportional attention (PACT, arXiv 2504.08966).
+
+        Args:
+            mask: of the layer: none (causal), True where attention may go, or additive.
+            queries: positions that enter the layer.
+            behind: later tokens in the cache, each of size one.
+            dtype: of the layer's states.
+        """
+        assert self.log_sizes_BK is not None
+        sizes_BK = nn.functional.pad(self.log_sizes_BK, (0, behind))
+        length = sizes_BK.shape[1]
+        if mask is None:
+            first = length - queries
+            place = torch.arange(length, device=sizes_BK.device)
+            mask = (place <= place[first:, None])[None, None]
+        if mask.dtype == torch.bool:
+            lowest = torch.finfo(dtype).min
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest)
+        return mask + sizes_BK[:, None, None].to(mask)
 
 
 def gather(states_BPD: Tensor, kept_BK: Tensor) -> Tensor:

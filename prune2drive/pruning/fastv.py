@@ -25,7 +25,8 @@ class FastV(ScorePruner):
     needs_attention: ClassVar[bool] = True
 
     def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
-        attention_BP = ctx.attention()
+        assert ctx.before is not None
+        attention_BP = ctx.before.last_row()
         return torch.stack([attention_BP[pool.row, pool.at_N] for pool in ctx.pools])
 
     def flops(self, count: int, k: int, channels: int) -> int:

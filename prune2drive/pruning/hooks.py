@@ -1,8 +1,9 @@
 """Pruning inside a stock Hugging Face model, by forward pre-hooks: the only model surgery there is.
 
 At the input of layer k the hidden states are gathered at the kept positions; every later layer gets
-rotary embeddings and a mask of the kept length. The KV cache is left alone: layers below k hold the
-whole prompt, the others the kept one. `generate` goes on counting positions at full length.
+rotary embeddings and a mask of the kept length. A method may cut several times: each cut is made among what
+the one before left. The KV cache is left alone: layers below k hold the whole prompt, the others the kept one.
+`generate` goes on counting positions at full length.
 
 Shape suffixes: B batch rows, P prompt positions (padded), K kept positions, A axes of rotary positions.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from typing import Any
@@ -23,10 +24,10 @@ from transformers.masking_utils import create_causal_mask
 
 from prune2drive.errors import InputError
 from prune2drive.pruning import guards
-from prune2drive.pruning.attention import last_row_attention
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.attention import LayerView
+from prune2drive.pruning.base import Context, Pool, Pruner
 from prune2drive.pruning.cut import Call, Cut, Forward, gather
-from prune2drive.pruning.plan import Trace, budgets, choose, kept_positions, record
+from prune2drive.pruning.plan import Picks, Trace, choose, kept_positions, left, merged, record, stage_sizes
 from prune2drive.pruning.prompt import Naming, Prompt
 from prune2drive.pruning.ratios import RatioPolicy, as_policy
 from prune2drive.sample import TokenMap
@@ -94,8 +95,10 @@ class _Engine:
         self.last_ids: Tensor | None = None
         self.last_position: Tensor | int = 0
         self.prompt: Prompt | None = None
-        self.cut: Cut | None = None
-        self.attention: Callable[[], Tensor] = _no_attention
+        self.cuts: list[Cut] = []
+        self.pools: list[Pool] = []
+        self.embeddings: Tensor | None = None
+        self.before: LayerView | None = None
         guards.check_options(self.positions, self.rounding)
         guards.check_decoder(self.decoder, pruner)
         if self.decoder in _ACTIVE:
@@ -115,11 +118,13 @@ class _Engine:
         for module in dict.fromkeys((self.model, self.model.base_model)):
             hook(module, self._on_model)
         hook(self.decoder, self._on_decoder)
-        first = self.pruner.layer
-        if self.pruner.needs_attention:
-            hook(self.decoder.layers[first - 1], self._on_scored_layer)
-        for index in range(first, len(self.decoder.layers)):
-            hook(self.decoder.layers[index], partial(self._on_layer, index))
+        cuts = self.pruner.cuts
+        hook(self.decoder.layers[0], self._on_first_layer)
+        for index in range(len(self.decoder.layers)):
+            if index >= cuts[0]:
+                hook(self.decoder.layers[index], partial(self._on_layer, index))
+            if index + 1 in cuts:
+                hook(self.decoder.layers[index], partial(self._on_layer_before, index))
         encoder = self.model.base_model
         if hasattr(encoder, "get_image_features"):
             _shadow(undo, encoder, "get_image_features", self._on_image_features)
@@ -165,73 +170,136 @@ class _Engine:
         maps = self.naming.token_maps(rows, ids, mask_BP, self.model.config, self.images)
         self.prompt = Prompt.build(maps, length, mask_BP, self.naming.ids(rows, ids, mask_BP))
         self.last_position = self.step.span[1] if self.step.span else length - 1
-        self.cut = None
+        self.cuts, self.pools = [], self.prompt.pools(self.pruner.scope)
+        self.embeddings = self.before = None
         self.images = ImageInfo()
+        self.trace.clear()
 
     def _continue(self, width: int) -> None:
         """More tokens behind a cached prompt."""
         if self.prompt is None:
             raise InputError("the KV cache was filled outside this prune() context: start from the whole prompt")
-        is_cut_before_llm = self.cut is not None and self.pruner.layer == 0
+        is_cut_before_llm = bool(self.cuts) and self.cuts[0].layer == 0
         guards.check_continuation(self.call, self.step, width, self.last_position if is_cut_before_llm else None)
 
     # What layers get instead
 
-    def _on_scored_layer(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if self.step.is_prefill and self.prompt is not None:
-            cache, index, mask_BP = kwargs.get("past_key_values"), self.pruner.layer - 1, self.prompt.mask_BP
+    def _on_first_layer(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self.step.is_prefill:
+            self.embeddings = args[0]
 
-            def attention() -> Tensor:
-                keys = None if cache is None else cache.layers[index].keys
-                return last_row_attention(module, args[0], kwargs["position_embeddings"], mask_BP, keys)
+    def _on_layer_before(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Remembers what enters the layer before a cut, for methods that look at it."""
+        if not self.step.is_prefill:
+            return
+        cache = kwargs.get("past_key_values")
 
-            self.attention = attention
+        def keys() -> Tensor | None:
+            return None if cache is None else cache.layers[index].keys
+
+        self.before = LayerView(module, args[0], kwargs["position_embeddings"], self._real(index), keys)
 
     def _on_layer(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         hidden = args[0]
-        at_cut = self.step.is_prefill and index == self.pruner.layer
-        if at_cut:
-            self.cut = self._choose(hidden)
-        if self.cut is None:
+        is_new = self.step.is_prefill and index in self.pruner.cuts
+        if is_new:
+            hidden = self._cut(index, module, hidden, kwargs["position_embeddings"])
+        cut = self._cut_of(index)
+        if cut is None:
             return None
-        if self.step.is_prefill:
-            embeddings = kwargs["position_embeddings"]
-            if self.step.rotary is None:
-                self.step.rotary = self._prefill_rotary(hidden, embeddings)
-            hidden = gather(hidden, self.cut.kept_BK) if at_cut else hidden
-        elif self.positions == "renumber" and self.step.rotary is None:
-            ids_ABP = self._rotary_ids(*hidden.shape[:2]) - self.cut.shift_B[:, None]
-            self.step.rotary = self._rotary_of(hidden, ids_ABP)
-        if self.step.rotary is not None:
-            kwargs["position_embeddings"] = tuple(part.to(hidden.device) for part in self.step.rotary)
-        kwargs["attention_mask"] = self._layer_mask(index, hidden, kwargs.get("past_key_values"))
+        rotary = self.step.rotary
+        if self.step.is_prefill and cut.layer not in rotary:
+            rotary[cut.layer] = self._prefill_rotary(hidden, cut, kwargs["position_embeddings"])
+        elif self.positions == "renumber" and cut.layer not in rotary:
+            ids_ABP = self._rotary_ids(*hidden.shape[:2]) - cut.shift_B[:, None]
+            rotary[cut.layer] = self._rotary_of(hidden, ids_ABP)
+        if cut.layer in rotary:
+            kwargs["position_embeddings"] = tuple(part.to(hidden.device) for part in rotary[cut.layer])
+        kwargs["attention_mask"] = self._layer_mask(index, cut, hidden, kwargs.get("past_key_values"))
         # Ids with gaps would be read as packed sequences by the flash kernels.
         kwargs["position_ids"] = None
         return (hidden, *args[1:]), kwargs
 
-    def _choose(self, hidden_BPD: Tensor) -> Cut | None:
-        """Lets the method choose and records it; None where everything is kept."""
+    def _cut_of(self, index: int) -> Cut | None:
+        """The last cut at or before a layer."""
+        return next((cut for cut in reversed(self.cuts) if cut.layer <= index), None)
+
+    def _real(self, index: int) -> Tensor | None:
+        """True at the positions of a layer that are no padding; None where none are."""
+        assert self.prompt is not None
+        cut = self._cut_of(index)
+        if cut is None:
+            return self.prompt.mask_BP
+        return cut.real_BK if cut.is_ragged else None
+
+    def _cut(self, index: int, module: nn.Module, hidden_BPD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Lets the method choose, records it, and returns the states of what is left."""
         prompt = self.prompt
         assert prompt is not None
         _synchronize(hidden_BPD)
         start = time.perf_counter()
-        pools = prompt.pools(self.pruner.scope)
-        sizes = budgets(pools, self.pruner, self.policy, self.rounding)
-        everything = all(size == len(pool.at_N) for size, pool in zip(sizes, pools, strict=True))
-        if everything:
-            picks = [torch.arange(size) for size in sizes]
+        pools, stage = self.pools, self.pruner.cuts.index(index)
+        sizes = stage_sizes(pools, self.pruner, self.policy, self.rounding, stage)
+        if all(size == len(pool.at_N) for size, pool in zip(sizes, pools, strict=True)):
+            record(self.trace, self.pruner, index, prompt, pools, [Picks(torch.arange(size)) for size in sizes], 0)
         else:
-            picks = choose(self.pruner, hidden_BPD, pools, sizes, self.attention)
-        record(self.trace, self.pruner, prompt, pools, picks, hidden_BPD.shape[-1])
-        cut = None if everything else Cut.at(kept_positions(prompt, pools, picks), hidden_BPD.device)
+            view = LayerView(module, hidden_BPD, self._rotary_at(index, rotary, len(hidden_BPD)), self._real(index))
+            picks = choose(self.pruner, hidden_BPD, pools, sizes, self._context(index, view))
+            record(self.trace, self.pruner, index, prompt, pools, picks, hidden_BPD.shape[-1])
+            hidden_BPD = self._apply(index, hidden_BPD, picks)
+        self.trace.positions = self._kept_positions()
         _synchronize(hidden_BPD)
-        self.trace.select_seconds = time.perf_counter() - start
-        self.attention = _no_attention
-        return cut
+        self.trace.select_seconds += time.perf_counter() - start
+        self.before = None
+        return hidden_BPD
 
-    def _prefill_rotary(self, hidden: Tensor, embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        cut = self.cut
-        assert cut is not None and self.prompt is not None
+    def _apply(self, index: int, hidden_BPD: Tensor, picks: list[Picks]) -> Tensor:
+        """Makes the cut: keeps its positions and puts merged rows into them."""
+        before = self._cut_of(index)
+        real_BP = self._real(index)
+        if real_BP is None:
+            real_BP = torch.ones(hidden_BPD.shape[:2], dtype=torch.bool)
+        kept = kept_positions(real_BP, self.pools, picks)
+        cut = Cut.at(kept, hidden_BPD.device, index)
+        hidden_BPD = gather(hidden_BPD, cut.kept_BK)
+        self.pools = left(self.pools, picks, kept)
+        cut = cut.within(before)
+        if self.pruner.merges:
+            hidden_BPD, cut = merged(hidden_BPD, cut, self.pools, picks)
+        self.cuts.append(cut)
+        return hidden_BPD
+
+    def _context(self, index: int, view: LayerView) -> Context:
+        assert self.prompt is not None and self.embeddings is not None
+        question_BP = self.prompt.question().to(view.hidden_BPD.device)
+        embeddings_BPD, cut = self.embeddings, self._cut_of(index)
+        if cut is not None:
+            question_BP = question_BP.gather(1, cut.kept_BK) & cut.real_BK
+            embeddings_BPD = gather(embeddings_BPD, cut.kept_BK)
+        return Context((), self.before, view, embeddings_BPD, self.decoder.norm, question_BP)
+
+    def _rotary_at(self, index: int, full: tuple[Tensor, Tensor], rows: int) -> tuple[Tensor, Tensor]:
+        """The rotary embeddings of what enters a layer before it is cut."""
+        cut = self._cut_of(index)
+        return full if cut is None else self.step.rotary[cut.layer]
+
+    def _kept_positions(self) -> list[Tensor]:
+        """What is left of each row's own prompt, ascending."""
+        prompt = self.prompt
+        assert prompt is not None
+        if self.cuts:
+            cut = self.cuts[-1]
+            kept = [kept_K[real_K].cpu() for kept_K, real_K in zip(cut.kept_BK, cut.real_BK, strict=True)]
+        else:
+            real_BP = torch.ones(len(prompt.maps), prompt.length, dtype=torch.bool)
+            mask_BP = real_BP if prompt.mask_BP is None else prompt.mask_BP.cpu()
+            kept = [mask_P.nonzero().flatten() for mask_P in mask_BP]
+        paddings = [0] * len(kept) if prompt.mask_BP is None else prompt.mask_BP.int().argmax(dim=1).tolist()
+        return [at - padding for at, padding in zip(kept, paddings, strict=True)]
+
+    def _prefill_rotary(self, hidden: Tensor, cut: Cut, embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Of the kept positions, from those of the whole prompt."""
+        assert self.prompt is not None
         if self.positions == "keep":
             cos, sin = (gather(part.expand(len(hidden), -1, -1), cut.kept_BK) for part in embeddings)
             return cos, sin
@@ -250,23 +318,27 @@ class _Engine:
     def _rotary_of(self, hidden: Tensor, ids_ABP: Tensor) -> tuple[Tensor, Tensor]:
         return self.decoder.rotary_emb(hidden, ids_ABP if len(ids_ABP) > 1 else ids_ABP[0])
 
-    def _layer_mask(self, index: int, hidden: Tensor, cache: Any) -> Any:
-        """The mask of layers from k on, built once a forward pass."""
-        assert self.cut is not None and self.prompt is not None
-        if not self.step.layer_mask:
-            behind = 0 if self.step.is_prefill else cache.get_seq_length(index) + hidden.shape[1] - self.cut.length
-            mask = self.cut.mask_2d(self.step.mask, self.prompt.length, behind, len(hidden))
-            self.step.layer_mask.append(
-                create_causal_mask(self.config, hidden, mask, cache, position_ids=None, layer_idx=index)
-            )
-        mask = self.step.layer_mask[0]
+    def _layer_mask(self, index: int, cut: Cut, hidden: Tensor, cache: Any) -> Any:
+        """The mask of the layers behind a cut, built once a forward pass."""
+        assert self.prompt is not None
+        masks = self.step.layer_mask
+        if cut.layer not in masks:
+            past = 0 if self.step.is_prefill else cache.get_seq_length(index)
+            behind = past + hidden.shape[1] - cut.length
+            padding = cut.mask_2d(self.step.mask, self.prompt.length, behind, len(hidden))
+            mask: Any = create_causal_mask(self.config, hidden, padding, cache, position_ids=None, layer_idx=index)
+            if cut.log_sizes_BK is not None:
+                mask = cut.weigh(mask, hidden.shape[1], behind, hidden.dtype)
+            masks[cut.layer] = mask
+        mask = masks[cut.layer]
         return mask.to(hidden.device) if isinstance(mask, Tensor) else mask
 
     def _on_deepstack(self, original: Any, hidden: Tensor, visual_BP: Tensor, embeds_VD: Tensor) -> Tensor:
         """Qwen3-VL adds vision features to early layers at all visual positions: only kept ones are left."""
-        if self.cut is None:
+        if not self.cuts:
             return original(hidden, visual_BP, embeds_VD)
-        kept_BK, real_BK = self.cut.kept_BK.to(visual_BP.device), self.cut.real_BK.to(visual_BP.device)
+        cut = self.cuts[-1]
+        kept_BK, real_BK = cut.kept_BK.to(visual_BP.device), cut.real_BK.to(visual_BP.device)
         rank_BP = (visual_BP.flatten().cumsum(0) - 1).view_as(visual_BP)
         visual_BK = visual_BP.gather(1, kept_BK) & real_BK
         return original(hidden, visual_BK, embeds_VD[rank_BP.gather(1, kept_BK)[visual_BK].to(embeds_VD.device)])
@@ -281,10 +353,6 @@ def _shadow(undo: ExitStack, module: nn.Module, name: str, function: Any) -> Non
 
 def _as_list(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
-
-
-def _no_attention() -> Tensor:
-    raise InputError("this method reads attention: declare `needs_attention = True` in its class")
 
 
 def _synchronize(states: Tensor) -> None:

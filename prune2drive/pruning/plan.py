@@ -6,14 +6,15 @@ Shape suffixes: B batch rows, P prompt positions (padded), C pools, N tokens of 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.base import Context, Pool, Pruner
+from prune2drive.pruning.base import Context, Pool, Pruner, Selection
+from prune2drive.pruning.cut import Cut
 from prune2drive.pruning.prompt import Prompt
 from prune2drive.pruning.ratios import RatioPolicy
 from prune2drive.pruning.selection import budget
@@ -32,6 +33,7 @@ class Trace:
         kept_tokens: visual tokens after it.
         token_maps: where each sample's visual tokens lie.
         stages: each cut as (layer, visual tokens kept from there on).
+        raw_tokens: visual tokens that the method's own rule would have kept, where it has no budget; else empty.
         select_flops: floating point operations of choosing.
         select_seconds: time of choosing for the whole batch, part of the prefill.
     """
@@ -43,6 +45,7 @@ class Trace:
     kept_tokens: list[int] = field(default_factory=list)
     token_maps: list[TokenMap] = field(default_factory=list)
     stages: list[list[tuple[int, int]]] = field(default_factory=list)
+    raw_tokens: list[int] = field(default_factory=list)
     select_flops: list[int] = field(default_factory=list)
     select_seconds: float = 0.0
 
@@ -67,14 +70,45 @@ def budgets(pools: Sequence[Pool], pruner: Pruner, policy: RatioPolicy, rounding
     return sizes
 
 
+def stage_sizes(pools: Sequence[Pool], pruner: Pruner, policy: RatioPolicy, rounding: str, stage: int) -> list[int]:
+    """How many tokens each pool has left after one of the method's cuts; never more than it has."""
+    if not pruner.drops:
+        return [len(pool.at_N) for pool in pools]
+    finals = budgets(pools, pruner, policy, rounding)
+    counts = [sum(pool.token_map.counts[camera] for camera in pool.cameras) for pool in pools]
+    wanted = [pruner.sizes(final, count)[stage] for final, count in zip(finals, counts, strict=True)]
+    return [min(size, len(pool.at_N)) for size, pool in zip(wanted, pools, strict=True)]
+
+
+def merged(hidden_BKD: Tensor, cut: Cut, pools: Sequence[Pool], picks: Sequence[Picks]) -> tuple[Tensor, Cut]:
+    """The states with the rows that a method merged in their slots, and the cut with what each slot stands for.
+
+    Args:
+        hidden_BKD: states of what the cut left.
+        cut: that cut.
+        pools: what it left, at their places in `hidden_BKD`.
+        picks: what the method said, in selection order.
+    """
+    hidden_BKD = hidden_BKD.clone()
+    log_sizes_BK = hidden_BKD.new_zeros(hidden_BKD.shape[:2], dtype=torch.float32)
+    weighs = False
+    for pool, picked in zip(pools, picks, strict=True):
+        order_K = picked.picks_K.argsort()
+        at_K = pool.at_N.to(hidden_BKD.device)
+        if picked.rows_KD is not None:
+            hidden_BKD[pool.row, at_K] = picked.rows_KD[order_K.to(picked.rows_KD.device)].to(hidden_BKD)
+        if picked.sizes_K is not None:
+            weighs = True
+            log_sizes_BK[pool.row, at_K] = (
+                picked.sizes_K[order_K.to(picked.sizes_K.device)].float().log().to(at_K.device)
+            )
+    return hidden_BKD, replace(cut, log_sizes_BK=log_sizes_BK) if weighs else cut
+
+
 def choose(
-    pruner: Pruner,
-    hidden_BPD: Tensor,
-    pools: Sequence[Pool],
-    sizes: Sequence[int],
-    attention: Callable[[], Tensor],
-) -> list[Tensor]:
-    """Each pool's kept indices in selection order.
+    pruner: Pruner, hidden_BPD: Tensor, pools: Sequence[Pool], sizes: Sequence[int], context: Context
+) -> list[Picks]:
+    """What each pool keeps.
 
     Pools of one size are selected together; where the method's picks are nested, so are pools of
     different budgets.
@@ -82,49 +116,91 @@ def choose(
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, (pool, size) in enumerate(zip(pools, sizes, strict=True)):
         groups[len(pool.at_N), 0 if pruner.nested else size].append(index)
-    picks: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(pools)
+    picks: dict[int, Picks] = {}
     for members in groups.values():
         mine = tuple(pools[index] for index in members)
         rows_C1 = torch.tensor([[pool.row] for pool in mine], device=hidden_BPD.device)
         at_CN = torch.stack([pool.at_N for pool in mine]).to(hidden_BPD.device)
         tokens_CND = hidden_BPD[rows_C1, at_CN].to(getattr(torch, pruner.dtype))
-        picks_CK = pruner.select(tokens_CND, max(sizes[index] for index in members), Context(mine, attention)).cpu()
-        for index, picks_K in zip(members, picks_CK, strict=True):
-            picks[index] = picks_K[: sizes[index]]
-    return picks
+        found = pruner.select(tokens_CND, max(sizes[index] for index in members), replace(context, pools=mine))
+        chosen = found if isinstance(found, Selection) else Selection(found)
+        for place, index in enumerate(members):
+            picks[index] = Picks.of(chosen, place, sizes[index])
+    return [picks[index] for index in range(len(pools))]
 
 
-def kept_positions(prompt: Prompt, pools: Sequence[Pool], picks: Sequence[Tensor]) -> list[Tensor]:
-    """Each row's kept positions in the padded batch, ascending: all but padding and dropped candidates."""
-    keep_BP = torch.ones(len(prompt.maps), prompt.length, dtype=torch.bool)
-    if prompt.mask_BP is not None:
-        keep_BP &= prompt.mask_BP.cpu()
-    for pool, picks_K in zip(pools, picks, strict=True):
+@dataclass(frozen=True)
+class Picks:
+    """What one pool keeps: indices in selection order, and what a method says of them beside (see `Selection`)."""
+
+    picks_K: Tensor
+    rows_KD: Tensor | None = None
+    sizes_K: Tensor | None = None
+    raw: int | None = None
+
+    @classmethod
+    def of(cls, chosen: Selection, place: int, size: int) -> Picks:
+        parts = (chosen.rows_CKD, chosen.sizes_CK)
+        rows, sizes = (None if part is None else part[place, :size] for part in parts)
+        raw = None if chosen.raw_C is None else int(chosen.raw_C[place])
+        return cls(chosen.picks_CK[place, :size].cpu(), rows, sizes, raw)
+
+
+def kept_positions(real_BP: Tensor, pools: Sequence[Pool], picks: Sequence[Picks]) -> list[Tensor]:
+    """Each row's kept positions in the batch as it is, ascending: all real ones but dropped candidates."""
+    keep_BP = real_BP.cpu().clone()
+    for pool, picked in zip(pools, picks, strict=True):
         keep_BP[pool.row, pool.at_N] = False
-        keep_BP[pool.row, pool.at_N[picks_K]] = True
+        keep_BP[pool.row, pool.at_N[picked.picks_K]] = True
     return [keep_P.nonzero().flatten() for keep_P in keep_BP]
 
 
+def left(pools: Sequence[Pool], picks: Sequence[Picks], kept: Sequence[Tensor]) -> list[Pool]:
+    """The pools of what a cut left, at their places in the shorter batch.
+
+    Args:
+        kept: each row's kept positions, ascending; shorter rows are padded on the left.
+    """
+    longest = max(map(len, kept))
+    after = []
+    for pool, picked in zip(pools, picks, strict=True):
+        order_K = picked.picks_K.sort().values
+        row_K = kept[pool.row]
+        at_K = torch.searchsorted(row_K, pool.at_N[order_K]) + longest - len(row_K)
+        after.append(replace(pool, at_N=at_K, of_N=pool.of_N[order_K]))
+    return after
+
+
 def record(
-    trace: Trace, pruner: Pruner, prompt: Prompt, pools: Sequence[Pool], picks: Sequence[Tensor], channels: int
+    trace: Trace,
+    pruner: Pruner,
+    layer: int,
+    prompt: Prompt,
+    pools: Sequence[Pool],
+    picks: Sequence[Picks],
+    channels: int,
 ) -> None:
-    """Writes what was kept into the trace, camera by camera."""
-    trace.clear()
-    trace.select_flops = [0] * len(prompt.maps)
+    """Writes what a cut kept into the trace, camera by camera; the last one stays."""
+    rows = range(len(prompt.maps))
     trace.token_maps = list(prompt.maps)
-    trace.picked = [{} for _ in prompt.maps]
-    for pool, picks_K in zip(pools, picks, strict=True):
-        trace.select_flops[pool.row] += pruner.flops(len(pool.at_N), len(picks_K), channels)
-        first = 0
+    trace.full_tokens = [sum(token_map.counts.values()) for token_map in prompt.maps]
+    trace.select_flops = trace.select_flops or [0 for _ in rows]
+    trace.stages = trace.stages or [[] for _ in rows]
+    trace.picked = [{} for _ in rows]
+    raw: list[int | None] = [0 for _ in rows]
+    for pool, picked in zip(pools, picks, strict=True):
+        trace.select_flops[pool.row] += pruner.flops(len(pool.at_N), len(picked.picks_K), channels)
+        before = raw[pool.row]
+        raw[pool.row] = None if before is None or picked.raw is None else before + picked.raw
+        of_K, first = pool.of_N[picked.picks_K], 0
         for camera in pool.cameras:
             size = pool.token_map.counts[camera]
-            mine = (picks_K >= first) & (picks_K < first + size)
-            trace.picked[pool.row][camera] = picks_K[mine] - first
+            mine = (of_K >= first) & (of_K < first + size)
+            trace.picked[pool.row][camera] = of_K[mine] - first
             first += size
     trace.kept = [{camera: picked.sort().values for camera, picked in row.items()} for row in trace.picked]
-    trace.full_tokens = [sum(token_map.counts.values()) for token_map in prompt.maps]
     trace.kept_tokens = [sum(map(len, row.values())) for row in trace.kept]
-    trace.stages = [[(pruner.layer, kept)] if pruner.drops else [] for kept in trace.kept_tokens]
-    paddings = [0] * len(prompt.maps) if prompt.mask_BP is None else prompt.mask_BP.int().argmax(dim=1).tolist()
-    kept = kept_positions(prompt, pools, picks)
-    trace.positions = [at - padding for at, padding in zip(kept, paddings, strict=True)]
+    trace.raw_tokens = [count for count in raw if count is not None]
+    if pruner.drops:
+        for stages, kept in zip(trace.stages, trace.kept_tokens, strict=True):
+            stages.append((layer, kept))

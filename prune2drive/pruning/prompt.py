@@ -113,5 +113,17 @@ class Prompt:
             names = [token_map.cameras] if scope == "global" else [(camera,) for camera in token_map.cameras]
             for cameras in names:
                 at_N = torch.cat([token_map.positions(camera) for camera in cameras]) + start
-                pools.append(Pool(self.sample_ids[row], cameras, row, at_N, token_map))
+                every_N = torch.arange(len(at_N))
+                pools.append(Pool(self.sample_ids[row], cameras, row, at_N, token_map, every_N))
         return pools
+
+    def question(self) -> Tensor:
+        """True at the text behind each row's last visual token, [B, P]."""
+        place_P = torch.arange(self.length)
+        last_B = torch.tensor(
+            [
+                int((token_map.view_P >= 0).nonzero().max()) + start
+                for token_map, start in zip(self.maps, self.starts, strict=True)
+            ]
+        )
+        return place_P > last_B[:, None]

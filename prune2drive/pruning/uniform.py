@@ -27,7 +27,7 @@ class UniformPruner(Pruner):
 
 
 def _lattice(pool: Pool, k: int) -> Tensor:
-    at_N = pool.token_map.positions(pool.cameras[0])
+    at_N = pool.token_map.positions(pool.cameras[0])[pool.of_N]
     view_N = pool.token_map.view_P[at_N]
     cell_N = pool.token_map.row_P[at_N], pool.token_map.col_P[at_N]
     picks, left, tokens_left = [], k, len(at_N)

@@ -6,12 +6,12 @@ from typing import ClassVar
 import families
 import pytest
 import torch
+from contexts import context
 from families import CAMERAS, TOKENS
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
-from prune2drive.errors import InputError
 from prune2drive.pruning import TFPS, FastV, Pruner, RandomPruner, UniformPruner, prune
 from prune2drive.pruning.base import Pool
 from prune2drive.sample import TokenMap, View
@@ -171,14 +171,14 @@ def test_half_precision_selection_differs(make_family):
 
 def draw(seed=0, sample="a", camera="CAM_FRONT", k=4, others=()):
     token_map = TokenMap.from_spans({camera: (0, TOKENS)}, TOKENS)
-    pools = [*others, Pool(sample, (camera,), 0, torch.arange(TOKENS), token_map)]
+    pools = [*others, Pool(sample, (camera,), 0, torch.arange(TOKENS), token_map, torch.arange(TOKENS))]
     tokens = torch.zeros(len(pools), TOKENS, 1)
-    return RandomPruner(seed=seed).select(tokens, k, pruning.Context(tuple(pools), lambda: tokens))[-1].tolist()
+    return RandomPruner(seed=seed).select(tokens, k, context(*pools))[-1].tolist()
 
 
 def test_draws_depend_on_seed_sample_and_camera_alone():
     token_map = TokenMap.from_spans({"CAM_BACK": (0, TOKENS)}, TOKENS)
-    other = Pool("b", ("CAM_BACK",), 0, torch.arange(TOKENS), token_map)
+    other = Pool("b", ("CAM_BACK",), 0, torch.arange(TOKENS), token_map, torch.arange(TOKENS))
     assert draw() == draw(others=[other])
     draws = [draw(), draw(seed=1), draw(sample="b"), draw(camera="CAM_BACK")]
     assert len({tuple(picked) for picked in draws}) == len(draws)
@@ -216,7 +216,8 @@ class Probe(Pruner):
     needs_attention: ClassVar[bool] = True
 
     def select(self, tokens_CND, k, ctx):
-        self.attention_BP = ctx.attention()
+        self.attention_BP = ctx.before.last_row()
+        self.rows_HQP = ctx.before.rows(1, torch.tensor([-3, -1]) + self.attention_BP.shape[1])
         return torch.arange(k).expand(len(tokens_CND), k)
 
 
@@ -232,6 +233,7 @@ def test_the_row_equals_eager_attention(family, layer, use_cache):
     family.model.set_attn_implementation(used)
     assert (probe.attention_BP - attention[:, :, -1].mean(dim=1)).abs().max() < 1e-5
     torch.testing.assert_close(probe.attention_BP.sum(1), torch.ones(len(TEXTS)))
+    assert (probe.rows_HQP - attention[1][:, [-3, -1]]).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("scope", ["per_camera", "global"])
@@ -270,22 +272,14 @@ def test_the_order_of_heads_does_not_matter(llama):
     assert picks(run(shuffled, FastV(layer=2), 0.3)) == picks(run(llama, FastV(layer=2), 0.3))
 
 
-def test_attention_has_to_be_declared(llama):
-    class Silent(Probe):
-        needs_attention = False
-
-    with pytest.raises(InputError, match="needs_attention"):
-        run(llama, Silent(), 0.3)
-
-
 # Uniform
 
 
 def lattice(token_map, camera, k):
     """Prompt positions that the uniform grid keeps."""
-    pool = Pool("a", (camera,), 0, token_map.positions(camera), token_map)
+    pool = Pool("a", (camera,), 0, token_map.positions(camera), token_map, torch.arange(token_map.counts[camera]))
     tokens = torch.zeros(1, len(pool.at_N), 1)
-    kept = UniformPruner().select(tokens, k, pruning.Context((pool,), lambda: tokens))[0]
+    kept = UniformPruner().select(tokens, k, context(pool))[0]
     return pool.at_N[kept].sort().values
 
 

@@ -1,0 +1,23 @@
+"""Contexts for methods that are tried on tensors alone."""
+
+from typing import Any
+
+import torch
+
+from prune2drive.pruning.base import Context, Pool
+from prune2drive.sample import TokenMap
+
+
+def pools_of(count: int, cameras: tuple[str, ...] = ("CAM_FRONT",), sample: str = "a") -> tuple[Pool, ...]:
+    """One pool a camera of `count` tokens each, one prompt without text."""
+    spans = {camera: (index * count, (index + 1) * count) for index, camera in enumerate(cameras)}
+    token_map = TokenMap.from_spans(spans, count * len(cameras))
+    every = torch.arange(count)
+    return tuple(Pool(sample, (camera,), 0, token_map.positions(camera), token_map, every) for camera in cameras)
+
+
+def context(*pools: Pool, **given: Any) -> Context:
+    """What a method is shown: the pools, and of the rest what a test gives."""
+    empty: Any = torch.empty(0)
+    rest = {"before": None, "at": None, "embeddings_BPD": empty, "norm": torch.nn.Identity(), "question_BP": empty}
+    return Context(pools=pools, **{**rest, **given})
