@@ -35,6 +35,7 @@ SAME_ON_RESUME = (
     "ratios",
     "positions",
     "rounding",
+    "budget_axis",
     "generation",
     "seed",
 )

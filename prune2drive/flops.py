@@ -75,13 +75,13 @@ def run(cfg: DictConfig) -> float:
     adapter, source = _adapter(cfg)
     pruner: Pruner = build(cfg.pruner)
     layers = adapter.text_config.num_hidden_layers
-    if pruner.layer >= layers:
-        raise InputError(f"pruner.layer={pruner.layer}: the model's decoder has layers 0 to {layers - 1}")
+    if pruner.cuts[-1] >= layers:
+        raise InputError(f"pruner.layer={pruner.cuts[-1]}: the model's decoder has layers 0 to {layers - 1}")
     table = rows(adapter, pruner, _sample(cfg.task), keeps, cfg.task.text, cfg.rounding)
     folder.write_json(
         "flops.json", {"model": source, "pruner": cfg.names.pruner, "rows": [asdict(row) for row in table]}
     )
-    Console().print(_table(f"{source} · {cfg.names.pruner} at layer {pruner.layer}", table))
+    Console().print(_table(f"{source} · {cfg.names.pruner} at layer {', '.join(map(str, pruner.cuts))}", table))
     return table[-1].ratio
 
 

@@ -83,6 +83,7 @@ class Evaluation(LightningModule):
             sample_ids=[sample.id for sample in batch.samples],
             positions=self.cfg.positions,
             rounding=self.cfg.rounding,
+            budget_axis=self.cfg.budget_axis,
         )
 
     def rows(self, batch: Batch, trace: Trace, found: Sequence[Mapping[str, Any]]) -> list[Prediction]:
@@ -127,4 +128,6 @@ def _kept(trace: Trace, at: int) -> dict[str, Any]:
         "kept_counts": {camera: len(kept) for camera, kept in trace.kept[at].items()},
         "kept": {camera: pack_indices(kept, token_map.counts[camera]) for camera, kept in trace.kept[at].items()},
         "stages": trace.stages[at],
+        "nominal": trace.nominal_tokens[at],
+        "raw": trace.raw_tokens[at] if trace.raw_tokens else None,
     }

@@ -15,7 +15,12 @@ from prune2drive.errors import InputError
 from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
 
-CHOICES = {"positions": ("keep", "renumber"), "rounding": ("nearest", "seed"), "on_error": ("fail", "skip")}
+CHOICES = {
+    "positions": (None, "keep", "renumber"),
+    "rounding": ("nearest", "seed"),
+    "budget_axis": ("final", "layer_average"),
+    "on_error": ("fail", "skip"),
+}
 LEAST = {"seed": 0, "batch_size": 1, "num_workers": 0, "warm_up": 0, "pictures": 0}
 
 
@@ -53,8 +58,8 @@ class Parts:
         generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         parts.adapter.check_options(generation)
         layers = parts.adapter.text_config.num_hidden_layers
-        if parts.pruner.layer >= layers:
-            raise InputError(f"pruner.layer={parts.pruner.layer}: the model's decoder has layers 0 to {layers - 1}")
+        if parts.pruner.cuts[-1] >= layers:
+            raise InputError(f"pruner.layer={parts.pruner.cuts[-1]}: the model's decoder has layers 0 to {layers - 1}")
         if parts.pruner.drops:
             parts.policy.ratios(parts.dataset.cameras)
         if cfg.on_error == "fail":
@@ -73,7 +78,7 @@ def check_settings(cfg: DictConfig) -> None:
             raise InputError(f"{name}={cfg[name]}: use a whole number, {least} or more")
     for name, choices in CHOICES.items():
         if cfg[name] not in choices:
-            raise InputError(f"{name}={cfg[name]}: choose from {', '.join(choices)}")
+            raise InputError(f"{name}={cfg[name]}: choose from {', '.join(filter(None, choices))}")
 
 
 def build(node: DictConfig, **more: Any) -> Any:

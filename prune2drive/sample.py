@@ -202,6 +202,8 @@ class Prediction:
         kept_counts: camera -> number of kept tokens.
         objects: the annotated ones, counted by camera, size and class (see `metrics/coverage.py`).
         stages: each cut as (decoder layer, visual tokens kept from there on).
+        nominal: visual tokens that the keep ratios ask for.
+        raw: visual tokens that the method's own rule would have kept, for methods without a budget.
         new_tokens: generated tokens, the end token included.
         flops: floating point operations of `vision` and `selection`.
         times: seconds of each phase, shared out evenly over the batch the sample was in.
@@ -223,6 +225,8 @@ class Prediction:
     kept: dict[str, str] = field(default_factory=dict)
     objects: list[Tally] = field(default_factory=list)
     stages: list[tuple[int, int]] = field(default_factory=list)
+    nominal: int | None = None
+    raw: int | None = None
     new_tokens: int = 0
     flops: dict[str, int] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)

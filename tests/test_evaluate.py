@@ -24,6 +24,7 @@ TOKENS = 64  # of each camera of the tiny model
 SCORES = {"score", "exact_match", "accuracy", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "language"}
 SCORES |= {"match_f1", "final_offline"}
 COSTS = {"tokens/visual_full", "tokens/visual_kept", "tokens/layer_average", "tokens/text"}
+COSTS |= {"tokens/nominal", "tokens/stage_1"}
 COSTS |= {f"tokens/{camera}/kept" for camera in CAMERAS}
 COSTS |= {"flops/prefill_full", "flops/prefill_pruned", "flops/vision", "flops/selection", "memory/kv_cache_mb"}
 TIMES = {"time/vision_ms", "time/select_ms", "time/prefill_ms"}

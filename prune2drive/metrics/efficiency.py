@@ -127,6 +127,11 @@ class Efficiency:
         means.add("tokens/visual_kept", kept)
         means.add("tokens/layer_average", sum(visual_lengths) / layers)
         means.add("tokens/text", row.text_tokens)
+        for name, count in (("nominal", row.nominal), ("raw", row.raw)):
+            if count is not None:
+                means.add(f"tokens/{name}", count)
+        for stage, (_, count) in enumerate(row.stages, start=1):
+            means.add(f"tokens/stage_{stage}", count)
         for camera, count in row.kept_counts.items():
             means.add(f"tokens/{camera}/kept", count)
         means.add("flops/prefill_full", decoder_flops(self.text_config, full_lengths))

@@ -12,12 +12,14 @@ from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.cut import Call, Forward
 
 
-def check_options(positions: str, rounding: str) -> None:
+def check_options(positions: str, rounding: str, budget_axis: str) -> None:
     """Names that do not exist."""
     if positions not in ("keep", "renumber"):
         raise InputError(f"positions={positions!r}: choose 'keep' or 'renumber'")
     if rounding not in ("nearest", "seed"):
         raise InputError(f"rounding={rounding!r}: choose 'nearest' or 'seed'")
+    if budget_axis not in ("final", "layer_average"):
+        raise InputError(f"budget_axis={budget_axis!r}: choose 'final' or 'layer_average'")
 
 
 def check_decoder(decoder: Any, pruner: Pruner) -> None:

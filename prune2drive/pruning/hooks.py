@@ -27,7 +27,7 @@ from prune2drive.pruning import guards
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.base import Context, Pool, Pruner
 from prune2drive.pruning.cut import Call, Cut, Forward, gather
-from prune2drive.pruning.plan import Picks, Trace, choose, kept_positions, left, merged, record, stage_sizes
+from prune2drive.pruning.plan import Budgeting, Picks, Trace, choose, kept_positions, left, merged, record
 from prune2drive.pruning.prompt import Naming, Prompt
 from prune2drive.pruning.ratios import RatioPolicy, as_policy
 from prune2drive.sample import TokenMap
@@ -45,8 +45,9 @@ def prune(
     *,
     cameras: Sequence[str] | Sequence[Sequence[str]] | None = None,
     token_map: TokenMap | Sequence[TokenMap] | None = None,
-    positions: str = "keep",
+    positions: str | None = None,
     rounding: str = "nearest",
+    budget_axis: str = "final",
     sample_ids: Sequence[str] | None = None,
 ) -> Iterator[Trace]:
     """Inside this context the model prunes visual tokens; outside nothing is left behind.
@@ -62,8 +63,11 @@ def prune(
         cameras: names of the prompt's images in order, for all prompts or for each.
         token_map: where the visual tokens lie, for all prompts or for each, in coordinates without
             padding. By default found from the input ids and the model's config.
-        positions: `keep` leaves tokens their original position ids, `renumber` closes the gaps.
+        positions: `keep` leaves tokens their original position ids, `renumber` closes the gaps; by
+            default as the method's authors have it.
         rounding: of budgets; `nearest`, or `seed` for parity with the original implementation.
+        budget_axis: what a ratio says: the share of tokens left after the last cut (`final`), or the
+            mean share over all decoder layers (`layer_average`).
         sample_ids: names of the prompts for methods that draw at random; by default each prompt's
             text decides, so that its place in a batch does not matter.
 
@@ -73,7 +77,11 @@ def prune(
     Raises:
         InputError: options that cannot be right, here or, as they show, in the model's forward.
     """
-    engine = _Engine(model, pruner, as_policy(keep), Naming(cameras, token_map, sample_ids), positions, rounding)
+    positions = positions or pruner.positions
+    guards.check_options(positions, rounding, budget_axis)
+    depth = model.get_decoder().config.num_hidden_layers
+    budgeting = Budgeting(as_policy(keep), rounding, budget_axis, depth)
+    engine = _Engine(model, pruner, budgeting, Naming(cameras, token_map, sample_ids), positions)
     with ExitStack() as undo:
         engine.install(undo)
         yield engine.trace
@@ -82,11 +90,9 @@ def prune(
 class _Engine:
     """The state behind one `prune` context, and its hooks."""
 
-    def __init__(
-        self, model: Any, pruner: Pruner, policy: RatioPolicy, naming: Naming, positions: str, rounding: str
-    ) -> None:
-        self.model, self.pruner, self.policy, self.naming = model, pruner, policy, naming
-        self.positions, self.rounding = positions, rounding
+    def __init__(self, model: Any, pruner: Pruner, budgeting: Budgeting, naming: Naming, positions: str) -> None:
+        self.model, self.pruner, self.budgeting, self.naming = model, pruner, budgeting, naming
+        self.positions = positions
         self.decoder = model.get_decoder()
         self.config = self.decoder.config
         self.trace = Trace()
@@ -99,13 +105,12 @@ class _Engine:
         self.pools: list[Pool] = []
         self.embeddings: Tensor | None = None
         self.before: LayerView | None = None
-        guards.check_options(self.positions, self.rounding)
         guards.check_decoder(self.decoder, pruner)
         if self.decoder in _ACTIVE:
             raise InputError("this model is already inside a prune() context: leave it before entering another")
         if pruner.drops:
             for names in naming.camera_names(rows=len(naming.cameras or ())) or ():
-                policy.ratios(names)
+                budgeting.policy.ratios(names)
 
     def install(self, undo: ExitStack) -> None:
         """Registers the hooks; `undo` takes back every one of them."""
@@ -174,6 +179,15 @@ class _Engine:
         self.embeddings = self.before = None
         self.images = ImageInfo()
         self.trace.clear()
+        self.trace.nominal_tokens = self._nominal()
+
+    def _nominal(self) -> list[int]:
+        """What the keep ratios ask of each row."""
+        assert self.prompt is not None
+        totals = [0] * len(self.prompt.maps)
+        for pool, size in zip(self.pools, self.budgeting.nominal(self.pools, self.pruner), strict=True):
+            totals[pool.row] += size
+        return totals
 
     def _continue(self, width: int) -> None:
         """More tokens behind a cached prompt."""
@@ -239,7 +253,7 @@ class _Engine:
         _synchronize(hidden_BPD)
         start = time.perf_counter()
         pools, stage = self.pools, self.pruner.cuts.index(index)
-        sizes = stage_sizes(pools, self.pruner, self.policy, self.rounding, stage)
+        sizes = self.budgeting.sizes(pools, self.pruner, stage)
         if all(size == len(pool.at_N) for size, pool in zip(sizes, pools, strict=True)):
             record(self.trace, self.pruner, index, prompt, pools, [Picks(torch.arange(size)) for size in sizes], 0)
         else:

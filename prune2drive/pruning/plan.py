@@ -5,9 +5,11 @@ Shape suffixes: B batch rows, P prompt positions (padded), C pools, N tokens of 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,7 @@ class Trace:
         kept_tokens: visual tokens after it.
         token_maps: where each sample's visual tokens lie.
         stages: each cut as (layer, visual tokens kept from there on).
+        nominal_tokens: visual tokens that the keep ratios ask for, whatever they are taken to mean.
         raw_tokens: visual tokens that the method's own rule would have kept, where it has no budget; else empty.
         select_flops: floating point operations of choosing.
         select_seconds: time of choosing for the whole batch, part of the prefill.
@@ -45,6 +48,7 @@ class Trace:
     kept_tokens: list[int] = field(default_factory=list)
     token_maps: list[TokenMap] = field(default_factory=list)
     stages: list[list[tuple[int, int]]] = field(default_factory=list)
+    nominal_tokens: list[int] = field(default_factory=list)
     raw_tokens: list[int] = field(default_factory=list)
     select_flops: list[int] = field(default_factory=list)
     select_seconds: float = 0.0
@@ -70,14 +74,63 @@ def budgets(pools: Sequence[Pool], pruner: Pruner, policy: RatioPolicy, rounding
     return sizes
 
 
-def stage_sizes(pools: Sequence[Pool], pruner: Pruner, policy: RatioPolicy, rounding: str, stage: int) -> list[int]:
-    """How many tokens each pool has left after one of the method's cuts; never more than it has."""
-    if not pruner.drops:
-        return [len(pool.at_N) for pool in pools]
-    finals = budgets(pools, pruner, policy, rounding)
-    counts = [sum(pool.token_map.counts[camera] for camera in pool.cameras) for pool in pools]
-    wanted = [pruner.sizes(final, count)[stage] for final, count in zip(finals, counts, strict=True)]
-    return [min(size, len(pool.at_N)) for size, pool in zip(wanted, pools, strict=True)]
+@dataclass(frozen=True)
+class Budgeting:
+    """How keep ratios become numbers of tokens.
+
+    Args:
+        policy: the keep ratios.
+        rounding: of a camera's budget; see `budget`.
+        axis: what the budget says: `final`, the tokens left after the last cut, or `layer_average`, the mean over
+            all decoder layers, which a method that cuts late or in stages has to make up for at its last cut.
+        depth: decoder layers.
+    """
+
+    policy: RatioPolicy
+    rounding: str
+    axis: str
+    depth: int
+
+    def nominal(self, pools: Sequence[Pool], pruner: Pruner) -> list[int]:
+        """How many tokens the ratios ask for in each pool."""
+        return budgets(pools, pruner, self.policy, self.rounding)
+
+    def sizes(self, pools: Sequence[Pool], pruner: Pruner, stage: int) -> list[int]:
+        """How many tokens each pool has left after one of the method's cuts; never more than it has.
+
+        Raises:
+            InputError: a layer average that these cuts cannot meet.
+        """
+        if not pruner.drops:
+            return [len(pool.at_N) for pool in pools]
+        nominal = self.nominal(pools, pruner)
+        counts = [sum(pool.token_map.counts[camera] for camera in pool.cameras) for pool in pools]
+        final = [self._final(pruner, *each) for each in zip(nominal, counts, strict=True)]
+        wanted = [pruner.sizes(size, count)[stage] for size, count in zip(final, counts, strict=True)]
+        return [min(size, len(pool.at_N)) for size, pool in zip(wanted, pools, strict=True)]
+
+    def _final(self, pruner: Pruner, nominal: int, count: int) -> int:
+        """Tokens after the last cut: the most whose layer average is within the nominal budget."""
+        if self.axis == "final" or nominal == count:
+            return nominal
+
+        def average(k: int) -> Any:
+            return layer_average(pruner, k, count, self.depth)
+
+        if average(1) > nominal:
+            raise InputError(
+                f"budget_axis=layer_average: {nominal} of {count} tokens cannot be had with cuts at layers "
+                f"{list(pruner.cuts)} of {self.depth}, {average(1):.0f} is the least; cut earlier, or raise the ratio"
+            )
+        return bisect_right(range(1, count + 1), nominal, key=average)
+
+
+def layer_average(pruner: Pruner, k: int, count: int, depth: int) -> float:
+    """Mean over decoder layers of the tokens left of a pool of `count`, k after the last cut."""
+    bounds = [*pruner.cuts, depth]
+    spans = [later - cut for cut, later in zip(bounds, bounds[1:], strict=False)]
+    left_over = sum(span * min(size, count) for span, size in zip(spans, pruner.sizes(k, count), strict=True))
+    return (bounds[0] * count + left_over) / depth
 
 
 def merged(hidden_BKD: Tensor, cut: Cut, pools: Sequence[Pool], picks: Sequence[Picks]) -> tuple[Tensor, Cut]:
