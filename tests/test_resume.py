@@ -229,7 +229,7 @@ def test_a_finished_run_is_left_as_it_is(whole, tmp_path, generated):
         ("dataset.size=23", "dataset was .*'size': 24.*, now .*'size': 23"),
         ("metrics=drivelm", "metrics was .*ExactMatch.*, now .*DriveLMScore"),
         ("generation.max_new_tokens=9", "generation was .*2.*, now .*9"),
-        ("positions=renumber", "positions was keep, now renumber"),
+        ("positions=renumber", "positions was None, now renumber"),
         ("rounding=seed", "rounding was nearest, now seed"),
         ("seed=3 pruner.seed=0", "seed was 0, now 3"),
     ],
