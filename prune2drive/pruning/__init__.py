@@ -9,6 +9,7 @@ from prune2drive.pruning.random import RandomPruner
 from prune2drive.pruning.ratios import Adaptive, PerCamera, RatioPolicy, Uniform
 from prune2drive.pruning.tfps import TFPS
 from prune2drive.pruning.uniform import UniformPruner
+from prune2drive.pruning.vispruner import VisPruner
 
 __all__ = [
     "Adaptive",
@@ -26,5 +27,6 @@ __all__ = [
     "Trace",
     "Uniform",
     "UniformPruner",
+    "VisPruner",
     "prune",
 ]

@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from prune2drive.errors import InputError
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.selection import highest
 from prune2drive.sample import TokenMap
+
+if TYPE_CHECKING:
+    from prune2drive.pruning.vision import VisionTokens
 
 SCOPES = ("per_camera", "global")
 
@@ -60,6 +63,7 @@ class Context:
         embeddings_BPD: what entered the LLM.
         norm: the decoder's last norm.
         question_BP: True at the text behind the last image: the question and the end of the chat template.
+        vision: the vision tower's view of the tokens, for methods that declare `needs_vision`.
     """
 
     pools: tuple[Pool, ...]
@@ -68,6 +72,7 @@ class Context:
     embeddings_BPD: Tensor
     norm: Callable[[Tensor], Tensor]
     question_BP: Tensor
+    vision: Callable[[], VisionTokens]
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Pruner(ABC):
     positions: ClassVar[str] = "keep"
     """Where its authors have kept tokens' position ids from: `keep` or `renumber`."""
     needs_attention: ClassVar[bool] = False
+    needs_vision: ClassVar[bool] = False
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     drops: ClassVar[bool] = True
     """False only for the un-pruned reference, which ignores ratios."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from prune2drive.errors import InputError
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.cut import Call, Forward
+from prune2drive.pruning.vision import check_tower
 
 
 def check_options(positions: str, rounding: str, budget_axis: str) -> None:
@@ -32,6 +33,12 @@ def check_decoder(decoder: Any, pruner: Pruner) -> None:
     layer_types = getattr(config, "layer_types", None) or ()
     if "sliding_attention" in layer_types or (not layer_types and getattr(config, "sliding_window", None)):
         raise InputError(f"{config.model_type}: sliding-window attention layers cannot be pruned")
+
+
+def check_model(config: Any, pruner: Pruner) -> None:
+    """A family that lacks what the method reads; `config` is the whole model's, and may be a bare decoder's."""
+    if pruner.needs_vision:
+        check_tower(config, type(pruner).__name__)
 
 
 def check_forward(cache: Any, mask: Any) -> None:

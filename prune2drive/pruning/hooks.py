@@ -30,6 +30,7 @@ from prune2drive.pruning.cut import Call, Cut, Forward, gather
 from prune2drive.pruning.plan import Budgeting, Picks, Trace, choose, kept_positions, left, merged, record
 from prune2drive.pruning.prompt import Naming, Prompt
 from prune2drive.pruning.ratios import RatioPolicy, as_policy
+from prune2drive.pruning.vision import Seen, VisionTokens, feature_layer
 from prune2drive.sample import TokenMap
 from prune2drive.visual_tokens import ImageInfo
 
@@ -105,7 +106,10 @@ class _Engine:
         self.pools: list[Pool] = []
         self.embeddings: Tensor | None = None
         self.before: LayerView | None = None
+        self.seen: list[Seen] = []
+        self.vision: list[Seen] = []
         guards.check_decoder(self.decoder, pruner)
+        guards.check_model(model.config, pruner)
         if self.decoder in _ACTIVE:
             raise InputError("this model is already inside a prune() context: leave it before entering another")
         if pruner.drops:
@@ -130,6 +134,9 @@ class _Engine:
                 hook(self.decoder.layers[index], partial(self._on_layer, index))
             if index + 1 in cuts:
                 hook(self.decoder.layers[index], partial(self._on_layer_before, index))
+        if self.pruner.needs_vision:
+            layer = feature_layer(self.model)
+            undo.callback(layer.register_forward_hook(self._on_feature_layer).remove)
         encoder = self.model.base_model
         if hasattr(encoder, "get_image_features"):
             _shadow(undo, encoder, "get_image_features", self._on_image_features)
@@ -142,6 +149,9 @@ class _Engine:
         given = inspect.signature(original).bind(*args, **kwargs).arguments
         self.images = ImageInfo(*(_as_list(given.get(name)) for name in _IMAGE_ARGUMENTS))
         return original(*args, **kwargs)
+
+    def _on_feature_layer(self, module: nn.Module, args: tuple, output: Any) -> None:
+        self.seen.append(Seen(module, args[0], output if isinstance(output, Tensor) else output[0]))
 
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
@@ -177,6 +187,7 @@ class _Engine:
         self.last_position = self.step.span[1] if self.step.span else length - 1
         self.cuts, self.pools = [], self.prompt.pools(self.pruner.scope)
         self.embeddings = self.before = None
+        self.vision, self.seen = self.seen, []
         self.images = ImageInfo()
         self.trace.clear()
         self.trace.nominal_tokens = self._nominal()
@@ -290,7 +301,16 @@ class _Engine:
         if cut is not None:
             question_BP = question_BP.gather(1, cut.kept_BK) & cut.real_BK
             embeddings_BPD = gather(embeddings_BPD, cut.kept_BK)
-        return Context((), self.before, view, embeddings_BPD, self.decoder.norm, question_BP)
+        return Context((), self.before, view, embeddings_BPD, self.decoder.norm, question_BP, self._vision_tokens)
+
+    def _vision_tokens(self) -> VisionTokens:
+        assert self.prompt is not None
+        if len(self.vision) != 1:
+            raise InputError(
+                f"{type(self.pruner).__name__} needs the images with the prompt, encoded at once; they were encoded in "
+                f"{len(self.vision)} calls inside this context"
+            )
+        return VisionTokens.of(self.vision[0], self.prompt.maps, self.model.config)
 
     def _rotary_at(self, index: int, full: tuple[Tensor, Tensor], rows: int) -> tuple[Tensor, Tensor]:
         """The rotary embeddings of what enters a layer before it is cut."""

@@ -1,0 +1,159 @@
+"""What the vision tower attends to, for methods that rank visual tokens before the LLM.
+
+Shape suffixes: I encoded images (tiles), T positions of the tower (class token included), H heads, V visual tokens of
+one prompt, N tokens of a pool, D channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prune2drive.errors import InputError
+from prune2drive.pruning.base import Pool
+from prune2drive.sample import TokenMap
+
+TOWERS = {
+    "llava": "vision_tower",
+    "llava_onevision": "vision_tower",
+    "internvl": "vision_tower",
+    "smolvlm": "vision_model",
+}
+
+
+def check_tower(config: Any, method: str) -> None:
+    """Whether a family's tower is one whose attention is known here.
+
+    Raises:
+        InputError: it is not.
+    """
+    if config.model_type not in TOWERS:
+        raise InputError(
+            f"{method} reads the vision tower's attention, which is not known for {config.model_type} models, only for "
+            f"{', '.join(TOWERS)}; of the other methods all but those that say so run on it"
+        )
+
+
+def feature_layer(model: Any) -> nn.Module:
+    """The tower's layer whose output becomes the visual tokens."""
+    config = model.config
+    tower = getattr(model.base_model, TOWERS[config.model_type])
+    encoder = getattr(tower, "vision_model", tower).encoder
+    layers = encoder.layers if hasattr(encoder, "layers") else encoder.layer
+    chosen = getattr(config, "vision_feature_layer", -1)
+    # Counted in hidden states, of which there is one more than layers: -1 is what the last layer gives.
+    return layers[chosen if chosen < 0 else chosen - 1]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of that layer.
+
+    Args:
+        layer: it.
+        before_ITD: what entered it.
+        after_ITD: what it gave.
+    """
+
+    layer: Any
+    before_ITD: Tensor
+    after_ITD: Tensor
+
+    @torch.no_grad()
+    def received_IT(self) -> Tensor:
+        """Attention each position gets, averaged over heads: from the class token, or without one from all patches.
+
+        Computed image by image, in float32.
+        """
+        norm = getattr(self.layer, "layer_norm1", None) or self.layer.layernorm_before
+        attention = getattr(self.layer, "self_attn", None) or self.layer.attention
+        normed_ITD = norm(self.before_ITD)
+        rows_ITD = normed_ITD[:, :1] if self.has_class_token else normed_ITD
+        query, key = (
+            getattr(attention, f"{name}_norm", nn.Identity())(getattr(attention, f"{name}_proj")(states))
+            .unflatten(-1, (attention.num_heads, -1))
+            .transpose(1, 2)
+            .float()
+            for name, states in (("q", rows_ITD), ("k", normed_ITD))
+        )
+        received = [
+            (one_q @ one_k.transpose(1, 2) * attention.scale).softmax(dim=-1).mean(dim=(0, 1))
+            for one_q, one_k in zip(query, key, strict=True)
+        ]
+        return torch.stack(received)
+
+    @property
+    def has_class_token(self) -> bool:
+        """Patches alone make a square."""
+        return math.isqrt(self.before_ITD.shape[1]) ** 2 != self.before_ITD.shape[1]
+
+
+@dataclass(frozen=True)
+class VisionTokens:
+    """The tower's view of every visual token, prompt by prompt in the order of their positions.
+
+    Args:
+        received: attention each token gets, [V] a prompt; where patches share a token, their mean.
+        features: the tower's output before the projector, [V, D] a prompt.
+    """
+
+    received: list[Tensor]
+    features: list[Tensor]
+
+    @classmethod
+    def of(cls, seen: Seen, maps: Sequence[TokenMap], config: Any) -> VisionTokens:
+        """Parts the images between prompts; beams repeat each prompt in place, its images are encoded once.
+
+        Raises:
+            InputError: visual tokens that do not stand for the tower's patches one to one, or square to one.
+        """
+        received_IT, features_ITD = seen.received_IT(), seen.after_ITD.float()
+        if seen.has_class_token:
+            received_IT, features_ITD = received_IT[:, 1:], features_ITD[:, 1:]
+        side = _patches_a_side(config)
+        received_I, features_I = _pooled(received_IT[..., None], side)[..., 0], _pooled(features_ITD, side)
+        each, images = received_I.shape[1], len(received_I)
+        counts = [sum(token_map.counts.values()) for token_map in maps]
+        repeats = max(1, sum(counts) // (each * images))
+        if any(count % each for count in counts) or sum(counts) != repeats * each * images:
+            raise InputError(
+                f"{images} images of {each} tokens do not fit the prompts' {counts} visual tokens: what reads the "
+                "vision tower's attention needs images or tiles that are shown whole"
+            )
+        flat_received, flat_features = received_I.flatten(), features_I.flatten(0, 1)
+        starts, start = [], 0
+        for row, count in enumerate(counts):
+            starts.append(start)
+            if (row + 1) % repeats == 0:
+                start += count
+        spans = [slice(start, start + count) for start, count in zip(starts, counts, strict=True)]
+        return cls([flat_received[span] for span in spans], [flat_features[span] for span in spans])
+
+    def of_pools(self, pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
+        """Attention received [C, N] and features [C, N, D] of each pool's tokens."""
+        places = []
+        for pool in pools:
+            visual_V = (pool.token_map.view_P >= 0).nonzero().flatten()
+            mine = torch.cat([pool.token_map.positions(camera) for camera in pool.cameras])[pool.of_N]
+            places.append(torch.searchsorted(visual_V, mine).to(self.received[pool.row].device))
+        received = [self.received[pool.row][at_N] for pool, at_N in zip(pools, places, strict=True)]
+        features = [self.features[pool.row][at_N] for pool, at_N in zip(pools, places, strict=True)]
+        return torch.stack(received), torch.stack(features)
+
+
+def _patches_a_side(config: Any) -> int:
+    """How many patches a side of a token stands for, after pixel shuffle."""
+    ratio = getattr(config, "downsample_ratio", None)
+    return round(1 / ratio) if ratio else getattr(config, "scale_factor", 1)
+
+
+def _pooled(states_ITD: Tensor, side: int) -> Tensor:
+    """Means over squares of side x side patches, in raster order."""
+    rows = math.isqrt(states_ITD.shape[1])
+    grid = states_ITD.unflatten(1, (rows // side, side, rows // side, side))
+    return grid.mean(dim=(2, 4)).flatten(1, 2)

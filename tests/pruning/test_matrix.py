@@ -1,0 +1,71 @@
+"""Every method of configs/pruner on every family, per camera and in one pool: what all of them promise."""
+
+import functools
+from pathlib import Path
+
+import families
+import pytest
+import torch
+from families import CAMERAS, TOKENS
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from prune2drive.errors import InputError
+from prune2drive.pruning import prune
+from prune2drive.pruning.guards import check_model
+from prune2drive.pruning.selection import budget
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
+TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
+VLMS = [name for name in families.FAMILIES if name not in ("llama", "qwen2")]
+
+
+@functools.cache
+def family_of(name):
+    return families.make(name)
+
+
+def build(path, scope):
+    node = OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner
+    return instantiate(node, scope=scope)
+
+
+def methods():
+    for path in CONFIGS:
+        made = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
+        if made.drops:
+            yield from (pytest.param(path, scope, id=f"{path.stem}-{scope}") for scope in made.scopes)
+
+
+@torch.no_grad()
+def prefill(family, method, keep):
+    inputs = family.inputs(TEXTS)
+    with prune(family.model, method, keep, **family.naming(TEXTS)) as trace:
+        return trace, family.model(**inputs).logits[:, -1]
+
+
+@pytest.mark.parametrize(("path", "scope"), methods())
+@pytest.mark.parametrize("name", VLMS)
+def test_a_method_on_a_family(name, path, scope):
+    family, method = family_of(name), build(path, scope)
+    try:
+        check_model(family.model.config, method)
+    except InputError as error:
+        assert "\n" not in str(error) and name.removesuffix("_llama") in str(error)
+        return
+    for keep in (0.1, 0.25, 0.5):
+        trace, logits = prefill(family, method, keep)
+        size = budget(keep, TOKENS)
+        assert trace.kept_tokens == [len(CAMERAS) * size] * len(TEXTS)
+        for row in trace.kept:
+            for kept in row.values():
+                assert (kept.diff() > 0).all() and (len(kept) == 0 or 0 <= kept[0] <= kept[-1] < TOKENS)
+                assert len(kept) == size or scope == "global"
+        again, same = prefill(family, method, keep)
+        assert torch.equal(logits, same)
+        assert [[k.tolist() for k in row.values()] for row in again.kept] == [
+            [k.tolist() for k in row.values()] for row in trace.kept
+        ]
+    _, everything = prefill(family, method, 1.0)
+    with torch.no_grad():
+        assert torch.equal(everything, family.model(**family.inputs(TEXTS)).logits[:, -1])
