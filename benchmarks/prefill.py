@@ -1,10 +1,13 @@
 """Prefill time of a pruned decoder against the full one, beside the ratio of their FLOPs.
 
-    python -m benchmarks.prefill --layer 1 --keep 0.1
+    python -m benchmarks.prefill --keep 0.1
+    python -m benchmarks.prefill --pruners all --hidden 1024 --heads 16 --rounds 3    # every method's share
 
 A Llama decoder with random weights reads six cameras of 729 visual tokens. Full and pruned prefills
 take turns in one process, and medians are compared, so only the ratio matters. On a CPU the process'
-CPU time is taken, which neighbours on the machine disturb less; leave `--threads` at 1 for it.
+CPU time is taken, which neighbours on the machine disturb less; leave `--threads` at 1 for it. Methods
+are those of configs/pruner with the settings there; those that need a vision tower are left out.
+`select_share` is the part of the pruned prefill that goes into choosing.
 Figure to reach: the time ratio within 15 % of the FLOPs ratio. Scaled-dot-product attention is causal,
 so `causal_flops_ratio` says what it does; `flops_ratio` counts full squares, as a run's metrics do.
 """
@@ -17,18 +20,23 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prune2drive import prune
 from prune2drive.metrics.flops import decoder_flops, layer_lengths
 from prune2drive.metrics.timing import timed
-from prune2drive.pruning import TFPS, Pruner, RandomPruner
+from prune2drive.pruning import Pruner
 from prune2drive.pruning.selection import budget
 from prune2drive.sample import TokenMap
 
 CAMERAS, PER_CAMERA = 6, 729
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "pruner"
 
 
 def interleaved(runs: Mapping[str, Callable[[], float]], rounds: int, warm_up: int) -> dict[str, float]:
@@ -57,11 +65,30 @@ def build(args: argparse.Namespace) -> tuple[LlamaForCausalLM, torch.Tensor, Tok
     return model, embeddings, TokenMap.from_spans(spans, length)
 
 
+def methods(args: argparse.Namespace) -> dict[str, Pruner]:
+    """The methods asked for, by name."""
+    every = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    found = {}
+    for name in every if args.pruners == ["all"] else args.pruners:
+        if name not in every:
+            raise SystemExit(f"--pruners {name}: choose from all, {', '.join(every)}")
+        options = {} if args.layer is None else {"layer": args.layer}
+        pruner = instantiate(
+            OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(CONFIGS / f"{name}.yaml")}).pruner, **options
+        )
+        if pruner.drops and not pruner.needs_vision:
+            found[name] = pruner
+    return found
+
+
 def flops_ratio(config: LlamaConfig, pruner: Pruner, args: argparse.Namespace, causal: bool) -> float:
     """FLOPs of the pruned prefill, selection included, over those of the full one."""
     visual, kept = CAMERAS * PER_CAMERA, budget(args.keep, PER_CAMERA)
-    lengths = layer_lengths(args.layers, visual + args.text, [(args.layer, CAMERAS * kept + args.text)])
-    selection = CAMERAS * pruner.flops(PER_CAMERA, kept, args.hidden)
+    sizes = pruner.sizes(kept, PER_CAMERA)
+    stages = [(layer, CAMERAS * size + args.text) for layer, size in zip(pruner.cuts, sizes, strict=True)]
+    lengths = layer_lengths(args.layers, visual + args.text, stages)
+    before = [PER_CAMERA, *sizes]
+    selection = CAMERAS * sum(pruner.flops(*pool, args.hidden) for pool in zip(before, sizes, strict=False))
     full = decoder_flops(config, [visual + args.text] * args.layers, causal)
     return (decoder_flops(config, lengths, causal) + selection) / full
 
@@ -70,20 +97,28 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     """One row a pruner: milliseconds, ratios, and the time ratio's relative difference from those of FLOPs."""
     model, embeddings, token_map = build(args)
     clock = time.perf_counter if model.device.type == "cuda" else time.process_time
-    pruners: dict[str, Pruner] = {"tfps": TFPS(layer=args.layer), "random": RandomPruner(layer=args.layer)}
+    pruners = methods(args)
+    shares: dict[str, list[float]] = {name: [] for name in pruners}
 
-    def prefill(pruner: Pruner | None) -> float:
-        pruning = prune(model, pruner, keep=args.keep, token_map=token_map) if pruner else nullcontext()
-        with torch.inference_mode(), pruning, timed(model, clock=clock) as times:
+    def prefill(name: str | None) -> float:
+        pruning: Any = prune(model, pruners[name], keep=args.keep, token_map=token_map) if name else nullcontext()
+        with torch.inference_mode(), pruning as trace, timed(model) as wall, timed(model, clock=clock) as times:
             model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
+        if name:
+            shares[name].append(trace.select_seconds / wall.prefill)
         return times.prefill
 
-    runs = {"full": lambda: prefill(None)} | {name: lambda p=p: prefill(p) for name, p in pruners.items()}
+    runs = {"full": lambda: prefill(None)} | {name: lambda n=name: prefill(n) for name in pruners}
     seconds = interleaved(runs, args.rounds, args.warm_up)
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, pruner in pruners.items():
         by_time = seconds[name] / seconds["full"]
-        rows[name] = {"ms": round(1000 * seconds[name], 1), "time_ratio": round(by_time, 4)}
+        rows[name] = {
+            "layers": list(pruner.cuts),
+            "ms": round(1000 * seconds[name], 1),
+            "time_ratio": round(by_time, 4),
+        }
+        rows[name]["select_share"] = round(statistics.median(shares[name][args.warm_up :]), 4)
         for prefix, causal in (("", False), ("causal_", True)):
             by_flops = flops_ratio(model.config, pruner, args, causal)
             rows[name][f"{prefix}flops_ratio"] = round(by_flops, 4)
@@ -94,7 +129,8 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layer", type=int, default=1, help="prune at the input of this layer")
+    parser.add_argument("--pruners", nargs="+", default=["tfps", "random"], help="files of configs/pruner, or all")
+    parser.add_argument("--layer", type=int, help="prune at the input of this layer; by default where each method does")
     parser.add_argument("--keep", type=float, default=0.1, help="keep ratio of every camera")
     for name, default in dict(
         text=100, hidden=512, intermediate=1408, layers=8, heads=8, kv_heads=4, rounds=7, warm_up=2, threads=1

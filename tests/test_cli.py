@@ -205,15 +205,16 @@ def test_a_multirun_leaves_a_folder_for_each(cli, tmp_path):
     assert kept == [384, 192, 192]
     table = (sweep / "comparison.md").read_text()
     assert all(f"pruner={name}" in table for name in ("none", "random", "tfps"))
+    assert table.endswith("budget: tokens after the last cut\n")
 
 
 def test_a_multirun_of_coverage_shows_what_was_measured(cli, tmp_path):
     code, said, errors = cli(*SMALL, "dataset.size=2", "-m", "task=coverage", "ratios.keep=0.1,0.5")
     assert (code, errors) == (0, "") and "2 of 2 questions looked at" in said
     (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
-    header, _, *rows = (sweep / "comparison.md").read_text().splitlines()
-    assert header == "| job | coverage | kept | layer avg | FLOPs |" and len(rows) == 2
-    found = [float(row.split("|")[2].split("±")[0]) for row in rows]
+    header, _, *rows = [line for line in (sweep / "comparison.md").read_text().splitlines() if line.startswith("|")]
+    assert header == "| job | coverage | budget | kept | layer avg | FLOPs |" and len(rows) == 2
+    found = [float(row.split("|")[2].split("[")[0]) for row in rows]
     assert found == pytest.approx(
         [runs.read(sweep / name, "metrics.json")["coverage/objects"] for name in "01"], rel=0.01
     )

@@ -20,12 +20,15 @@ log = logging.getLogger(__name__)
 COLUMNS = {
     "score": "score",
     "coverage/objects": "coverage",
+    "tokens/nominal": "budget",
     "tokens/visual_kept": "kept",
     "tokens/layer_average": "layer avg",
     "flops/ratio": "FLOPs",
     "time/select_ms": "select ms",
     "time/prefill_ms": "prefill ms",
 }
+
+SHARES = ("score", "coverage/objects")  # shown with their 95 % interval
 
 
 class Comparison(Callback):
@@ -38,13 +41,15 @@ class Comparison(Callback):
             return
         common = set.intersection(*(set(overrides) for overrides, _ in jobs)) if len(jobs) > 1 else set()
         columns = {key: name for key, name in COLUMNS.items() if any(key in metrics for _, metrics in jobs)}
+        axes = sorted({_axis(path.parent) for path in folder.glob("*/metrics.json")})
         rows = [
             [" ".join(each for each in overrides if each not in common), *(_cell(metrics, key) for key in columns)]
             for overrides, metrics in jobs
         ]
         header = ["job", *columns.values()]
-        write_atomically(folder / "comparison.md", _markdown(header, rows))
-        table = Table(title=" ".join(sorted(common)) or None, box=SIMPLE, pad_edge=False)
+        caption = f"budget: {' or '.join(axes)}"
+        write_atomically(folder / "comparison.md", [*_markdown(header, rows), f"\n{caption}\n"])
+        table = Table(title=" ".join(sorted(common)) or None, caption=caption, box=SIMPLE, pad_edge=False)
         for name in header:
             table.add_column(name, justify="left" if name == "job" else "right", no_wrap=name != "job")
         for label, first, *others in rows:
@@ -52,6 +57,16 @@ class Comparison(Callback):
         console = Console()
         console.print(table)
         console.print(f"comparison: {folder / 'comparison.md'}", soft_wrap=True)
+
+
+def _axis(job: Path) -> str:
+    """What a job's budgets say."""
+    try:
+        config: Any = OmegaConf.load(job / ".hydra" / "config.yaml")
+        axis = config.get("budget_axis", "final")
+    except (OSError, ValueError):
+        axis = "final"
+    return {"final": "tokens after the last cut"}.get(axis, "mean tokens over all layers")
 
 
 def _job_number(path: Path) -> tuple[int, str]:
@@ -73,8 +88,10 @@ def _read(path: Path) -> tuple[list[str], dict[str, float]] | None:
 def _cell(metrics: dict[str, float], key: str) -> str:
     if key not in metrics:
         return ""
-    stderr = metrics.get(f"{key}_stderr")
-    return f"{metrics[key]:.3g}" + (f" ± {stderr:.1g}" if stderr else "")
+    value, stderr = metrics[key], metrics.get(f"{key}_stderr")
+    if key in SHARES and stderr is not None:
+        return f"{value:.3f} [{max(0.0, value - 1.96 * stderr):.3f}, {min(1.0, value + 1.96 * stderr):.3f}]"
+    return f"{value:.3g}" + (f" ± {stderr:.1g}" if stderr else "")
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
