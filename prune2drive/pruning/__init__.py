@@ -1,6 +1,7 @@
 """Visual-token pruning: methods, ratios and the hooks that apply them inside a stock model."""
 
 from prune2drive.pruning.base import Context, Pool, Pruner, ScorePruner, Selection
+from prune2drive.pruning.cdpruner import CDPruner
 from prune2drive.pruning.dart import DART
 from prune2drive.pruning.divprune import DivPrune
 from prune2drive.pruning.fastv import FastV
@@ -15,6 +16,7 @@ from prune2drive.pruning.uniform import UniformPruner
 
 __all__ = [
     "Adaptive",
+    "CDPruner",
     "Context",
     "DART",
     "DivPrune",
