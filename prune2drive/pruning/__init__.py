@@ -1,9 +1,13 @@
 """Visual-token pruning: methods, ratios and the hooks that apply them inside a stock model."""
 
 from prune2drive.pruning.base import Context, Pool, Pruner, ScorePruner, Selection
+from prune2drive.pruning.cdpruner import CDPruner
+from prune2drive.pruning.dart import DART
+from prune2drive.pruning.divprune import DivPrune
 from prune2drive.pruning.fastv import FastV
 from prune2drive.pruning.hooks import prune
 from prune2drive.pruning.none import NoPruner
+from prune2drive.pruning.outlier import OutlierPruner
 from prune2drive.pruning.plan import Trace
 from prune2drive.pruning.random import RandomPruner
 from prune2drive.pruning.ratios import Adaptive, PerCamera, RatioPolicy, Uniform
@@ -13,9 +17,13 @@ from prune2drive.pruning.vispruner import VisPruner
 
 __all__ = [
     "Adaptive",
+    "CDPruner",
     "Context",
+    "DART",
+    "DivPrune",
     "FastV",
     "NoPruner",
+    "OutlierPruner",
     "PerCamera",
     "Pool",
     "Pruner",

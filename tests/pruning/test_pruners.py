@@ -70,7 +70,9 @@ def run(family, method, keep, texts=TEXTS, change=None):
             at = token_map.positions(change) - token_map.length
             embeds[row, at] += torch.randn(len(at), embeds.shape[2], generator=generator)
     with prune(family.model, method, keep, token_map=maps, sample_ids=["a", "b"][: len(texts)]) as trace:
-        family.model(inputs_embeds=embeds, attention_mask=inputs["attention_mask"])
+        mask = inputs["attention_mask"]
+        ids = (mask.cumsum(dim=1) - 1).clamp(min=0)  # as `generate` counts: keys depend on them
+        family.model(inputs_embeds=embeds, attention_mask=mask, position_ids=ids)
     return trace
 
 
