@@ -53,8 +53,9 @@ class Parts:
         generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         parts.adapter.check_options(generation)
         layers = parts.adapter.text_config.num_hidden_layers
-        if parts.pruner.layer >= layers:
-            raise InputError(f"pruner.layer={parts.pruner.layer}: the model's decoder has layers 0 to {layers - 1}")
+        parts.pruner = parts.pruner.fit(layers)
+        if parts.pruner.cuts[-1] >= layers:
+            raise InputError(f"pruner.layer={parts.pruner.cuts[-1]}: the model's decoder has layers 0 to {layers - 1}")
         if parts.pruner.drops:
             parts.policy.ratios(parts.dataset.cameras)
         if cfg.on_error == "fail":

@@ -85,7 +85,7 @@ class _Engine:
     def __init__(
         self, model: Any, pruner: Pruner, policy: RatioPolicy, naming: Naming, positions: str, rounding: str
     ) -> None:
-        self.model, self.pruner, self.policy, self.naming = model, pruner, policy, naming
+        self.model, self.policy, self.naming = model, policy, naming
         self.positions, self.rounding = positions, rounding
         self.decoder = model.get_decoder()
         self.config = self.decoder.config
@@ -101,6 +101,7 @@ class _Engine:
         self.before: LayerView | None = None
         guards.check_options(self.positions, self.rounding)
         guards.check_decoder(self.decoder, pruner)
+        self.pruner = pruner.fit(len(self.decoder.layers))
         if self.decoder in _ACTIVE:
             raise InputError("this model is already inside a prune() context: leave it before entering another")
         if pruner.drops:
