@@ -130,6 +130,11 @@ class Pruner(ABC):
         return self
 
     @property
+    def weighs(self) -> bool:
+        """Whether it tells how many tokens a slot stands for, which attention has to take into account."""
+        return False
+
+    @property
     def cuts(self) -> tuple[int, ...]:
         """The layers at whose inputs tokens are dropped, ascending."""
         return (self.layer,)
