@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from omegaconf import DictConfig
@@ -73,8 +74,8 @@ def run(cfg: DictConfig) -> float:
         raise InputError(f"task.text={cfg.task.text}: use a whole number, 1 or more, or null")
     folder = RunFolder(cfg.folder)
     adapter, source = _adapter(cfg)
-    pruner: Pruner = build(cfg.pruner)
     layers = adapter.text_config.num_hidden_layers
+    pruner: Pruner = build(cfg.pruner).fit(layers)
     if pruner.cuts[-1] >= layers:
         raise InputError(f"pruner.layer={pruner.cuts[-1]}: the model's decoder has layers 0 to {layers - 1}")
     table = rows(adapter, pruner, _sample(cfg.task), keeps, cfg.task.text, cfg.rounding)
@@ -113,7 +114,7 @@ def rows(
 
     Args:
         adapter: of the model; its weights are not loaded.
-        pruner: drops at its layer; the same ratio of every camera.
+        pruner: fitted to the decoder's depth; drops the same ratio of every camera.
         sample: the question and its images.
         keeps: keep ratios in (0, 1].
         text: prompt positions that are no image's; None counts them.
@@ -137,11 +138,15 @@ def rows(
     for keep in keeps:
         budgets = {camera: budget(keep, count, rounding) for camera, count in counts.items()}
         kept = sum(budgets.values())
-        lengths = layer_lengths(layers, visual + rest, [(pruner.layer, kept + rest)])
         pools = (
             [(counts[camera], budgets[camera]) for camera in counts] if pruner.scope != "global" else [(visual, kept)]
         )
-        chosen = sum(pruner.flops(*pool, config.hidden_size) for pool in pools) if keep < 1 else 0
+        left = [[count, *(min(size, count) for size in pruner.sizes(k, count))] for count, k in pools]
+        kept_after = [sum(sizes) for sizes in zip(*left, strict=True)][1:]
+        stages = [(cut, size + rest) for cut, size in zip(pruner.cuts, kept_after, strict=True)]
+        lengths = layer_lengths(layers, visual + rest, stages)
+        steps = [step for each in left for step in pairwise(each)]
+        chosen = sum(pruner.flops(*step, config.hidden_size) for step in steps) if keep < 1 else 0
         prefill = decoder_flops(config, lengths)
         cache = kv_cache_bytes(config, lengths, KV_BYTES)
         newlines, head = placeholders - visual, lm_head_flops(config)

@@ -59,6 +59,7 @@ class Parts:
         generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         parts.adapter.check_options(generation)
         layers = parts.adapter.text_config.num_hidden_layers
+        parts.pruner = parts.pruner.fit(layers)
         if parts.pruner.cuts[-1] >= layers:
             raise InputError(f"pruner.layer={parts.pruner.cuts[-1]}: the model's decoder has layers 0 to {layers - 1}")
         check_model(parts.adapter.config, parts.pruner)

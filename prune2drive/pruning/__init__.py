@@ -9,8 +9,10 @@ from prune2drive.pruning.hooks import prune
 from prune2drive.pruning.none import NoPruner
 from prune2drive.pruning.outlier import OutlierPruner
 from prune2drive.pruning.plan import Trace
+from prune2drive.pruning.pyramiddrop import PyramidDrop
 from prune2drive.pruning.random import RandomPruner
 from prune2drive.pruning.ratios import Adaptive, PerCamera, RatioPolicy, Uniform
+from prune2drive.pruning.stages import Staged
 from prune2drive.pruning.tfps import TFPS
 from prune2drive.pruning.uniform import UniformPruner
 from prune2drive.pruning.vispruner import VisPruner
@@ -27,10 +29,12 @@ __all__ = [
     "PerCamera",
     "Pool",
     "Pruner",
+    "PyramidDrop",
     "RandomPruner",
     "RatioPolicy",
     "ScorePruner",
     "Selection",
+    "Staged",
     "TFPS",
     "Trace",
     "Uniform",

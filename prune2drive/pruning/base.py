@@ -131,6 +131,15 @@ class Pruner(ABC):
         if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputError(f"{name}: dtype={self.dtype!r} is no torch float type: use float32, bfloat16 or float16")
 
+    def fit(self, depth: int) -> Pruner:
+        """The method for a decoder of `depth` layers: itself, unless it cuts at shares of the depth."""
+        return self
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it tells how many tokens a slot stands for, which attention has to take into account."""
+        return False
+
     @property
     def cuts(self) -> tuple[int, ...]:
         """The layers at whose inputs tokens are dropped, ascending."""

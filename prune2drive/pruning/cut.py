@@ -96,7 +96,10 @@ class Cut:
         """The cut in prompt positions, if it was made among those that an earlier one left."""
         if before is None:
             return self
-        return replace(self, kept_BK=before.kept_BK.gather(1, self.kept_BK))
+        kept_BK, log_sizes_BK = before.kept_BK.gather(1, self.kept_BK), before.log_sizes_BK
+        if log_sizes_BK is not None:
+            log_sizes_BK = log_sizes_BK.gather(1, self.kept_BK)
+        return replace(self, kept_BK=kept_BK, log_sizes_BK=log_sizes_BK)
 
     @property
     def length(self) -> int:

@@ -28,8 +28,15 @@ def check_decoder(decoder: Any, pruner: Pruner) -> None:
     config, layers = decoder.config, getattr(decoder, "layers", None)
     if layers is None:
         raise InputError(f"{type(decoder).__name__} has no `layers`: it is no decoder that can be pruned")
-    if pruner.cuts[-1] >= len(layers):
-        raise InputError(f"layer={pruner.cuts[-1]}: the decoder's layers are 0 to {len(layers) - 1}")
+    deepest = pruner.fit(len(layers)).cuts[-1]
+    if deepest >= len(layers):
+        raise InputError(f"layer={deepest}: the decoder's layers are 0 to {len(layers) - 1}")
+    attention = config._attn_implementation
+    if pruner.weighs and attention not in ("sdpa", "eager"):
+        raise InputError(
+            f"{type(pruner).__name__} weighs attention by the tokens that a slot stands for, which {attention!r} "
+            "cannot: load the model with attention sdpa or eager"
+        )
     layer_types = getattr(config, "layer_types", None) or ()
     if "sliding_attention" in layer_types or (not layer_types and getattr(config, "sliding_window", None)):
         raise InputError(f"{config.model_type}: sliding-window attention layers cannot be pruned")

@@ -92,7 +92,7 @@ class _Engine:
     """The state behind one `prune` context, and its hooks."""
 
     def __init__(self, model: Any, pruner: Pruner, budgeting: Budgeting, naming: Naming, positions: str) -> None:
-        self.model, self.pruner, self.budgeting, self.naming = model, pruner, budgeting, naming
+        self.model, self.budgeting, self.naming = model, budgeting, naming
         self.positions = positions
         self.decoder = model.get_decoder()
         self.config = self.decoder.config
@@ -110,6 +110,7 @@ class _Engine:
         self.vision: list[Seen] = []
         guards.check_decoder(self.decoder, pruner)
         guards.check_model(model.config, pruner)
+        self.pruner = pruner.fit(len(self.decoder.layers))
         if self.decoder in _ACTIVE:
             raise InputError("this model is already inside a prune() context: leave it before entering another")
         if pruner.drops:
@@ -301,7 +302,9 @@ class _Engine:
         if cut is not None:
             question_BP = question_BP.gather(1, cut.kept_BK) & cut.real_BK
             embeddings_BPD = gather(embeddings_BPD, cut.kept_BK)
-        return Context((), self.before, view, embeddings_BPD, self.decoder.norm, question_BP, self._vision_tokens)
+        return Context(
+            (), self.before, view, embeddings_BPD, self.embeddings, self.decoder.norm, question_BP, self._vision_tokens
+        )
 
     def _vision_tokens(self) -> VisionTokens:
         assert self.prompt is not None

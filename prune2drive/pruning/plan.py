@@ -143,8 +143,10 @@ def merged(hidden_BKD: Tensor, cut: Cut, pools: Sequence[Pool], picks: Sequence[
         picks: what the method said, in selection order.
     """
     hidden_BKD = hidden_BKD.clone()
-    log_sizes_BK = hidden_BKD.new_zeros(hidden_BKD.shape[:2], dtype=torch.float32)
-    weighs = False
+    log_sizes_BK = cut.log_sizes_BK
+    if log_sizes_BK is None:
+        log_sizes_BK = hidden_BKD.new_zeros(hidden_BKD.shape[:2], dtype=torch.float32)
+    weighs = cut.log_sizes_BK is not None
     for pool, picked in zip(pools, picks, strict=True):
         order_K = picked.picks_K.argsort()
         at_K = pool.at_N.to(hidden_BKD.device)
@@ -177,6 +179,8 @@ def choose(
         tokens_CND = hidden_BPD[rows_C1, at_CN].to(getattr(torch, pruner.dtype))
         found = pruner.select(tokens_CND, max(sizes[index] for index in members), replace(context, pools=mine))
         chosen = found if isinstance(found, Selection) else Selection(found)
+        if (chosen.rows_CKD is not None and not pruner.merges) or (chosen.sizes_CK is not None and not pruner.weighs):
+            raise InputError(f"{type(pruner).__name__} returns rows or sizes, but does not say so: set merges, weighs")
         for place, index in enumerate(members):
             picks[index] = Picks.of(chosen, place, sizes[index])
     return [picks[index] for index in range(len(pools))]

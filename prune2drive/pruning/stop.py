@@ -17,7 +17,7 @@ class _Reached(Exception):
 def stop_at(model: Any, layer: int) -> Iterator[None]:
     """Ends the block when the model is about to enter a decoder layer, behind the hooks that are already on it.
 
-        with prune(model, pruner, keep=0.1) as trace, stop_at(model, pruner.layer):
+        with prune(model, pruner, keep=0.1) as trace, stop_at(model, pruner.cuts[-1]):
             model.generate(**inputs)
 
     Args:

@@ -35,7 +35,18 @@ def _lattice(pool: Pool, k: int) -> Tensor:
         view, mine_M = pool.token_map.views[index], (view_N == index).nonzero().flatten()
         share = round(left * len(mine_M) / tokens_left)
         left, tokens_left = left - share, tokens_left - len(mine_M)
-        raster_M = cell_N[0][mine_M] * view.cols + cell_N[1][mine_M]
         if share:
-            picks.append(mine_M[raster_M.argsort()][grid_points(view.rows, view.cols, share)])
+            cells_M2 = torch.stack([at[mine_M] for at in cell_N], dim=1)
+            points_K = grid_points(view.rows, view.cols, share)
+            picks.append(mine_M[_nearest(cells_M2, torch.stack([points_K // view.cols, points_K % view.cols], dim=1))])
     return torch.cat(picks)
+
+
+def _nearest(cells_M2: Tensor, points_K2: Tensor) -> Tensor:
+    """The cell at each point or, where an earlier cut has dropped it, the nearest one left; [K]."""
+    distance_KM = torch.cdist(points_K2.float(), cells_M2.float())
+    picks = []
+    for distance_M in distance_KM:
+        picks.append(int(distance_M.argmin()))
+        distance_KM[:, picks[-1]] = torch.inf
+    return torch.tensor(picks)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,7 +39,16 @@ class Given:
         )
 
 
-@torch.no_grad()
+@dataclass
+class Stage:
+    """A cut: prompt positions that enter a layer, what replaces the states of some, and how many tokens these weigh."""
+
+    layer: int
+    kept_K: Tensor
+    rows: dict[int, Tensor] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
+
+
 def greedy(
     model: Any,
     inputs: dict[str, Tensor],
@@ -52,31 +62,54 @@ def greedy(
 
     `said` forces the tokens.
     """
+    return staged(model, inputs, [Stage(layer, kept_K)], positions, steps, said)
+
+
+@torch.no_grad()
+def staged(
+    model: Any,
+    inputs: dict[str, Tensor],
+    stages: list[Stage],
+    positions: str,
+    steps: int,
+    said: list[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same with several cuts, each among what the one before left."""
     given, decoder = Given.by(model, inputs), model.get_decoder()
+    prompt, depth = len(given.embeds_PD), len(decoder.layers)
     tokens: list[int] = []
     logits = []
     for step in range(steps):
-        embeds_PD = torch.cat([given.embeds_PD, decoder.embed_tokens(torch.tensor(tokens, dtype=torch.long))])
+        states = torch.cat([given.embeds_PD, decoder.embed_tokens(torch.tensor(tokens, dtype=torch.long))])
         later = given.ids_AP.max() + 1 + torch.arange(step)
-        ids_AP = torch.cat([given.ids_AP, later.expand(len(given.ids_AP), -1)], dim=1)
-        kept = torch.cat([kept_K, len(given.embeds_PD) + torch.arange(step)])
-        everything = torch.arange(len(embeds_PD))
-        states = _layers(decoder, embeds_PD, ids_AP, everything, range(layer), given)
-        ids_AK = ids_AP[:, kept]
-        if positions == "renumber":
-            rank = {used: place for place, used in enumerate(sorted(set(ids_AK.flatten().tolist())))}
-            ids_AK = torch.tensor([[rank[used] for used in axis] for axis in ids_AK.tolist()])
-        rest = range(layer, len(decoder.layers))
-        states = _layers(decoder, states[kept], ids_AK, kept, rest, given)
+        all_ids_AP = torch.cat([given.ids_AP, later.expand(len(given.ids_AP), -1)], dim=1)
+        at_K, ids_AK, first = torch.arange(prompt + step), all_ids_AP, 0
+        log_sizes_P = torch.zeros(prompt + step)
+        for stage in stages:
+            states = _layers(decoder, states, ids_AK, at_K, range(first, stage.layer), given, log_sizes_P[at_K])
+            kept_K = torch.cat([stage.kept_K, prompt + torch.arange(step)])
+            states = torch.stack([states[(at_K == at).nonzero().item()] for at in kept_K])
+            at_K, first = kept_K, stage.layer
+            for at, row in stage.rows.items():
+                states[at_K == at] = row
+            for at, size in stage.sizes.items():
+                log_sizes_P[at] = math.log(size)
+            ids_AK = all_ids_AP[:, at_K]
+            if positions == "renumber":
+                rank = {used: place for place, used in enumerate(sorted(set(ids_AK.flatten().tolist())))}
+                ids_AK = torch.tensor([[rank[used] for used in axis] for axis in ids_AK.tolist()])
+        states = _layers(decoder, states, ids_AK, at_K, range(first, depth), given, log_sizes_P[at_K])
         logits.append(model.lm_head(decoder.norm(states[-1])))
         tokens.append(said[step] if said else int(logits[-1].argmax()))
     return torch.tensor(tokens), torch.stack(logits)
 
 
-def _layers(decoder: Any, states_KD: Tensor, ids_AK: Tensor, at_K: Tensor, which: range, given: Given) -> Tensor:
+def _layers(
+    decoder: Any, states_KD: Tensor, ids_AK: Tensor, at_K: Tensor, which: range, given: Given, log_sizes_K: Tensor
+) -> Tensor:
     """Runs some decoder layers on the prompt positions `at_K`, with a causal mask made by hand."""
-    size, states = len(states_KD), states_KD[None]
-    mask = torch.full((size, size), torch.finfo(torch.float32).min).triu(1)[None, None]
+    size, states = len(states_KD), states_KD[None].clone()
+    mask = torch.full((size, size), torch.finfo(torch.float32).min).triu(1)[None, None] + log_sizes_K
     rotary = decoder.rotary_emb(states, ids_AK[:, None] if len(ids_AK) > 1 else ids_AK)
     for index in which:
         states = decoder.layers[index](states, attention_mask=mask, position_embeddings=rotary, position_ids=None)
