@@ -4,6 +4,7 @@ from prune2drive.pruning.base import Context, Pool, Pruner, ScorePruner, Selecti
 from prune2drive.pruning.cdpruner import CDPruner
 from prune2drive.pruning.dart import DART
 from prune2drive.pruning.divprune import DivPrune
+from prune2drive.pruning.facility import FacilityLocation
 from prune2drive.pruning.fastv import FastV
 from prune2drive.pruning.hooks import prune
 from prune2drive.pruning.none import NoPruner
@@ -23,6 +24,7 @@ __all__ = [
     "Context",
     "DART",
     "DivPrune",
+    "FacilityLocation",
     "FastV",
     "NoPruner",
     "OutlierPruner",

@@ -58,6 +58,7 @@ def farthest_points(
     start: str | int | Tensor = "isolated",
     mode: str = "farthest",
     generator: torch.Generator | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Farthest point sampling (T-FPS; Prune2Drive, arXiv 2508.13305).
 
@@ -74,6 +75,8 @@ def farthest_points(
             one (the paper's text), an index, or one index a pool as a tensor [C].
         mode: `nearest` takes the smallest distance instead: the paper's ablation.
         generator: for `start="random"`, on the tokens' device or the CPU.
+        weight: multiplies each token's distances, those of an `isolated` or `centroid` start too: a
+            positive tensor of the tokens' shape without D; all 1 by default.
 
     Returns:
         Indices in selection order: [K], or [C, K] for pools.
@@ -91,7 +94,8 @@ def farthest_points(
         raise ValueError(f"cannot select {k} of {count} tokens")
 
     distance_CNN = pairwise_distance(tokens_CND, metric)
-    pick_C = _first_picks(tokens_CND, distance_CNN, metric, start, generator)
+    weight_CN = tokens_CND.new_ones(()) if weight is None else weight.reshape(pools, count)
+    pick_C = _first_picks(tokens_CND, distance_CNN, metric, start, generator, weight_CN)
     pool_C = torch.arange(pools, device=tokens.device)
     picks_CK = torch.empty(pools, k, dtype=torch.long, device=tokens.device)
     picked_CN = torch.zeros(pools, count, dtype=torch.bool, device=tokens.device)
@@ -100,7 +104,7 @@ def farthest_points(
         picks_CK[:, step] = pick_C
         picked_CN[pool_C, pick_C] = True
         gap_CN = torch.minimum(gap_CN, distance_CNN[pool_C, pick_C])
-        wanted_CN = gap_CN if mode == "farthest" else -gap_CN
+        wanted_CN = gap_CN * weight_CN if mode == "farthest" else -gap_CN * weight_CN
         pick_C = wanted_CN.masked_fill(picked_CN, -torch.inf).argmax(dim=1)
     return picks_CK if tokens.ndim == 3 else picks_CK[0]
 
@@ -111,6 +115,7 @@ def _first_picks(
     metric: str,
     start: str | int | Tensor,
     generator: torch.Generator | None,
+    weight_CN: Tensor,
 ) -> Tensor:
     pools, count, _ = tokens_CND.shape
     device = tokens_CND.device
@@ -121,9 +126,9 @@ def _first_picks(
         return first_C
     if start == "isolated":
         alone_CNN = distance_CNN + torch.diag(torch.full((count,), torch.inf, device=device))
-        return alone_CNN.amin(dim=2).argmax(dim=1)
+        return (alone_CNN.amin(dim=2) * weight_CN).argmax(dim=1)
     if start == "centroid":
-        return outlier_scores(tokens_CND, metric).argmax(dim=1)
+        return (outlier_scores(tokens_CND, metric) * weight_CN).argmax(dim=1)
     if start == "random":
         source = generator.device if generator is not None else device
         return torch.randint(count, (pools,), generator=generator, device=source).to(device)

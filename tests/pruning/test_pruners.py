@@ -38,6 +38,8 @@ METHODS |= {
         "centroid": {"start": "centroid"},
         "random": {"start": "random"},
         "index": {"start": 5},
+        "question": {"relevance": "question"},
+        "saliency": {"relevance": "saliency"},
         "bfloat16": {"dtype": "bfloat16", "layer": 0},
     }.items()
 }
