@@ -8,6 +8,7 @@ from prune2drive.pruning.plan import Trace
 from prune2drive.pruning.pyramiddrop import PyramidDrop
 from prune2drive.pruning.random import RandomPruner
 from prune2drive.pruning.ratios import Adaptive, PerCamera, RatioPolicy, Uniform
+from prune2drive.pruning.sparsevlm import SparseVLM
 from prune2drive.pruning.stages import Staged
 from prune2drive.pruning.tfps import TFPS
 from prune2drive.pruning.uniform import UniformPruner
@@ -25,6 +26,7 @@ __all__ = [
     "RatioPolicy",
     "ScorePruner",
     "Selection",
+    "SparseVLM",
     "Staged",
     "TFPS",
     "Trace",

@@ -277,7 +277,7 @@ class _Engine:
         if cut is not None:
             question_BP = question_BP.gather(1, cut.kept_BK) & cut.real_BK
             embeddings_BPD = gather(embeddings_BPD, cut.kept_BK)
-        return Context((), self.before, view, embeddings_BPD, self.decoder.norm, question_BP)
+        return Context((), self.before, view, embeddings_BPD, self.embeddings, self.decoder.norm, question_BP)
 
     def _rotary_at(self, index: int, full: tuple[Tensor, Tensor], rows: int) -> tuple[Tensor, Tensor]:
         """The rotary embeddings of what enters a layer before it is cut."""
