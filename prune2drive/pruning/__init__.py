@@ -4,6 +4,7 @@ from prune2drive.pruning.base import Context, Pool, Pruner, ScorePruner, Selecti
 from prune2drive.pruning.fastv import FastV
 from prune2drive.pruning.hooks import prune
 from prune2drive.pruning.none import NoPruner
+from prune2drive.pruning.pact import PACT
 from prune2drive.pruning.plan import Trace
 from prune2drive.pruning.pyramiddrop import PyramidDrop
 from prune2drive.pruning.random import RandomPruner
@@ -18,6 +19,7 @@ __all__ = [
     "Context",
     "FastV",
     "NoPruner",
+    "PACT",
     "PerCamera",
     "Pool",
     "Pruner",

@@ -169,9 +169,9 @@ def density_peaks(tokens_MD: Tensor, clusters: int, generator: torch.Generator) 
     A token is as dense as its nearest neighbours, as many as there are clusters and itself among them, are near.
     """
     count, width = tokens_MD.shape
-    distance_MM = pairwise_distance(tokens_MD[None], "l2")[0] / width**0.5
+    distance_MM = pairwise_distance(tokens_MD[None].double(), "l2")[0] / width**0.5
     nearest = distance_MM.topk(clusters, dim=1, largest=False).values
-    noise_M = torch.rand(count, generator=generator).to(tokens_MD) * 1e-6
+    noise_M = torch.rand(count, generator=generator).to(distance_MM) * 1e-6
     density_M = (-nearest.square().mean(dim=1)).exp() + noise_M
     rank_M = highest(density_M[None], count)[0].argsort()
     denser_MM = rank_M < rank_M[:, None]  # a tie would make both of two neighbours a centre
