@@ -26,9 +26,9 @@ class PACT(Pruner):
     and, with `proportional`, counts as often in attention as it has members.
 
     The authors cut at a fixed cutoff, so the number of clusters follows from the data. Here the budget is kept
-    exactly: the cutoff is the largest, found by bisection pool by pool, that leaves k centres or more, of which
-    the k densest are used; where no cutoff leaves so many, the densest other survivors become centres. `share`
-    is raised to the budget where it is below. What the authors' cutoff would keep is told as `raw_C`.
+    exactly: bisection, pool by pool, finds a cutoff that leaves k centres or more, while slightly above it fewer are
+    left; the k densest are used. Where no cutoff leaves so many, the densest other survivors become centres.
+    `share` is raised to the budget where it is below. What the authors' cutoff would keep is told as `raw_C`.
     All images are one pool there: `scope=global`.
 
     Args:
@@ -131,7 +131,7 @@ def centres(distance_SS: Tensor, cutoff: float, most: int) -> Tensor:
 
 
 def exactly(distance_SS: Tensor, k: int) -> tuple[float, Tensor]:
-    """The largest cutoff that leaves k centres, and these; filled up with the first other tokens where none does."""
+    """A cutoff that leaves k centres, and fewer just above, and these; filled up with the first other tokens where none does."""
     low, high = 0.0, 2.0
     found_K = centres(distance_SS, low, k)
     for _ in range(STEPS):

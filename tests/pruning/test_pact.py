@@ -49,7 +49,7 @@ def test_copies_fill_the_budget_in_the_order_of_density():
 
 
 def slow(tokens, importance, keys, k, share=0.55, recover=1.5):
-    """Kept slots, rows and sizes from the formulas in doubles, the cutoff by trying all distances."""
+    """Kept slots, rows and sizes from the formulas in doubles, the cutoff by bisection."""
     count = len(tokens)
     survivors = sorted(sorted(range(count), key=lambda j: (-float(importance[j]), j))[: max(int(share * count), k)])
     unit = keys / keys.norm(dim=1, keepdim=True)
@@ -64,17 +64,17 @@ def slow(tokens, importance, keys, k, share=0.55, recover=1.5):
                 found.append(i)
         return found
 
-    tried = sorted({distance[i][j] for i in survivors for j in survivors if i < j} | {0.0})
-    # Between two neighbouring distances the centres are those of the lower; the bisection ends below the next one.
-    index = max(index for index, cutoff in enumerate(tried) if len(visit(cutoff)) >= k)
-    upper = tried[index + 1] if index + 1 < len(tried) else 2.0
-    heads = visit(tried[index])[:k]
+    cutoff, above = 0.0, 2.0
+    for _ in range(24):
+        middle = (cutoff + above) / 2
+        cutoff, above = (middle, above) if len(visit(middle)) >= k else (cutoff, middle)
+    heads = visit(cutoff)[:k]
     members = {head: [head] for head in heads}
     for j in range(count):
         if j in heads:
             continue
         nearest = min(heads, key=lambda head: distance[j][head])
-        if j in survivors or distance[j][nearest] <= recover * upper:
+        if j in survivors or distance[j][nearest] <= recover * cutoff:
             members[nearest].append(j)
     return {head: (tokens[own].mean(dim=0), len(own)) for head, own in members.items()}, len(visit(0.21))
 
