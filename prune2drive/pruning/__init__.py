@@ -9,10 +9,12 @@ from prune2drive.pruning.fastv import FastV
 from prune2drive.pruning.hooks import prune
 from prune2drive.pruning.none import NoPruner
 from prune2drive.pruning.outlier import OutlierPruner
+from prune2drive.pruning.pact import PACT
 from prune2drive.pruning.plan import Trace
 from prune2drive.pruning.pyramiddrop import PyramidDrop
 from prune2drive.pruning.random import RandomPruner
 from prune2drive.pruning.ratios import Adaptive, PerCamera, RatioPolicy, Uniform
+from prune2drive.pruning.sparsevlm import SparseVLM
 from prune2drive.pruning.stages import Staged
 from prune2drive.pruning.tfps import TFPS
 from prune2drive.pruning.uniform import UniformPruner
@@ -28,6 +30,7 @@ __all__ = [
     "FastV",
     "NoPruner",
     "OutlierPruner",
+    "PACT",
     "PerCamera",
     "Pool",
     "Pruner",
@@ -36,6 +39,7 @@ __all__ = [
     "RatioPolicy",
     "ScorePruner",
     "Selection",
+    "SparseVLM",
     "Staged",
     "TFPS",
     "Trace",

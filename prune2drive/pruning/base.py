@@ -45,6 +45,11 @@ class Pool:
     token_map: TokenMap
     of_N: Tensor
 
+    def whole(self, length: int) -> Tensor:
+        """Positions of all the pool's tokens in the (padded) batch of `length` that was not cut yet."""
+        at_N = torch.cat([self.token_map.positions(camera) for camera in self.cameras])
+        return at_N + length - self.token_map.length
+
     def generator(self, seed: int) -> torch.Generator:
         """A CPU generator that depends on the seed, the sample and the cameras, and on nothing else."""
         key = f"{seed}/{self.sample_id}/{'+'.join(self.cameras)}".encode()
@@ -61,6 +66,7 @@ class Context:
         before: the layer before the cut; None where that is before the LLM.
         at: the layer whose input is cut.
         embeddings_BPD: what entered the LLM.
+        prompt_BPD: the same of the whole prompt, before any cut.
         norm: the decoder's last norm.
         question_BP: True at the text behind the last image: the question and the end of the chat template.
         vision: the vision tower's view of the tokens, for methods that declare `needs_vision`.
@@ -70,6 +76,7 @@ class Context:
     before: LayerView | None
     at: LayerView
     embeddings_BPD: Tensor
+    prompt_BPD: Tensor
     norm: Callable[[Tensor], Tensor]
     question_BP: Tensor
     vision: Callable[[], VisionTokens]

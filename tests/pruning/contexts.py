@@ -19,12 +19,6 @@ def pools_of(count: int, cameras: tuple[str, ...] = ("CAM_FRONT",), sample: str 
 def context(*pools: Pool, **given: Any) -> Context:
     """What a method is shown: the pools, and of the rest what a test gives."""
     empty: Any = torch.empty(0)
-    rest = {
-        "before": None,
-        "at": None,
-        "embeddings_BPD": empty,
-        "norm": torch.nn.Identity(),
-        "question_BP": empty,
-        "vision": None,
-    }
+    tensors = dict.fromkeys(("embeddings_BPD", "prompt_BPD", "question_BP"), empty)
+    rest = {"before": None, "at": None, "norm": torch.nn.Identity(), "vision": None, **tensors}
     return Context(pools=pools, **{**rest, **given})

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
-from prune2drive.pruning import TFPS, FastV, Pruner, RandomPruner, Staged, UniformPruner, prune
+from prune2drive.pruning import PACT, TFPS, FastV, Pruner, RandomPruner, Staged, UniformPruner, prune
 from prune2drive.pruning.base import Pool
 from prune2drive.sample import TokenMap, View
 
@@ -52,6 +52,8 @@ for path in sorted(CONFIGS.glob("*.yaml")):
     method = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
     if method.drops:
         METHODS[path.name] = method
+for method in METHODS.values():
+    method.layer = min(method.layer, 3)  # the tiny decoder has four layers
 
 METHODS = {name: method for name, method in METHODS.items() if not method.needs_vision}  # bare decoders have no tower
 
@@ -133,6 +135,8 @@ def test_a_smaller_budget_keeps_the_first_of_a_larger_one(llama, method):
 def test_a_camera_is_pruned_by_itself(llama, method):
     """At layer 0, where no layer has mixed the cameras yet."""
     if method.scope == "global" or method.needs_attention or len(method.fit(4).cuts) > 1:
+        return
+    if isinstance(method, PACT):  # whose query is the mean of the whole prompt's
         return
     method = copy.copy(method)
     method.layer = 0
