@@ -131,7 +131,7 @@ def centres(distance_SS: Tensor, cutoff: float, most: int) -> Tensor:
 
 
 def exactly(distance_SS: Tensor, k: int) -> tuple[float, Tensor]:
-    """A cutoff that leaves k centres, and fewer just above, and these; filled up with the first other tokens where none does."""
+    """A cutoff that leaves k centres, and fewer just above, and these; filled up in order where none does."""
     low, high = 0.0, 2.0
     found_K = centres(distance_SS, low, k)
     for _ in range(STEPS):
