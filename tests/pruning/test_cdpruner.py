@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from prune2drive.errors import InputError
 from prune2drive.pruning import CDPruner, prune
 from prune2drive.pruning.base import Pool
 from prune2drive.pruning.cdpruner import determinantal
+from prune2drive.pruning.relevance import question_relevance
 from prune2drive.sample import TokenMap
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
@@ -174,6 +176,16 @@ def test_one_camera_changes_another_only_where_relevance_is_scaled_over_all():
         assert before["pool"] == after["pool"]
         moved.append(before["sample"] != after["sample"])
     assert any(moved)
+
+
+def test_padding_takes_no_part_in_the_scale():
+    """The least relevant token of all cameras is the least one there is, padding on the left or not."""
+    embeddings = points(23, 12, seed=6)
+    padded = torch.cat([embeddings[-1:].expand(4, -1), embeddings])
+    ctx = setting(embeddings, 10, 2)
+    pools = tuple(replace(pool, at_N=pool.at_N + 4) for pool in ctx.pools)
+    shifted = context(*pools, embeddings_BPD=padded[None], question_BP=(torch.arange(27) >= 24)[None])
+    torch.testing.assert_close(question_relevance(shifted, "sample"), question_relevance(ctx, "sample"))
 
 
 def test_bad_options_and_a_prompt_without_a_question():

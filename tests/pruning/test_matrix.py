@@ -17,6 +17,7 @@ from prune2drive.pruning.selection import budget
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
+DEPTH = families.SIZES["num_hidden_layers"]
 VLMS = [name for name in families.FAMILIES if name not in ("llama", "qwen2")]
 
 
@@ -48,6 +49,7 @@ def prefill(family, method, keep):
 @pytest.mark.parametrize("name", VLMS)
 def test_a_method_on_a_family(name, path, scope):
     family, method = family_of(name), build(path, scope)
+    method.layer = min(method.layer, DEPTH - 1)  # some cut later than these small decoders are deep
     try:
         check_model(family.model.config, method)
     except InputError as error:
