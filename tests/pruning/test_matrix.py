@@ -28,7 +28,9 @@ def family_of(name):
 
 def build(path, scope):
     node = OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner
-    return instantiate(node, scope=scope)
+    made = instantiate(node)
+    made.scope = scope
+    return made
 
 
 def methods():
