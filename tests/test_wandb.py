@@ -68,6 +68,7 @@ def read(folder: Path) -> SimpleNamespace:
 def place(tmp_path_factory) -> Path:
     """Two runs of one process, in `first` and `second`; `home` was the home folder and `work` the current one."""
     folder = tmp_path_factory.mktemp("wandb")
+    wandb.teardown()  # else the service of an earlier test would be named again when the environment is restored
     with pytest.MonkeyPatch.context() as patched:
         for name in [name for name in os.environ if name.startswith("WANDB_") or name.startswith("XDG_")]:
             patched.delenv(name)

@@ -52,8 +52,10 @@ class Comparison(Callback):
         table = Table(title=" ".join(sorted(common)) or None, caption=caption, box=SIMPLE, pad_edge=False)
         for name in header:
             table.add_column(name, justify="left" if name == "job" else "right", no_wrap=name != "job")
-        for label, first, *others in rows:
-            table.add_row(label.replace("ratios.", ""), first, *(other.partition(" ± ")[0] for other in others))
+        for label, *cells in rows:  # a terminal is narrow: intervals and errors are in the file
+            table.add_row(
+                label.replace("ratios.", ""), *(cell.replace("[", "± ").partition(" ± ")[0] for cell in cells)
+            )
         console = Console()
         console.print(table)
         console.print(f"comparison: {folder / 'comparison.md'}", soft_wrap=True)
