@@ -50,12 +50,14 @@ class Comparison(Callback):
         caption = f"budget: {' or '.join(axes)}"
         write_atomically(folder / "comparison.md", [*_markdown(header, rows), f"\n{caption}\n"])
         table = Table(title=" ".join(sorted(common)) or None, caption=caption, box=SIMPLE, pad_edge=False)
-        for name in header:
+        # A terminal is narrow: intervals, errors and what repeats another column are in the file.
+        left_out = {"tokens/nominal", *(["coverage/objects"] if "score" in columns else [])}
+        shown = [place for place, key in enumerate(columns, start=1) if key not in left_out]
+        for name in ("job", *(header[place] for place in shown)):
             table.add_column(name, justify="left" if name == "job" else "right", no_wrap=name != "job")
-        for label, *cells in rows:  # a terminal is narrow: intervals and errors are in the file
-            table.add_row(
-                label.replace("ratios.", ""), *(cell.replace("[", "± ").partition(" ± ")[0] for cell in cells)
-            )
+        for row in rows:
+            cells = (row[place].replace("[", "± ").partition(" ± ")[0] for place in shown)
+            table.add_row(row[0].replace("ratios.", ""), *cells)
         console = Console()
         console.print(table)
         console.print(f"comparison: {folder / 'comparison.md'}", soft_wrap=True)
