@@ -7,7 +7,7 @@ between images is assumed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,12 @@ class ImageInfo:
     sizes: Sequence[Sequence[int]] | None = None
     grid_thw: Sequence[Sequence[int]] | None = None
     tiles: Sequence[tuple[int, int]] | None = None
+
+    @classmethod
+    def of_call(cls, given: Mapping[str, Any]) -> ImageInfo:
+        """From the arguments, by name, that a model's vision encoder was called with."""
+        values = (given.get(name) for name in ("batch_num_images", "image_sizes", "image_grid_thw"))
+        return cls(*(value.tolist() if isinstance(value, Tensor) else value for value in values))
 
     @property
     def count(self) -> int | None:

@@ -96,9 +96,10 @@ class Cut:
         """The cut in prompt positions, if it was made among those that an earlier one left."""
         if before is None:
             return self
-        kept_BK, log_sizes_BK = before.kept_BK.gather(1, self.kept_BK), before.log_sizes_BK
+        device = self.kept_BK.device  # layers may lie on several
+        kept_BK, log_sizes_BK = before.kept_BK.to(device).gather(1, self.kept_BK), before.log_sizes_BK
         if log_sizes_BK is not None:
-            log_sizes_BK = log_sizes_BK.gather(1, self.kept_BK)
+            log_sizes_BK = log_sizes_BK.to(device).gather(1, self.kept_BK)
         return replace(self, kept_BK=kept_BK, log_sizes_BK=log_sizes_BK)
 
     @property
@@ -120,6 +121,18 @@ class Cut:
             return None
         later = self.real_BK.new_ones(rows, behind) if full is None else full[:, prompt:].to(self.real_BK)
         return torch.cat([self.real_BK, later], dim=1)
+
+    def deepstack(self, visual_BP: Tensor, embeds_VD: Tensor) -> tuple[Tensor, Tensor]:
+        """What Qwen3-VL adds to the states of visual positions after an early layer: where, [B, K], and the kept of it.
+
+        Args:
+            visual_BP: True at the prompt's visual positions.
+            embeds_VD: one row for each of them.
+        """
+        kept_BK, real_BK = self.kept_BK.to(visual_BP.device), self.real_BK.to(visual_BP.device)
+        rank_BP = (visual_BP.flatten().cumsum(0) - 1).view_as(visual_BP)
+        visual_BK = visual_BP.gather(1, kept_BK) & real_BK
+        return visual_BK, embeds_VD[rank_BP.gather(1, kept_BK)[visual_BK].to(embeds_VD.device)]
 
     def weigh(self, mask: Tensor | None, queries: int, behind: int, dtype: torch.dtype) -> Tensor:
         """A 4-D additive mask with the logarithm of each key's size: proportional attention (PACT, arXiv 2504.08966).

@@ -5,7 +5,7 @@ rotary embeddings and a mask of the kept length. A method may cut several times:
 the one before left. The KV cache is left alone: layers below k hold the whole prompt, the others the kept one.
 `generate` goes on counting positions at full length.
 
-Shape suffixes: B batch rows, P prompt positions (padded), K kept positions, A axes of rotary positions.
+Shape suffixes: B batch rows, P prompt positions (padded), K kept positions.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from transformers.masking_utils import create_causal_mask
 
 from prune2drive.errors import InputError
-from prune2drive.pruning import guards
+from prune2drive.pruning import guards, plan
 from prune2drive.pruning.attention import LayerView
-from prune2drive.pruning.base import Context, Pool, Pruner
+from prune2drive.pruning.base import Pool, Pruner
 from prune2drive.pruning.cut import Call, Cut, Forward, gather
-from prune2drive.pruning.plan import Budgeting, Picks, Trace, choose, kept_positions, left, merged, record
+from prune2drive.pruning.looks import Looks
+from prune2drive.pruning.masks import Masks
+from prune2drive.pruning.plan import Budgeting, Picks, Trace
 from prune2drive.pruning.prompt import Naming, Prompt
 from prune2drive.pruning.ratios import RatioPolicy, as_policy
-from prune2drive.pruning.vision import Seen, VisionTokens, feature_layer
+from prune2drive.pruning.rotary import Rotary
+from prune2drive.pruning.vision import feature_layer
 from prune2drive.sample import TokenMap
 from prune2drive.visual_tokens import ImageInfo
 
 _ACTIVE: WeakSet[nn.Module] = WeakSet()
-_IMAGE_ARGUMENTS = ("batch_num_images", "image_sizes", "image_grid_thw")
 
 
 @contextmanager
@@ -93,7 +94,6 @@ class _Engine:
 
     def __init__(self, model: Any, pruner: Pruner, budgeting: Budgeting, naming: Naming, positions: str) -> None:
         self.model, self.budgeting, self.naming = model, budgeting, naming
-        self.positions = positions
         self.decoder = model.get_decoder()
         self.config = self.decoder.config
         self.trace = Trace()
@@ -104,10 +104,9 @@ class _Engine:
         self.prompt: Prompt | None = None
         self.cuts: list[Cut] = []
         self.pools: list[Pool] = []
-        self.embeddings: Tensor | None = None
-        self.before: LayerView | None = None
-        self.seen: list[Seen] = []
-        self.vision: list[Seen] = []
+        self.looks = Looks(model, type(pruner).__name__)
+        self.rotary = Rotary(self.decoder, positions)
+        self.masks = Masks(self.config)
         guards.check_decoder(self.decoder, pruner)
         guards.check_model(model.config, pruner)
         self.pruner = pruner.fit(len(self.decoder.layers))
@@ -137,7 +136,7 @@ class _Engine:
                 hook(self.decoder.layers[index], partial(self._on_layer_before, index))
         if self.pruner.needs_vision:
             layer = feature_layer(self.model)
-            undo.callback(layer.register_forward_hook(self._on_feature_layer).remove)
+            undo.callback(layer.register_forward_hook(self.looks.on_feature_layer).remove)
         encoder = self.model.base_model
         if hasattr(encoder, "get_image_features"):
             _shadow(undo, encoder, "get_image_features", self._on_image_features)
@@ -148,11 +147,8 @@ class _Engine:
 
     def _on_image_features(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         given = inspect.signature(original).bind(*args, **kwargs).arguments
-        self.images = ImageInfo(*(_as_list(given.get(name)) for name in _IMAGE_ARGUMENTS))
+        self.images = ImageInfo.of_call(given)
         return original(*args, **kwargs)
-
-    def _on_feature_layer(self, module: nn.Module, args: tuple, output: Any) -> None:
-        self.seen.append(Seen(module, args[0], output if isinstance(output, Tensor) else output[0]))
 
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
@@ -187,19 +183,10 @@ class _Engine:
         self.prompt = Prompt.build(maps, length, mask_BP, self.naming.ids(rows, ids, mask_BP))
         self.last_position = self.step.span[1] if self.step.span else length - 1
         self.cuts, self.pools = [], self.prompt.pools(self.pruner.scope)
-        self.embeddings = self.before = None
-        self.vision, self.seen = self.seen, []
+        self.looks.begin()
         self.images = ImageInfo()
         self.trace.clear()
-        self.trace.nominal_tokens = self._nominal()
-
-    def _nominal(self) -> list[int]:
-        """What the keep ratios ask of each row."""
-        assert self.prompt is not None
-        totals = [0] * len(self.prompt.maps)
-        for pool, size in zip(self.pools, self.budgeting.nominal(self.pools, self.pruner), strict=True):
-            totals[pool.row] += size
-        return totals
+        self.trace.nominal_tokens = self.budgeting.of_rows(self.pools, self.pruner, rows)
 
     def _continue(self, width: int) -> None:
         """More tokens behind a cached prompt."""
@@ -212,18 +199,11 @@ class _Engine:
 
     def _on_first_layer(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if self.step.is_prefill:
-            self.embeddings = args[0]
+            self.looks.embeddings = args[0]
 
     def _on_layer_before(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Remembers what enters the layer before a cut, for methods that look at it."""
-        if not self.step.is_prefill:
-            return
-        cache = kwargs.get("past_key_values")
-
-        def keys() -> Tensor | None:
-            return None if cache is None else cache.layers[index].keys
-
-        self.before = LayerView(module, args[0], kwargs["position_embeddings"], self._real(index), keys)
+        if self.step.is_prefill:
+            self.looks.on_layer_before(index, module, args, kwargs, self._real(index))
 
     def _on_layer(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         hidden = args[0]
@@ -233,15 +213,12 @@ class _Engine:
         cut = self._cut_of(index)
         if cut is None:
             return None
-        rotary = self.step.rotary
-        if self.step.is_prefill and cut.layer not in rotary:
-            rotary[cut.layer] = self._prefill_rotary(hidden, cut, kwargs["position_embeddings"])
-        elif self.positions == "renumber" and cut.layer not in rotary:
-            ids_ABP = self._rotary_ids(*hidden.shape[:2]) - cut.shift_B[:, None]
-            rotary[cut.layer] = self._rotary_of(hidden, ids_ABP)
-        if cut.layer in rotary:
-            kwargs["position_embeddings"] = tuple(part.to(hidden.device) for part in rotary[cut.layer])
-        kwargs["attention_mask"] = self._layer_mask(index, cut, hidden, kwargs.get("past_key_values"))
+        assert self.prompt is not None
+        rotary = self.rotary.behind(cut, self.step, hidden, kwargs["position_embeddings"], self.prompt.length)
+        if rotary is not None:
+            kwargs["position_embeddings"] = rotary
+        cache = kwargs.get("past_key_values")
+        kwargs["attention_mask"] = self.masks.behind(cut, self.step, hidden, cache, index, self.prompt.length)
         # Ids with gaps would be read as packed sequences by the flash kernels.
         kwargs["position_ids"] = None
         return (hidden, *args[1:]), kwargs
@@ -267,16 +244,19 @@ class _Engine:
         pools, stage = self.pools, self.pruner.cuts.index(index)
         sizes = self.budgeting.sizes(pools, self.pruner, stage)
         if all(size == len(pool.at_N) for size, pool in zip(sizes, pools, strict=True)):
-            record(self.trace, self.pruner, index, prompt, pools, [Picks(torch.arange(size)) for size in sizes], 0)
+            plan.record(self.trace, self.pruner, index, prompt, pools, [Picks(torch.arange(size)) for size in sizes], 0)
         else:
-            view = LayerView(module, hidden_BPD, self._rotary_at(index, rotary, len(hidden_BPD)), self._real(index))
-            picks = choose(self.pruner, hidden_BPD, pools, sizes, self._context(index, view))
-            record(self.trace, self.pruner, index, prompt, pools, picks, hidden_BPD.shape[-1])
+            before = self._cut_of(index)
+            turned = rotary if before is None else self.step.rotary[before.layer]
+            cos, sin = (part.to(hidden_BPD.device) for part in turned)
+            view = LayerView(module, hidden_BPD, (cos, sin), self._real(index))
+            picks = plan.choose(self.pruner, hidden_BPD, pools, sizes, self.looks.context(view, prompt, before))
+            plan.record(self.trace, self.pruner, index, prompt, pools, picks, hidden_BPD.shape[-1])
             hidden_BPD = self._apply(index, hidden_BPD, picks)
-        self.trace.positions = self._kept_positions()
+        self.trace.positions = plan.own_positions(prompt, self.cuts)
         _synchronize(hidden_BPD)
         self.trace.select_seconds += time.perf_counter() - start
-        self.before = None
+        self.looks.before = None
         return hidden_BPD
 
     def _apply(self, index: int, hidden_BPD: Tensor, picks: list[Picks]) -> Tensor:
@@ -285,100 +265,21 @@ class _Engine:
         real_BP = self._real(index)
         if real_BP is None:
             real_BP = torch.ones(hidden_BPD.shape[:2], dtype=torch.bool)
-        kept = kept_positions(real_BP, self.pools, picks)
+        kept = plan.kept_positions(real_BP, self.pools, picks)
         cut = Cut.at(kept, hidden_BPD.device, index)
         hidden_BPD = gather(hidden_BPD, cut.kept_BK)
-        self.pools = left(self.pools, picks, kept)
+        self.pools = plan.left(self.pools, picks, kept)
         cut = cut.within(before)
         if self.pruner.merges:
-            hidden_BPD, cut = merged(hidden_BPD, cut, self.pools, picks)
+            hidden_BPD, cut = plan.merged(hidden_BPD, cut, self.pools, picks)
         self.cuts.append(cut)
         return hidden_BPD
-
-    def _context(self, index: int, view: LayerView) -> Context:
-        assert self.prompt is not None and self.embeddings is not None
-        question_BP = self.prompt.question().to(view.hidden_BPD.device)
-        embeddings_BPD, cut = self.embeddings, self._cut_of(index)
-        if cut is not None:
-            question_BP = question_BP.gather(1, cut.kept_BK) & cut.real_BK
-            embeddings_BPD = gather(embeddings_BPD, cut.kept_BK)
-        return Context(
-            (), self.before, view, embeddings_BPD, self.embeddings, self.decoder.norm, question_BP, self._vision_tokens
-        )
-
-    def _vision_tokens(self) -> VisionTokens:
-        assert self.prompt is not None
-        if len(self.vision) != 1:
-            raise InputError(
-                f"{type(self.pruner).__name__} needs the images with the prompt, encoded at once; they were encoded in "
-                f"{len(self.vision)} calls inside this context"
-            )
-        return VisionTokens.of(self.vision[0], self.prompt.maps, self.model.config)
-
-    def _rotary_at(self, index: int, full: tuple[Tensor, Tensor], rows: int) -> tuple[Tensor, Tensor]:
-        """The rotary embeddings of what enters a layer before it is cut."""
-        cut = self._cut_of(index)
-        return full if cut is None else self.step.rotary[cut.layer]
-
-    def _kept_positions(self) -> list[Tensor]:
-        """What is left of each row's own prompt, ascending."""
-        prompt = self.prompt
-        assert prompt is not None
-        if self.cuts:
-            cut = self.cuts[-1]
-            kept = [kept_K[real_K].cpu() for kept_K, real_K in zip(cut.kept_BK, cut.real_BK, strict=True)]
-        else:
-            real_BP = torch.ones(len(prompt.maps), prompt.length, dtype=torch.bool)
-            mask_BP = real_BP if prompt.mask_BP is None else prompt.mask_BP.cpu()
-            kept = [mask_P.nonzero().flatten() for mask_P in mask_BP]
-        paddings = [0] * len(kept) if prompt.mask_BP is None else prompt.mask_BP.int().argmax(dim=1).tolist()
-        return [at - padding for at, padding in zip(kept, paddings, strict=True)]
-
-    def _prefill_rotary(self, hidden: Tensor, cut: Cut, embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of the kept positions, from those of the whole prompt."""
-        assert self.prompt is not None
-        if self.positions == "keep":
-            cos, sin = (gather(part.expand(len(hidden), -1, -1), cut.kept_BK) for part in embeddings)
-            return cos, sin
-        ids_ABP = self._rotary_ids(len(hidden), self.prompt.length)
-        return self._rotary_of(hidden, cut.renumber(ids_ABP))
-
-    def _rotary_ids(self, rows: int, width: int) -> Tensor:
-        """Original position ids [A, B, width]: one axis, or three for multimodal rotary embeddings."""
-        ids = self.step.position_ids
-        if ids is None:
-            ids = self.step.past + torch.arange(width, device=self.model.device)[None]
-        ids = ids[None] if ids.ndim == 2 else ids[-3:]
-        axes = 3 if "mrope_section" in (getattr(self.config, "rope_parameters", None) or {}) else 1
-        return ids.expand(axes, rows, -1)
-
-    def _rotary_of(self, hidden: Tensor, ids_ABP: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decoder.rotary_emb(hidden, ids_ABP if len(ids_ABP) > 1 else ids_ABP[0])
-
-    def _layer_mask(self, index: int, cut: Cut, hidden: Tensor, cache: Any) -> Any:
-        """The mask of the layers behind a cut, built once a forward pass."""
-        assert self.prompt is not None
-        masks = self.step.layer_mask
-        if cut.layer not in masks:
-            past = 0 if self.step.is_prefill else cache.get_seq_length(index)
-            behind = past + hidden.shape[1] - cut.length
-            padding = cut.mask_2d(self.step.mask, self.prompt.length, behind, len(hidden))
-            mask: Any = create_causal_mask(self.config, hidden, padding, cache, position_ids=None, layer_idx=index)
-            if cut.log_sizes_BK is not None:
-                mask = cut.weigh(mask, hidden.shape[1], behind, hidden.dtype)
-            masks[cut.layer] = mask
-        mask = masks[cut.layer]
-        return mask.to(hidden.device) if isinstance(mask, Tensor) else mask
 
     def _on_deepstack(self, original: Any, hidden: Tensor, visual_BP: Tensor, embeds_VD: Tensor) -> Tensor:
         """Qwen3-VL adds vision features to early layers at all visual positions: only kept ones are left."""
         if not self.cuts:
             return original(hidden, visual_BP, embeds_VD)
-        cut = self.cuts[-1]
-        kept_BK, real_BK = cut.kept_BK.to(visual_BP.device), cut.real_BK.to(visual_BP.device)
-        rank_BP = (visual_BP.flatten().cumsum(0) - 1).view_as(visual_BP)
-        visual_BK = visual_BP.gather(1, kept_BK) & real_BK
-        return original(hidden, visual_BK, embeds_VD[rank_BP.gather(1, kept_BK)[visual_BK].to(embeds_VD.device)])
+        return original(hidden, *self.cuts[-1].deepstack(visual_BP, embeds_VD))
 
 
 def _shadow(undo: ExitStack, module: nn.Module, name: str, function: Any) -> None:
@@ -386,10 +287,6 @@ def _shadow(undo: ExitStack, module: nn.Module, name: str, function: Any) -> Non
     original = getattr(module, name)
     module.__dict__[name] = wraps(original)(partial(function, original))
     undo.callback(module.__dict__.pop, name)
-
-
-def _as_list(value: Any) -> Any:
-    return value.tolist() if isinstance(value, Tensor) else value
 
 
 def _synchronize(states: Tensor) -> None:

@@ -95,6 +95,13 @@ class Budgeting:
         """How many tokens the ratios ask for in each pool."""
         return budgets(pools, pruner, self.policy, self.rounding)
 
+    def of_rows(self, pools: Sequence[Pool], pruner: Pruner, rows: int) -> list[int]:
+        """The same of each row of the batch."""
+        totals = [0] * rows
+        for pool, size in zip(pools, self.nominal(pools, pruner), strict=True):
+            totals[pool.row] += size
+        return totals
+
     def sizes(self, pools: Sequence[Pool], pruner: Pruner, stage: int) -> list[int]:
         """How many tokens each pool has left after one of the method's cuts; never more than it has.
 
@@ -210,6 +217,18 @@ def kept_positions(real_BP: Tensor, pools: Sequence[Pool], picks: Sequence[Picks
         keep_BP[pool.row, pool.at_N] = False
         keep_BP[pool.row, pool.at_N[picked.picks_K]] = True
     return [keep_P.nonzero().flatten() for keep_P in keep_BP]
+
+
+def own_positions(prompt: Prompt, cuts: Sequence[Cut]) -> list[Tensor]:
+    """What is left of each row's own prompt after the last cut, without padding, ascending."""
+    if cuts:
+        kept = [kept_K[real_K].cpu() for kept_K, real_K in zip(cuts[-1].kept_BK, cuts[-1].real_BK, strict=True)]
+    elif prompt.mask_BP is not None:
+        kept = [mask_P.nonzero().flatten() for mask_P in prompt.mask_BP.cpu()]
+    else:
+        kept = [torch.arange(prompt.length)] * len(prompt.maps)
+    paddings = [0] * len(kept) if prompt.mask_BP is None else prompt.mask_BP.int().argmax(dim=1).tolist()
+    return [at - padding for at, padding in zip(kept, paddings, strict=True)]
 
 
 def left(pools: Sequence[Pool], picks: Sequence[Picks], kept: Sequence[Tensor]) -> list[Pool]:
