@@ -223,7 +223,13 @@ def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
     parts, folder, record = each.parts, each.folder, each.record
     lightning.seed_everything(cfg.seed, verbose=False)
     data = DriveDataModule(
-        parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, each.done, cfg.on_error
+        parts.dataset,
+        parts.adapter.collate,
+        cfg.batch_size,
+        cfg.num_workers,
+        each.done,
+        cfg.on_error,
+        parts.prefixes.batches if parts.prefixes else None,
     )
     peak_mb = None
     if data.remaining or trainer.world_size > 1:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -15,9 +17,10 @@ from prune2drive.errors import InputError
 from prune2drive.metrics.coverage import tally
 from prune2drive.metrics.flops import VisionFlops
 from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
-from prune2drive.models.adapter import Prompts
+from prune2drive.models.adapter import Answer
 from prune2drive.parts import Parts
 from prune2drive.pruning import Trace, prune
+from prune2drive.pruning.orders import Orders
 from prune2drive.report.publish import save_picture
 from prune2drive.results import RunFolder
 from prune2drive.sample import Prediction, pack_indices
@@ -32,12 +35,15 @@ class Evaluation(LightningModule):
         super().__init__()
         self.parts, self.cfg, self.folder = parts, cfg, folder
         self.generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
-        self.vision_flops: VisionFlops | None = VisionFlops(parts.adapter.config)
         self.peak_mb: float | None = None
         self.warm_up = cfg.warm_up
         self.pictures = pictures
         if getattr(parts.adapter.model, "hf_device_map", None) is None:
             self.model = parts.adapter.model  # registered, so that the trainer places it
+
+    @cached_property
+    def count_vision(self) -> VisionFlops | None:
+        return VisionFlops(self.parts.adapter.config)
 
     def on_test_start(self) -> None:
         self.folder = RunFolder(self.folder.path, self.global_rank)
@@ -45,6 +51,7 @@ class Evaluation(LightningModule):
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         if batch.samples:
+            batch = replace(batch, flops=self.vision_flops(batch))
             for _ in range(self.warm_up):
                 self.answer(batch)
             self.warm_up = 0
@@ -56,24 +63,48 @@ class Evaluation(LightningModule):
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Generates answers to a batch of samples, pruned."""
-        parts, prompts = self.parts, batch.inputs
-        with self.pruning(batch) as trace, timed(parts.adapter.model, parts.adapter.vision_modules) as times:
-            answers = parts.adapter.generate(prompts, **self.generation)
-        rows = len(batch.samples)
-        seconds = {
-            "vision": times.vision,
-            "select": trace.select_seconds,
-            "prefill": times.prefill,
-            "decode": times.decode,
-        }
-        shared = {phase: total / rows for phase, total in seconds.items()}
+        generate = self._generate if self.parts.prefixes is None else self._generate_from_prefixes
+        answers, trace, seconds = generate(batch)
+        shared = {phase: total / len(batch.samples) for phase, total in seconds.items()}
         found = [
             {"answer": answer.text, "new_tokens": answer.new_tokens, "times": shared, "batch": batch.samples[0].id}
             for answer in answers
         ]
         return self.rows(batch, trace, found)
 
-    def pruning(self, batch: Batch) -> AbstractContextManager[Trace]:
+    def _generate(self, batch: Batch) -> tuple[list[Answer], Trace, dict[str, float]]:
+        """Answers, what was kept, and the seconds of each phase."""
+        adapter = self.parts.adapter
+        with self.pruning(batch) as trace, timed(adapter.model, adapter.vision_modules) as times:
+            answers = adapter.generate(batch.inputs, **self.generation)
+        phases = {"vision": times.vision, "prefill": times.prefill, "decode": times.decode}
+        return answers, trace, phases | {"select": trace.select_seconds}
+
+    def _generate_from_prefixes(
+        self, batch: Batch, use_drafts: bool = True
+    ) -> tuple[list[Answer], Trace, dict[str, float]]:
+        """The same with what earlier runs found; without seconds, of which those that are left would mislead.
+
+        Where every question was answered before, these answers are checked, and only those that have changed generated.
+        """
+        adapter, prefixes = self.parts.adapter, self.parts.prefixes
+        assert prefixes is not None
+        drafts = prefixes.drafts(batch, self.parts.pruner, self.generation) if use_drafts else None
+        with prefixes.reusing(adapter.model, self.parts.pruner, batch) as (prompts, orders):
+            with self.pruning(batch, orders) as trace:
+                if drafts is None:
+                    answers, changed = adapter.generate(prompts, **self.generation), []
+                else:
+                    is_right = adapter.confirms(prompts, drafts, **self.generation)
+                    answers, changed = adapter.read(drafts), [row for row, right in enumerate(is_right) if not right]
+        if changed:
+            anew, _, _ = self._generate_from_prefixes(batch.rows(changed), use_drafts=False)
+            for row, answer in zip(changed, anew, strict=True):
+                answers[row] = answer
+        prefixes.note(batch, answers)
+        return answers, trace, {}
+
+    def pruning(self, batch: Batch, orders: Orders | None = None) -> AbstractContextManager[Trace]:
         """The context in which the batch's prompts are pruned."""
         return prune(
             self.parts.adapter.model,
@@ -84,29 +115,31 @@ class Evaluation(LightningModule):
             positions=self.cfg.positions,
             rounding=self.cfg.rounding,
             budget_axis=self.cfg.budget_axis,
+            orders=orders,
         )
 
     def rows(self, batch: Batch, trace: Trace, found: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """A batch's rows: what was kept of each sample, and what else was found of it."""
-        vision_flops = self.count_vision(batch.inputs, len(batch.samples))
         predictions = []
         for row, (sample, more) in enumerate(zip(batch.samples, found, strict=True)):
             at = row * len(trace.kept) // len(batch.samples)  # beams repeat each prompt in place
-            flops = {"selection": trace.select_flops[at]} | vision_flops
+            flops = {"selection": trace.select_flops[at]} | (batch.flops or {})
             objects = tally(sample, trace.token_maps[at], trace.kept[at])
             predictions.append(Prediction.of(sample, flops=flops, objects=objects, **more, **_kept(trace, at)))
         self._draw(batch, trace)
         return predictions
 
-    def count_vision(self, prompts: Prompts, rows: int) -> dict[str, int]:
+    def vision_flops(self, batch: Batch) -> dict[str, int]:
         """FLOPs of encoding one sample's images; nothing for towers that cannot be counted without pixels."""
-        if self.vision_flops is None:
+        if batch.flops is not None:
+            return batch.flops
+        if self.count_vision is None:
             return {}
         try:
-            return {"vision": self.vision_flops(prompts.inputs) // rows}
+            return {"vision": self.count_vision(batch.inputs.inputs) // len(batch.samples)}
         except InputError as error:
             log.warning("flops/vision is left out: %s", error)
-            self.vision_flops = None
+            self.count_vision = None
             return {}
 
     def _draw(self, batch: Batch, trace: Trace) -> None:

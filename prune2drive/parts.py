@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -15,6 +16,8 @@ from prune2drive.errors import InputError
 from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
 from prune2drive.pruning.guards import check_model
+from prune2drive.pruning.prefix import check_reuse
+from prune2drive.warm import Prefixes, latest, recipe
 
 CHOICES = {
     "positions": (None, "keep", "renumber"),
@@ -35,6 +38,7 @@ class Parts:
     policy: RatioPolicy
     metric: Any
     submission: Any = None
+    prefixes: Prefixes | None = None
 
     @classmethod
     def build(cls, cfg: DictConfig) -> Parts:
@@ -45,14 +49,12 @@ class Parts:
         """
         if cfg.judge:
             build(cfg.judge)  # the metrics' judge too, but here its settings have the names they are given by
-        names = {
-            "pruner": cfg.pruner,
-            "policy": cfg.ratios,
-            "metric": cfg.metrics,
-            "dataset": cfg.dataset,
-            "adapter": cfg.model,
-        }
-        parts = cls(**{name: build(node) for name, node in names.items()})
+        names = {"pruner": cfg.pruner, "policy": cfg.ratios, "metric": cfg.metrics}
+        shared = {"dataset": cfg.dataset, "adapter": cfg.model}
+        parts = cls(
+            **{name: build(node) for name, node in names.items()},
+            **{name: latest(name, recipe(node), partial(build, node)) for name, node in shared.items()},
+        )
         if cfg.submission:
             parts.submission = build(cfg.submission)
             parts.submission.check(parts.dataset.ids)
@@ -67,6 +69,14 @@ class Parts:
             parts.policy.ratios(parts.dataset.cameras)
         if cfg.on_error == "fail":
             parts.dataset.check()
+        if cfg.prefix_cache:
+            check_reuse(parts.adapter.config, parts.pruner)
+            about = (recipe(cfg.model), parts.dataset.fingerprint, recipe(cfg.generation))
+            parts.prefixes = latest(
+                "prefixes",
+                "/".join((recipe(cfg.prefix_cache), *about)),
+                lambda: Prefixes(build(cfg.prefix_cache), about),
+            )
         return parts
 
 

@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from prune2drive import warm
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_other_tests():
+    warm.forget()
 
 
 @pytest.fixture(scope="session")

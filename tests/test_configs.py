@@ -19,7 +19,7 @@ from prune2drive.parts import Parts
 
 FILES = sorted(file.relative_to(runs.CONFIGS).with_suffix("") for file in runs.CONFIGS.glob("*/**/*.yaml"))
 CHOICES = [(str(file.parent), file.name) for file in FILES if file.parts[0] != "hydra"]
-NOTHING = [(group, "none") for group in ("logger", "judge", "submission")]
+NOTHING = [(group, "none") for group in ("logger", "judge", "submission", "prefix_cache")]
 PARTS = ("model", "dataset", "metrics", "judge", "pruner", "ratios", "trainer", "submission")
 BUILT = [choice for choice in CHOICES if choice[0] in PARTS and choice not in NOTHING]
 STOCK = {

@@ -108,7 +108,7 @@ def test_minidrives_score_is_exact_match(tmp_path, monkeypatch):
     def generate(self, prompts, **options):
         found = original(self, prompts, **options)
         texts = [told.get(prompt, "no idea") for prompt in self.asked]
-        return [type(answer)(text, answer.new_tokens) for answer, text in zip(found, texts, strict=True)]
+        return [type(answer)(text, answer.ids) for answer, text in zip(found, texts, strict=True)]
 
     def collate(self, samples):
         self.asked = [sample.prompt for sample in samples]

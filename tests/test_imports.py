@@ -61,6 +61,9 @@ SURGERY = {
     "looks.py",
     "rotary.py",
     "masks.py",
+    "shadow.py",
+    "prefix.py",
+    "orders.py",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from prune2drive.data.dataset import Dataset
 from prune2drive.errors import InputError
@@ -27,11 +27,21 @@ class Batch:
         samples: without their images, which the inputs hold in the form the model reads: photos of a
             frame are some 26 MB, too much to send from a worker once a question.
         inputs: what the model adapter's collate made of `samples`; None where there are none.
+        flops: of what was counted of one sample before.
     """
 
     samples: list[Sample] = field(default_factory=list)
     failures: list[Prediction] = field(default_factory=list)
     inputs: Any = None
+    flops: dict[str, int] | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(sample.id for sample in self.samples)
+
+    def rows(self, places: Sequence[int]) -> Batch:
+        """Some of its samples."""
+        return replace(self, samples=[self.samples[place] for place in places], inputs=self.inputs.rows(places))
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its inputs on the device; Lightning calls it, and cannot walk frozen samples itself."""
@@ -52,6 +62,7 @@ class DriveDataModule(LightningDataModule):
         done: ids to leave out, finished by an earlier run.
         on_error: what a sample that cannot be read or collated does: "fail" ends the run with its
             message, "skip" lets it travel as a `Prediction` with an `error`.
+        ready: batches that need not be made again, by their samples' ids.
 
     Attributes:
         remaining: indices still to do, over all ranks, in the dataset's order.
@@ -68,6 +79,7 @@ class DriveDataModule(LightningDataModule):
         num_workers: int = 0,
         done: Set[str] = frozenset(),
         on_error: Literal["fail", "skip"] = "fail",
+        ready: Mapping[tuple[str, ...], Batch] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -75,6 +87,7 @@ class DriveDataModule(LightningDataModule):
         if on_error not in ("fail", "skip"):
             raise InputError(f"on_error={on_error!r}: use fail or skip")
         self.remaining = [index for index, name in enumerate(dataset.ids) if name not in done]
+        self.ids, self.ready = dataset.ids, ready or {}
         self.make_batch = _MakeBatch(dataset, collate, skip=on_error == "skip")
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -95,12 +108,17 @@ class DriveDataModule(LightningDataModule):
         left = len(self.remaining)
         if 0 < left < world_size:
             raise InputError(f"{left} samples left for {world_size} ranks; set trainer.devices to at most {left}")
+        sampler = UnrepeatedDistributedSampler(self.remaining, num_replicas=world_size, rank=rank, shuffle=False)
+        ready, rest = [], []
+        for places in BatchSampler(sampler, self.batch_size, drop_last=False):
+            known = self.ready.get(tuple(self.ids[self.remaining[place]] for place in places))
+            ready.append(known) if known else rest.append(places)
         return _Loader(
-            self.remaining,  # type: ignore[arg-type]  # a list is a map-style dataset
-            batch_size=self.batch_size,
-            sampler=UnrepeatedDistributedSampler(self.remaining, num_replicas=world_size, rank=rank, shuffle=False),
-            num_workers=self.num_workers,
+            self.remaining,
+            batch_sampler=rest,
+            num_workers=self.num_workers if rest else 0,
             collate_fn=self.make_batch,
+            ready=ready,
         )
 
 
@@ -152,7 +170,17 @@ class _MakeBatch:
 
 
 class _Loader(DataLoader[Any]):
+    """Batches that are ready, then those that have to be made."""
+
+    def __init__(self, *args: Any, ready: Sequence[Batch], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.ready = ready
+
+    def __len__(self) -> int:
+        return len(self.ready) + super().__len__()
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # narrower: errors end here
+        yield from self.ready
         for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch

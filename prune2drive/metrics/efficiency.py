@@ -107,7 +107,7 @@ class Efficiency:
         table["flops/ratio"] = table["flops/prefill_pruned"] / table["flops/prefill_full"]
         for phase in ("vision", "select", "prefill"):
             table |= times.flat(phase, f"time/{phase}_ms")
-        if steps:
+        if steps and times.total("decode"):
             table["time/decode_ms_per_token"] = 1000 * times.total("decode") / steps
         if busy := sum(times.total(phase) for phase in ("vision", "prefill", "decode")):
             table["time/samples_per_s"] = samples / busy

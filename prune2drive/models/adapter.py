@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from prune2drive.errors import InputError
+from prune2drive.models.drafts import check_drafts
 from prune2drive.sample import IMAGE_MARKER, Sample, TokenMap
 from prune2drive.visual_tokens import ImageInfo, locate_batch
 
@@ -34,6 +35,23 @@ class Prompts:
         moved = {name: value.to(device) for name, value in self.inputs.items()}
         return Prompts(moved, self.token_maps)
 
+    def without_images(self) -> Prompts:
+        """The same text and sizes without pixels, for a model that has seen them."""
+        return Prompts({name: value for name, value in self.inputs.items() if "pixel" not in name}, self.token_maps)
+
+    def rows(self, places: Sequence[int]) -> Prompts:
+        """Some of the prompts; as many images belong to each."""
+        batch = len(self.token_maps)
+        inputs = {
+            name: value.unflatten(0, (batch, -1))[list(places)].flatten(0, 1) for name, value in self.inputs.items()
+        }
+        return Prompts(inputs, tuple(self.token_maps[place] for place in places))
+
+    @property
+    def own_ids(self) -> list[Tensor]:
+        """Each prompt's input ids, without padding."""
+        return [ids[len(ids) - length :] for ids, length in zip(self.inputs["input_ids"], self.lengths, strict=True)]
+
     @property
     def lengths(self) -> list[int]:
         """Positions of each prompt, without padding."""
@@ -42,10 +60,18 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model generated for one prompt."""
+    """What the model generated for one prompt.
+
+    Args:
+        ids: generated tokens, the end token included.
+    """
 
     text: str
-    new_tokens: int
+    ids: tuple[int, ...]
+
+    @property
+    def new_tokens(self) -> int:
+        return len(self.ids)
 
 
 class Adapter(ABC):
@@ -160,13 +186,31 @@ class Adapter(ABC):
     @torch.inference_mode()
     def generate(self, prompts: Prompts, **options: Any) -> list[Answer]:
         """Answers a batch; options go to the model's `generate`."""
-        inputs = {
+        inputs = self._placed(prompts)
+        tokens = self.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+        lengths = self._answer_lengths(tokens)
+        return self.read([tuple(ids[:length].tolist()) for ids, length in zip(tokens, lengths, strict=True)])
+
+    @torch.inference_mode()
+    def confirms(self, prompts: Prompts, drafts: Sequence[Sequence[int]], **options: Any) -> list[bool]:
+        """Whether `generate` would answer each prompt with these tokens; for greedy options.
+
+        Costs little more than reading the prompt. Positions are computed together that `generate` computes one by one,
+        so that a tie within the rounding error of the model's dtype may fall otherwise.
+        """
+        inputs = self._placed(prompts)
+        return self.model.generate(**inputs, **options, custom_generate=check_drafts, drafts=drafts).tolist()
+
+    def read(self, answers: Sequence[tuple[int, ...]]) -> list[Answer]:
+        """Generated tokens as answers."""
+        texts = self.processor.tokenizer.batch_decode([list(ids) for ids in answers], skip_special_tokens=True)
+        return [Answer(text.strip(), ids) for text, ids in zip(texts, answers, strict=True)]
+
+    def _placed(self, prompts: Prompts) -> dict[str, Any]:
+        return {
             name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
             for name, value in prompts.inputs.items()
         }
-        tokens = self.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
-        texts = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [Answer(text.strip(), count) for text, count in zip(texts, self._answer_lengths(tokens), strict=True)]
 
     def _answer_lengths(self, tokens_BT: Tensor) -> list[int]:
         """Generated tokens up to and including the end token."""

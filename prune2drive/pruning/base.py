@@ -143,6 +143,11 @@ class Pruner(ABC):
         return self
 
     @property
+    def sees_question(self) -> bool:
+        """Whether picks depend on more than the tokens themselves: on the question, or on which sample it is."""
+        return True
+
+    @property
     def weighs(self) -> bool:
         """Whether it tells how many tokens a slot stands for, which attention has to take into account."""
         return False

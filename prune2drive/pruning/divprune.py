@@ -27,6 +27,10 @@ class DivPrune(Pruner):
 
     positions: ClassVar[str] = "renumber"
 
+    @property
+    def sees_question(self) -> bool:
+        return False
+
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         return farthest_points(tokens_CND, k)
 

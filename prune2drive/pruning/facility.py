@@ -25,6 +25,10 @@ class FacilityLocation(Pruner):
 
     positions: ClassVar[str] = "keep"
 
+    @property
+    def sees_question(self) -> bool:
+        return False
+
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         pools, count, _ = tokens_CND.shape
         unit_CND = normalize(tokens_CND, dim=-1)

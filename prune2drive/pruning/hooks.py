@@ -14,7 +14,7 @@ import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -28,10 +28,12 @@ from prune2drive.pruning.base import Pool, Pruner
 from prune2drive.pruning.cut import Call, Cut, Forward, gather
 from prune2drive.pruning.looks import Looks
 from prune2drive.pruning.masks import Masks
+from prune2drive.pruning.orders import Orders
 from prune2drive.pruning.plan import Budgeting, Picks, Trace
 from prune2drive.pruning.prompt import Naming, Prompt
 from prune2drive.pruning.ratios import RatioPolicy, as_policy
 from prune2drive.pruning.rotary import Rotary
+from prune2drive.pruning.shadow import shadow
 from prune2drive.pruning.vision import feature_layer
 from prune2drive.sample import TokenMap
 from prune2drive.visual_tokens import ImageInfo
@@ -51,6 +53,7 @@ def prune(
     rounding: str = "nearest",
     budget_axis: str = "final",
     sample_ids: Sequence[str] | None = None,
+    orders: Orders | None = None,
 ) -> Iterator[Trace]:
     """Inside this context the model prunes visual tokens; outside nothing is left behind.
 
@@ -72,6 +75,7 @@ def prune(
             mean share over all decoder layers (`layer_average`).
         sample_ids: names of the prompts for methods that draw at random; by default each prompt's
             text decides, so that its place in a batch does not matter.
+        orders: selection orders of prompts that were pruned before, for callers that try many ratios.
 
     Yields:
         The trace of what was kept, rewritten by every prompt.
@@ -83,7 +87,7 @@ def prune(
     guards.check_options(positions, rounding, budget_axis)
     depth = model.get_decoder().config.num_hidden_layers
     budgeting = Budgeting(as_policy(keep), rounding, budget_axis, depth)
-    engine = _Engine(model, pruner, budgeting, Naming(cameras, token_map, sample_ids), positions)
+    engine = _Engine(model, pruner, budgeting, Naming(cameras, token_map, sample_ids), positions, orders)
     with ExitStack() as undo:
         engine.install(undo)
         yield engine.trace
@@ -92,8 +96,17 @@ def prune(
 class _Engine:
     """The state behind one `prune` context, and its hooks."""
 
-    def __init__(self, model: Any, pruner: Pruner, budgeting: Budgeting, naming: Naming, positions: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        pruner: Pruner,
+        budgeting: Budgeting,
+        naming: Naming,
+        positions: str,
+        orders: Orders | None,
+    ) -> None:
         self.model, self.budgeting, self.naming = model, budgeting, naming
+        self.choose = orders.choose if orders else plan.choose
         self.decoder = model.get_decoder()
         self.config = self.decoder.config
         self.trace = Trace()
@@ -139,9 +152,9 @@ class _Engine:
             undo.callback(layer.register_forward_hook(self.looks.on_feature_layer).remove)
         encoder = self.model.base_model
         if hasattr(encoder, "get_image_features"):
-            _shadow(undo, encoder, "get_image_features", self._on_image_features)
+            shadow(undo, encoder, "get_image_features", self._on_image_features)
         if hasattr(self.decoder, "_deepstack_process"):
-            _shadow(undo, self.decoder, "_deepstack_process", self._on_deepstack)
+            shadow(undo, self.decoder, "_deepstack_process", self._on_deepstack)
 
     # What a forward pass brings
 
@@ -250,7 +263,7 @@ class _Engine:
             turned = rotary if before is None else self.step.rotary[before.layer]
             cos, sin = (part.to(hidden_BPD.device) for part in turned)
             view = LayerView(module, hidden_BPD, (cos, sin), self._real(index))
-            picks = plan.choose(self.pruner, hidden_BPD, pools, sizes, self.looks.context(view, prompt, before))
+            picks = self.choose(self.pruner, hidden_BPD, pools, sizes, self.looks.context(view, prompt, before))
             plan.record(self.trace, self.pruner, index, prompt, pools, picks, hidden_BPD.shape[-1])
             hidden_BPD = self._apply(index, hidden_BPD, picks)
         self.trace.positions = plan.own_positions(prompt, self.cuts)
@@ -280,13 +293,6 @@ class _Engine:
         if not self.cuts:
             return original(hidden, visual_BP, embeds_VD)
         return original(hidden, *self.cuts[-1].deepstack(visual_BP, embeds_VD))
-
-
-def _shadow(undo: ExitStack, module: nn.Module, name: str, function: Any) -> None:
-    """Replaces a method on this instance only."""
-    original = getattr(module, name)
-    module.__dict__[name] = wraps(original)(partial(function, original))
-    undo.callback(module.__dict__.pop, name)
 
 
 def _synchronize(states: Tensor) -> None:

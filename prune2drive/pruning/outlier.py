@@ -22,6 +22,10 @@ class OutlierPruner(ScorePruner):
 
     positions: ClassVar[str] = "keep"
 
+    @property
+    def sees_question(self) -> bool:
+        return False
+
     def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
         return outlier_scores(tokens_CND)
 

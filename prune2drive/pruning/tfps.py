@@ -60,6 +60,10 @@ class TFPS(Pruner):
         if not self.strength >= 0:
             raise InputError(f"TFPS: strength={self.strength} must be 0 or higher")
 
+    @property
+    def sees_question(self) -> bool:
+        return self.relevance == "question" or self.start == "random"
+
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         start: str | int | Tensor = self.start
         if isinstance(start, int) and not 0 <= start < tokens_CND.shape[1]:

@@ -1,0 +1,25 @@
+"""A method replaced on one instance, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial, wraps
+from typing import Any
+
+from torch import nn
+
+
+def shadow(undo: ExitStack, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
+    """Replaces a method on this instance only; `function` is given the original first."""
+    before = dict(module.__dict__)
+    original = getattr(module, name)
+    module.__dict__[name] = wraps(original)(partial(function, original))
+
+    def restore() -> None:
+        if name in before:
+            module.__dict__[name] = before[name]
+        else:
+            del module.__dict__[name]
+
+    undo.callback(restore)
