@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prune2drive.errors import InputError
 from prune2drive.pruning.base import Context, Pool, Pruner, Selection
-from prune2drive.pruning.cut import Cut
+from prune2drive.pruning.cut import Cut, gather
 from prune2drive.pruning.prompt import Prompt
 from prune2drive.pruning.ratios import RatioPolicy
 from prune2drive.pruning.selection import budget
@@ -181,9 +181,9 @@ def choose(
     picks: dict[int, Picks] = {}
     for members in groups.values():
         mine = tuple(pools[index] for index in members)
-        rows_C1 = torch.tensor([[pool.row] for pool in mine], device=hidden_BPD.device)
-        at_CN = torch.stack([pool.at_N for pool in mine]).to(hidden_BPD.device)
-        tokens_CND = hidden_BPD[rows_C1, at_CN].to(getattr(torch, pruner.dtype))
+        row_C = torch.tensor([pool.row for pool in mine])
+        tokens_CND = gather(hidden_BPD, torch.stack([pool.at_N for pool in mine]), row_C)
+        tokens_CND = tokens_CND.to(getattr(torch, pruner.dtype))
         found = pruner.select(tokens_CND, max(sizes[index] for index in members), replace(context, pools=mine))
         chosen = found if isinstance(found, Selection) else Selection(found)
         if (chosen.rows_CKD is not None and not pruner.merges) or (chosen.sizes_CK is not None and not pruner.weighs):

@@ -92,7 +92,7 @@ class SparseVLM(Stages):
         """Attention of the raters to each token of a pool; [N]."""
         assert ctx.before is not None
         at_R, at_N = raters(pool, ctx), pool.at_N.to(ctx.question_BP.device)
-        attention_HRN = ctx.before.rows(pool.row, at_R)[..., at_N]
+        attention_HRN = ctx.before.rows(pool.row, at_R).index_select(2, at_N)
         if self.version == "2":
             attention_HRN = attention_HRN / rotary_bias(ctx.before, pool.row, at_R, at_N)
             most_H = highest(attention_HRN.sum(dim=(1, 2))[None], self.heads)[0]
@@ -110,9 +110,9 @@ def raters(pool: Pool, ctx: Context) -> Tensor:
     at_T = ctx.question_BP[pool.row].nonzero().flatten()
     if not len(at_T):
         raise InputError("SparseVLM: the prompt ends with an image, and the text behind it is what rates: put it last")
-    whole_BPD = ctx.prompt_BPD[pool.row]
-    visual_ND = whole_BPD[pool.whole(len(whole_BPD)).to(whole_BPD.device)].float()
-    text_TD = ctx.embeddings_BPD[pool.row, at_T].float()
+    whole_PD = ctx.prompt_BPD[pool.row]
+    visual_ND = whole_PD.index_select(0, pool.whole(len(whole_PD)).to(whole_PD.device)).float()
+    text_TD = ctx.embeddings_BPD[pool.row].index_select(0, at_T).float()
     share_T = (visual_ND @ text_TD.T).softmax(dim=1).mean(dim=0)
     above_T = share_T > share_T.mean()
     return at_T[above_T] if above_T.any() else at_T
