@@ -135,8 +135,7 @@ class _Engine:
             if index + 1 in cuts:
                 hook(self.decoder.layers[index], partial(self._on_layer_before, index))
         if self.pruner.needs_vision:
-            layer = feature_layer(self.model)
-            undo.callback(layer.register_forward_hook(self.looks.on_feature_layer).remove)
+            self.looks.watch(feature_layer(self.model), undo)
         encoder = self.model.base_model
         if hasattr(encoder, "get_image_features"):
             _shadow(undo, encoder, "get_image_features", self._on_image_features)

@@ -6,6 +6,7 @@ Shape suffixes: B batch rows, P prompt positions (padded), D channels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,8 +39,23 @@ class Looks:
         self.embeddings = self.before = None
         self._vision, self._encoded = self._encoded, []
 
-    def on_feature_layer(self, module: nn.Module, args: tuple, output: Any) -> None:
-        self._encoded.append(Seen(module, args[0], output if isinstance(output, Tensor) else output[0]))
+    def watch(self, layer: nn.Module, undo: ExitStack) -> None:
+        """Looks at every call of the vision tower's feature layer, until `undo`."""
+        attention, *gives = Seen.attention_of(layer)
+        passed: dict[nn.Module, Tensor] = {}
+
+        def on_given(module: nn.Module, args: tuple, output: Tensor) -> None:
+            passed[module] = output
+
+        def on_layer(module: nn.Module, args: tuple, output: Any) -> None:
+            query_ITD, keys_ITD = (passed.pop(part) for part in gives)
+            self._encoded.append(
+                Seen(attention, query_ITD, keys_ITD, output if isinstance(output, Tensor) else output[0])
+            )
+
+        for part in gives:
+            undo.callback(part.register_forward_hook(on_given).remove)
+        undo.callback(layer.register_forward_hook(on_layer).remove)
 
     def on_layer_before(
         self, index: int, module: nn.Module, args: tuple, kwargs: dict[str, Any], real_BP: Tensor | None

@@ -268,15 +268,23 @@ def record(
         trace.select_flops[pool.row] += pruner.flops(len(pool.at_N), len(picked.picks_K), channels)
         before = raw[pool.row]
         raw[pool.row] = None if before is None or picked.raw is None else before + picked.raw
-        of_K, first = pool.of_N[picked.picks_K], 0
-        for camera in pool.cameras:
-            size = pool.token_map.counts[camera]
-            mine = (of_K >= first) & (of_K < first + size)
-            trace.picked[pool.row][camera] = of_K[mine] - first
-            first += size
+        trace.picked[pool.row] |= _by_camera(pool, pool.of_N[picked.picks_K])
     trace.kept = [{camera: picked.sort().values for camera, picked in row.items()} for row in trace.picked]
     trace.kept_tokens = [sum(map(len, row.values())) for row in trace.kept]
     trace.raw_tokens = [count for count in raw if count is not None]
     if pruner.drops:
         for stages, kept in zip(trace.stages, trace.kept_tokens, strict=True):
             stages.append((layer, kept))
+
+
+def _by_camera(pool: Pool, of_K: Tensor) -> dict[str, Tensor]:
+    """Which tokens of each camera some of the pool's are, in the order given."""
+    if len(pool.cameras) == 1:
+        return {pool.cameras[0]: of_K}
+    counts = torch.tensor([pool.token_map.counts[camera] for camera in pool.cameras])
+    end_C = counts.cumsum(0)
+    camera_K = torch.bucketize(of_K, end_C, right=True)
+    order_K = camera_K.argsort(stable=True)
+    within_K = of_K - (end_C - counts)[camera_K]
+    sizes = torch.bincount(camera_K, minlength=len(counts)).tolist()
+    return dict(zip(pool.cameras, within_K[order_K].split(sizes), strict=True))
