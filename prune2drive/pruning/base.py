@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -70,6 +70,7 @@ class Context:
         norm: the decoder's last norm.
         question_BP: True at the text behind the last image: the question and the end of the chat template.
         vision: the vision tower's view of the tokens, for methods that declare `needs_vision`.
+        questions: what each row of the batch asks, in words, where the caller of `prune` said.
     """
 
     pools: tuple[Pool, ...]
@@ -80,6 +81,7 @@ class Context:
     norm: Callable[[Tensor], Tensor]
     question_BP: Tensor
     vision: Callable[[], VisionTokens]
+    questions: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,14 @@ class Pruner(ABC):
     def fit(self, depth: int) -> Pruner:
         """The method for a decoder of `depth` layers: itself, unless it cuts at shares of the depth."""
         return self
+
+    def lacks(self, config: Any) -> str:
+        """What a model lacks that these settings read, and what would work; empty where it lacks nothing.
+
+        Args:
+            config: the whole model's; may be a bare decoder's.
+        """
+        return ""
 
     @property
     def weighs(self) -> bool:

@@ -51,6 +51,7 @@ def prune(
     rounding: str = "nearest",
     budget_axis: str = "final",
     sample_ids: Sequence[str] | None = None,
+    questions: Sequence[str] | None = None,
 ) -> Iterator[Trace]:
     """Inside this context the model prunes visual tokens; outside nothing is left behind.
 
@@ -72,6 +73,7 @@ def prune(
             mean share over all decoder layers (`layer_average`).
         sample_ids: names of the prompts for methods that draw at random; by default each prompt's
             text decides, so that its place in a batch does not matter.
+        questions: what each prompt asks, in words, for methods that read it with a text model of their own.
 
     Yields:
         The trace of what was kept, rewritten by every prompt.
@@ -83,7 +85,7 @@ def prune(
     guards.check_options(positions, rounding, budget_axis)
     depth = model.get_decoder().config.num_hidden_layers
     budgeting = Budgeting(as_policy(keep), rounding, budget_axis, depth)
-    engine = _Engine(model, pruner, budgeting, Naming(cameras, token_map, sample_ids), positions)
+    engine = _Engine(model, pruner, budgeting, Naming(cameras, token_map, sample_ids, questions), positions)
     with ExitStack() as undo:
         engine.install(undo)
         yield engine.trace
@@ -179,7 +181,7 @@ class _Engine:
         mask = self.step.mask
         mask_BP = None if mask is None or bool(mask.all()) else mask.bool()
         maps = self.naming.token_maps(rows, ids, mask_BP, self.model.config, self.images)
-        self.prompt = Prompt.build(maps, length, mask_BP, self.naming.ids(rows, ids, mask_BP))
+        self.prompt = Prompt.build(maps, length, mask_BP, self.naming.ids(rows, ids, mask_BP), self.naming.asked(rows))
         self.last_position = self.step.span[1] if self.step.span else length - 1
         self.cuts, self.pools = [], self.prompt.pools(self.pruner.scope)
         self.looks.begin()

@@ -75,7 +75,15 @@ class Looks:
             embeddings_BPD = gather(embeddings_BPD, cut.kept_BK)
         norm = self.model.get_decoder().norm
         return Context(
-            (), self.before, at, embeddings_BPD, self.embeddings, norm, question_BP, lambda: self._tokens(prompt)
+            pools=(),
+            before=self.before,
+            at=at,
+            embeddings_BPD=embeddings_BPD,
+            prompt_BPD=self.embeddings,
+            norm=norm,
+            question_BP=question_BP,
+            vision=lambda: self._tokens(prompt),
+            questions=prompt.questions,
         )
 
     def _tokens(self, prompt: Prompt) -> VisionTokens:

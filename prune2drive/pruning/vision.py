@@ -137,13 +137,18 @@ class VisionTokens:
         spans = [slice(start, start + count) for start, count in zip(starts, counts, strict=True)]
         return cls([flat_received[span] for span in spans], [flat_features[span] for span in spans])
 
-    def of_pools(self, pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
-        """Attention received [C, N] and features [C, N, D] of each pool's tokens."""
+    def places(self, pools: Sequence[Pool]) -> list[Tensor]:
+        """Which of their prompt's visual tokens each pool's are, [N] a pool."""
         places = []
         for pool in pools:
             visual_V = (pool.token_map.view_P >= 0).nonzero().flatten()
             mine = torch.cat([pool.token_map.positions(camera) for camera in pool.cameras])[pool.of_N]
             places.append(torch.searchsorted(visual_V, mine).to(self.received[pool.row].device))
+        return places
+
+    def of_pools(self, pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
+        """Attention received [C, N] and features [C, N, D] of each pool's tokens."""
+        places = self.places(pools)
         received = [self.received[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
         features = [self.features[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
         return torch.stack(received), torch.stack(features)
