@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -71,6 +71,7 @@ class Context:
         question_BP: True at the text behind the last image: the question and the end of the chat template.
         vision: the vision tower's view of the tokens, for methods that declare `needs_vision`.
         questions: what each row of the batch asks, in words, where the caller of `prune` said.
+        notes: what a method wants to find again at the prompt's later cuts.
     """
 
     pools: tuple[Pool, ...]
@@ -82,6 +83,7 @@ class Context:
     question_BP: Tensor
     vision: Callable[[], VisionTokens]
     questions: Sequence[str] | None = None
+    notes: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,14 @@ class Looks:
         self.model, self.method = model, method
         self.embeddings: Tensor | None = None
         self.before: LayerView | None = None
+        self.notes: dict[Any, Any] = {}
         self._encoded: list[Seen] = []
         self._vision: list[Seen] = []
 
     def begin(self) -> None:
         """A new prompt: what the tower has encoded since the last one belongs to it."""
         self.embeddings = self.before = None
+        self.notes = {}
         self._vision, self._encoded = self._encoded, []
 
     def watch(self, layer: nn.Module, undo: ExitStack) -> None:
@@ -84,6 +86,7 @@ class Looks:
             question_BP=question_BP,
             vision=lambda: self._tokens(prompt),
             questions=prompt.questions,
+            notes=self.notes,
         )
 
     def _tokens(self, prompt: Prompt) -> VisionTokens:
