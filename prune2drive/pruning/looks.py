@@ -71,7 +71,7 @@ class Looks:
         """All of it, in the positions that an earlier cut left; the pools are still to be named."""
         assert self.embeddings is not None
         device = at.hidden_BPD.device
-        question_BP, embeddings_BPD = prompt.question().to(device), self.embeddings
+        question_BP, embeddings_BPD = prompt.question.to(device), self.embeddings
         if cut is not None:
             question_BP = question_BP.gather(1, cut.kept_BK.to(device)) & cut.real_BK.to(device)
             embeddings_BPD = gather(embeddings_BPD, cut.kept_BK)

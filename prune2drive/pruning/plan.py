@@ -256,25 +256,28 @@ def record(
     picks: Sequence[Picks],
     channels: int,
 ) -> None:
-    """Writes what a cut kept into the trace, camera by camera; the last one stays."""
+    """Writes what a cut kept into the trace, and of the last one, camera by camera, which tokens these are."""
     rows = range(len(prompt.maps))
     trace.token_maps = list(prompt.maps)
     trace.full_tokens = [sum(token_map.counts.values()) for token_map in prompt.maps]
     trace.select_flops = trace.select_flops or [0 for _ in rows]
     trace.stages = trace.stages or [[] for _ in rows]
-    trace.picked = [{} for _ in rows]
+    trace.kept_tokens = [0 for _ in rows]
     raw: list[int | None] = [0 for _ in rows]
     for pool, picked in zip(pools, picks, strict=True):
         trace.select_flops[pool.row] += pruner.flops(len(pool.at_N), len(picked.picks_K), channels)
         before = raw[pool.row]
         raw[pool.row] = None if before is None or picked.raw is None else before + picked.raw
-        trace.picked[pool.row] |= _by_camera(pool, pool.of_N[picked.picks_K])
-    trace.kept = [{camera: picked.sort().values for camera, picked in row.items()} for row in trace.picked]
-    trace.kept_tokens = [sum(map(len, row.values())) for row in trace.kept]
+        trace.kept_tokens[pool.row] += len(picked.picks_K)
     trace.raw_tokens = [count for count in raw if count is not None]
     if pruner.drops:
         for stages, kept in zip(trace.stages, trace.kept_tokens, strict=True):
             stages.append((layer, kept))
+    if layer == pruner.cuts[-1]:
+        trace.picked = [{} for _ in rows]
+        for pool, picked in zip(pools, picks, strict=True):
+            trace.picked[pool.row] |= _by_camera(pool, pool.of_N[picked.picks_K])
+        trace.kept = [{camera: picked.sort().values for camera, picked in row.items()} for row in trace.picked]
 
 
 def _by_camera(pool: Pool, of_K: Tensor) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -131,6 +132,7 @@ class Prompt:
                 pools.append(Pool(self.sample_ids[row], cameras, row, at_N, token_map, every_N))
         return pools
 
+    @cached_property
     def question(self) -> Tensor:
         """True at the text behind each row's last visual token, [B, P]."""
         place_P = torch.arange(self.length)
