@@ -77,7 +77,7 @@ def methods(args: argparse.Namespace) -> dict[str, Pruner]:
             OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(CONFIGS / f"{name}.yaml")}).pruner, **options
         )
         if pruner.drops and not pruner.needs_vision:
-            found[name] = pruner
+            found[name] = pruner.fit(args.layers)
     return found
 
 

@@ -112,6 +112,7 @@ class Evaluation(LightningModule):
             self.parts.policy,
             token_map=batch.inputs.token_maps,
             sample_ids=[sample.id for sample in batch.samples],
+            questions=[sample.question for sample in batch.samples],
             positions=self.cfg.positions,
             rounding=self.cfg.rounding,
             budget_axis=self.cfg.budget_axis,

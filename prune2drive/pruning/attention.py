@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -60,28 +61,37 @@ class LayerView:
 
     def queries(self, at: Any = slice(None), row: int | None = None, rotated: bool = True) -> Tensor:
         """Queries of some positions, [B, H, Q, E]; of one batch row, [1, H, Q, E]."""
-        return self._heads("q", at, row, rotated)
+        rows = slice(None) if row is None else slice(row, row + 1)
+        states = self._heads("q", self.hidden_BPD[rows][:, at])
+        return (self._rotate(states, rows, at) if rotated else states).transpose(1, 2)
 
     def keys(self, rotated: bool = True) -> Tensor:
-        """Keys of all positions, [B, G, P, E]."""
+        """Keys of all positions, [B, G, P, E]; computed once."""
         if rotated and (held := self.cached()) is not None:
             return held
-        return self._heads("k", slice(None), None, rotated)
+        return self._rotated_keys if rotated else self._keys.transpose(1, 2)
 
-    def _heads(self, name: str, at: Any, row: int | None, rotated: bool) -> Tensor:
+    @cached_property
+    def _rotated_keys(self) -> Tensor:
+        return self._rotate(self._keys).transpose(1, 2)
+
+    @cached_property
+    def _keys(self) -> Tensor:
+        return self._heads("k", self.hidden_BPD)
+
+    def _heads(self, name: str, states_BQD: Tensor) -> Tensor:
+        """The layer's projection and norm of some of its input, [B, Q, H or G, E]."""
         attention = self.module.self_attn
-        rows = slice(None) if row is None else slice(row, row + 1)
-        states = self.module.input_layernorm(self.hidden_BPD[rows][:, at])
-        states = getattr(attention, f"{name}_proj")(states).unflatten(-1, (-1, attention.head_dim))
+        states = getattr(attention, f"{name}_proj")(self.module.input_layernorm(states_BQD))
+        states = states.unflatten(-1, (-1, attention.head_dim))
         norm = getattr(attention, f"{name}_norm", None)
-        if norm is not None:
-            states = norm(states)
-        if rotated:
-            cos, sin = (part[rows if len(part) > 1 else slice(None)][:, at, None] for part in self.rotary)
-            half = attention.head_dim // 2
-            turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
-            states = states * cos + turned * sin
-        return states.transpose(1, 2)
+        return states if norm is None else norm(states)
+
+    def _rotate(self, states_BQHE: Tensor, rows: slice = slice(None), at: Any = slice(None)) -> Tensor:
+        cos, sin = (part[rows if len(part) > 1 else slice(None)][:, at, None] for part in self.rotary)
+        half = states_BQHE.shape[-1] // 2
+        turned = torch.cat([-states_BQHE[..., half:], states_BQHE[..., :half]], dim=-1)
+        return states_BQHE * cos + turned * sin
 
     def _weights(self, query_BHQE: Tensor, keys_BGPE: Tensor, seen: Tensor | None) -> Tensor:
         """Softmax of scaled products over what may be seen, [B, H, Q, P]."""

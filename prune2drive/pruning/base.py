@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -70,6 +70,8 @@ class Context:
         norm: the decoder's last norm.
         question_BP: True at the text behind the last image: the question and the end of the chat template.
         vision: the vision tower's view of the tokens, for methods that declare `needs_vision`.
+        questions: what each row of the batch asks, in words, where the caller of `prune` said.
+        notes: what a method wants to find again at the prompt's later cuts.
     """
 
     pools: tuple[Pool, ...]
@@ -80,6 +82,8 @@ class Context:
     norm: Callable[[Tensor], Tensor]
     question_BP: Tensor
     vision: Callable[[], VisionTokens]
+    questions: Sequence[str] | None = None
+    notes: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,14 @@ class Pruner(ABC):
     def fit(self, depth: int) -> Pruner:
         """The method for a decoder of `depth` layers: itself, unless it cuts at shares of the depth."""
         return self
+
+    def lacks(self, config: Any) -> str:
+        """What a model lacks that these settings read, and what would work; empty where it lacks nothing.
+
+        Args:
+            config: the whole model's; may be a bare decoder's.
+        """
+        return ""
 
     @property
     def sees_question(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,30 +12,40 @@ from torch.nn.functional import normalize
 
 from prune2drive.errors import InputError
 from prune2drive.pruning.base import Context, Pruner
+from prune2drive.pruning.clip import Clip, clip_relevance
 from prune2drive.pruning.relevance import question_relevance
 
 SPANS = ("pool", "sample")
+RELEVANCES = ("text", "clip")
 
 
 @dataclass
 class CDPruner(Pruner):
     """Greedy maximum of a determinantal point process whose kernel is relevance_i cos_ij relevance_j.
 
-    The authors take relevance from CLIP's text tower, which other vision towers do not have. This is
-    the variant for all models: the mean cosine of a token with the LLM's own embeddings of the
-    question, of positive sign, as OpenVINO GenAI ships it. Where the kept tokens span all others no
-    determinant tells these apart, and the most relevant come first; the released code divides by zero.
+    The authors take relevance from CLIP, `relevance=clip`: the cosine of a patch with the question, of negative sign.
+    That needs a vision tower with a text tower beside it, as LLaVA-1.5's. `relevance=text` is the variant for all
+    models: the mean cosine of a token with the LLM's own embeddings of the question, of positive sign, as OpenVINO
+    GenAI ships it. CLIP is given the question alone, and its work is not part of `flops`.
+
+    Where the kept tokens span all others no determinant tells these apart, and the most relevant come first; the
+    released code divides by zero.
 
     Args:
         span: what relevance is scaled to 0..1 over. The released code takes all crops of a batch
             together, so one camera's tokens change what another keeps and with it what its budget is
             worth; by default each `pool` is scaled by itself, `sample` takes all cameras.
         strength: exponent of relevance; 0 leaves diversity alone.
+        relevance: `text` or `clip`.
+        clip: for `relevance=clip`: a folder, or an id on the Hugging Face hub, of the CLIP that the vision tower was
+            taken from.
     """
 
     layer: int = 0
     span: str = "pool"
     strength: float = 1.0
+    relevance: str = "text"
+    clip: str | None = None
 
     positions: ClassVar[str] = "renumber"
 
@@ -44,10 +55,29 @@ class CDPruner(Pruner):
             raise InputError(f"CDPruner: span={self.span!r} is not one of {', '.join(SPANS)}")
         if not self.strength >= 0:
             raise InputError(f"CDPruner: strength={self.strength} must be 0 or higher")
+        if self.relevance not in RELEVANCES:
+            raise InputError(f"CDPruner: relevance={self.relevance!r} is not one of {', '.join(RELEVANCES)}")
+        if (self.relevance == "clip") != (self.clip is not None):
+            raise InputError(
+                f"CDPruner: relevance={self.relevance} with clip={self.clip}: relevance=clip takes the checkpoint of a "
+                "CLIP as clip=, relevance=text takes none"
+            )
+        vars(self).update(needs_vision=self.relevance == "clip")
+
+    @cached_property
+    def _clip(self) -> Clip:
+        return Clip(str(self.clip))
+
+    def lacks(self, config: Any) -> str:
+        return self._clip.lacks(config) if self.relevance == "clip" else ""
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         similarity_CNN = _cosines(tokens_CND)
-        log_relevance_CN = question_relevance(ctx, self.span).log().to(similarity_CNN)
+        if self.relevance == "clip":
+            relevance_CN = clip_relevance(ctx, self._clip, self.span)
+        else:
+            relevance_CN = question_relevance(ctx, self.span)
+        log_relevance_CN = relevance_CN.log().to(similarity_CNN)
         return determinantal(similarity_CNN, self.strength * log_relevance_CN, k)
 
     def flops(self, count: int, k: int, channels: int) -> int:

@@ -156,7 +156,17 @@ class Cut:
         return mask + sizes_BK[:, None, None].to(mask)
 
 
-def gather(states_BPD: Tensor, kept_BK: Tensor) -> Tensor:
-    """States at the kept positions, [B, K, D]."""
-    index = kept_BK.to(states_BPD.device)[..., None]
-    return states_BPD.gather(1, index.expand(-1, -1, states_BPD.shape[-1]))
+def gather(states_BPD: Tensor, at_CK: Tensor, row_C: Tensor | None = None) -> Tensor:
+    """States at some positions, [C, K, D].
+
+    They are taken as rows of one list, which costs a small part of indexing or gathering on a CPU.
+
+    Args:
+        states_BPD: of the batch.
+        at_CK: the positions.
+        row_C: which rows of the batch these are of; by default one after another.
+    """
+    row_C = torch.arange(len(at_CK)) if row_C is None else row_C
+    index_CK = row_C.to(at_CK.device)[:, None] * states_BPD.shape[1] + at_CK
+    flat = states_BPD.flatten(0, 1).index_select(0, index_CK.flatten().to(states_BPD.device))
+    return flat.unflatten(0, at_CK.shape)

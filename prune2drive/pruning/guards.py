@@ -44,6 +44,8 @@ def check_decoder(decoder: Any, pruner: Pruner) -> None:
 
 def check_model(config: Any, pruner: Pruner) -> None:
     """A family that lacks what the method reads; `config` is the whole model's, and may be a bare decoder's."""
+    if lack := pruner.lacks(config):
+        raise InputError(f"{type(pruner).__name__}: {lack}")
     if pruner.needs_vision:
         check_tower(config, type(pruner).__name__)
 

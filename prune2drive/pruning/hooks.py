@@ -53,6 +53,7 @@ def prune(
     rounding: str = "nearest",
     budget_axis: str = "final",
     sample_ids: Sequence[str] | None = None,
+    questions: Sequence[str] | None = None,
     orders: Orders | None = None,
 ) -> Iterator[Trace]:
     """Inside this context the model prunes visual tokens; outside nothing is left behind.
@@ -75,6 +76,7 @@ def prune(
             mean share over all decoder layers (`layer_average`).
         sample_ids: names of the prompts for methods that draw at random; by default each prompt's
             text decides, so that its place in a batch does not matter.
+        questions: what each prompt asks, in words, for methods that read it with a text model of their own.
         orders: selection orders of prompts that were pruned before, for callers that try many ratios.
 
     Yields:
@@ -87,7 +89,8 @@ def prune(
     guards.check_options(positions, rounding, budget_axis)
     depth = model.get_decoder().config.num_hidden_layers
     budgeting = Budgeting(as_policy(keep), rounding, budget_axis, depth)
-    engine = _Engine(model, pruner, budgeting, Naming(cameras, token_map, sample_ids), positions, orders)
+    naming = Naming(cameras, token_map, sample_ids, questions)
+    engine = _Engine(model, pruner, budgeting, naming, positions, orders)
     with ExitStack() as undo:
         engine.install(undo)
         yield engine.trace
@@ -148,8 +151,7 @@ class _Engine:
             if index + 1 in cuts:
                 hook(self.decoder.layers[index], partial(self._on_layer_before, index))
         if self.pruner.needs_vision:
-            layer = feature_layer(self.model)
-            undo.callback(layer.register_forward_hook(self.looks.on_feature_layer).remove)
+            self.looks.watch(feature_layer(self.model), undo)
         encoder = self.model.base_model
         if hasattr(encoder, "get_image_features"):
             shadow(undo, encoder, "get_image_features", self._on_image_features)
@@ -193,7 +195,7 @@ class _Engine:
         mask = self.step.mask
         mask_BP = None if mask is None or bool(mask.all()) else mask.bool()
         maps = self.naming.token_maps(rows, ids, mask_BP, self.model.config, self.images)
-        self.prompt = Prompt.build(maps, length, mask_BP, self.naming.ids(rows, ids, mask_BP))
+        self.prompt = Prompt.build(maps, length, mask_BP, self.naming.ids(rows, ids, mask_BP), self.naming.asked(rows))
         self.last_position = self.step.span[1] if self.step.span else length - 1
         self.cuts, self.pools = [], self.prompt.pools(self.pruner.scope)
         self.looks.begin()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.base import Context, Pool, Pruner, Selection
+from prune2drive.pruning.base import Context, Pruner, Selection
 from prune2drive.pruning.selection import highest, pairwise_distance
 
 STEPS = 24  # of the bisection: cutoffs lie within 2, so that it ends at float32's resolution
@@ -60,9 +61,12 @@ class PACT(Pruner):
         return self.proportional
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Selection:
-        importance_CN = torch.stack([importance(pool, ctx) for pool in ctx.pools]) * tokens_CND.norm(dim=2)
-        keys_BGPE = ctx.at.keys()
-        keys_CNF = torch.stack([keys_BGPE[pool.row][:, pool.at_N].transpose(0, 1).flatten(1) for pool in ctx.pools])
+        importance_BP, keys_BGPE = importance(ctx), ctx.at.keys()
+        importance_CN = torch.stack([importance_BP[pool.row, pool.at_N] for pool in ctx.pools]) * tokens_CND.norm(dim=2)
+        keys_BPF = keys_BGPE.transpose(1, 2).flatten(2)
+        keys_CNF = torch.stack(
+            [keys_BPF[pool.row].index_select(0, pool.at_N.to(keys_BPF.device)) for pool in ctx.pools]
+        )
         distance_CNN = pairwise_distance(keys_CNF.to(tokens_CND))
         found = [
             self._clusters(tokens_ND, importance_N, distance_NN, k)
@@ -81,18 +85,18 @@ class PACT(Pruner):
         usual = int(self.share * count) or 1
         ranked_N = highest(importance_N[None], count)[0]
         survivors_S, usual_S = (ranked_N[:size].sort().values for size in (max(usual, k), usual))
-        visited_S = survivors_S[by_density(distance_NN[survivors_S][:, survivors_S])]
-        cutoff, centres_K = exactly(distance_NN[visited_S][:, visited_S], k)
+        visited_S, distance_SS = in_turn(distance_NN, survivors_S)
+        cutoff, centres_K = exactly(distance_SS, k)
         picks_K = visited_S[centres_K]
-        near_N, owner_N = distance_NN[:, picks_K].min(dim=1)
+        near_N, owner_N = distance_NN.index_select(1, picks_K).min(dim=1)
         survives_N = torch.zeros(count, dtype=torch.bool, device=tokens_ND.device)
         survives_N[survivors_S] = True
         owner_N[~survives_N & (near_N > self.recover * cutoff)] = k
         owner_N[picks_K] = torch.arange(k, device=tokens_ND.device)
         member_KN = (owner_N == torch.arange(k, device=tokens_ND.device)[:, None]).to(tokens_ND)
         sizes_K = member_KN.sum(dim=1)
-        visited_U = usual_S[by_density(distance_NN[usual_S][:, usual_S])]
-        raw = len(centres(distance_NN[visited_U][:, visited_U], self.cutoff, usual))
+        distance_UU = distance_SS if k <= usual else in_turn(distance_NN, usual_S)[1]
+        raw = len(centres(distance_UU, self.cutoff, usual))
         return picks_K, member_KN @ tokens_ND / sizes_K[:, None], sizes_K, raw
 
     def flops(self, count: int, k: int, channels: int) -> int:
@@ -101,16 +105,24 @@ class PACT(Pruner):
         return 4 * count * channels * channels + 2 * count * channels + 2 * survivors * survivors * channels
 
 
-def importance(pool: Pool, ctx: Context) -> Tensor:
-    """Attention that the mean query of all positions up to the last visual token pays to a pool's tokens; [N]."""
-    seen_P = ~ctx.question_BP[pool.row]
+def importance(ctx: Context) -> Tensor:
+    """Attention that the mean query of all positions up to the last visual token pays; [B, P], zero behind these."""
+    seen_BP = ~ctx.question_BP
     if ctx.at.mask_BP is not None:
-        seen_P = seen_P & ctx.at.mask_BP[pool.row].to(seen_P.device)
-    query_HE = ctx.at.queries(seen_P, pool.row, rotated=False)[0].float().mean(dim=1)
-    keys_GPE = ctx.at.keys(rotated=False)[pool.row].float()
-    query_GRE = query_HE.view(len(keys_GPE), -1, query_HE.shape[-1])
-    logits_GRP = query_GRE @ keys_GPE.transpose(1, 2) * query_HE.shape[-1] ** -0.5
-    return logits_GRP.masked_fill(~seen_P, -torch.inf).softmax(dim=2).mean(dim=(0, 1))[pool.at_N]
+        seen_BP = seen_BP & ctx.at.mask_BP.to(seen_BP.device)
+    keys_BGPE = ctx.at.keys(rotated=False).float()
+    share_BP = seen_BP / seen_BP.sum(dim=1, keepdim=True)
+    query_BHE = (share_BP[:, None, None] @ ctx.at.queries(rotated=False).float()).squeeze(2)
+    query_BGRE = query_BHE.unflatten(1, (keys_BGPE.shape[1], -1))
+    logits_BGRP = query_BGRE @ keys_BGPE.transpose(2, 3) * query_BHE.shape[-1] ** -0.5
+    return logits_BGRP.masked_fill(~seen_BP[:, None, None], -torch.inf).softmax(dim=3).mean(dim=(1, 2))
+
+
+def in_turn(distance_NN: Tensor, at_S: Tensor) -> tuple[Tensor, Tensor]:
+    """Some tokens in the order in which they are visited, the densest first, and the distances between them."""
+    distance_SS = distance_NN.index_select(0, at_S).index_select(1, at_S)
+    order_S = by_density(distance_SS)
+    return at_S[order_S], distance_SS.index_select(0, order_S).index_select(1, order_S)
 
 
 def by_density(distance_SS: Tensor) -> Tensor:
@@ -120,13 +132,16 @@ def by_density(distance_SS: Tensor) -> Tensor:
 
 
 def centres(distance_SS: Tensor, cutoff: float, most: int) -> Tensor:
-    """Tokens, in order, that have no earlier centre within the cutoff; no more than `most`."""
-    free_S = torch.ones(len(distance_SS), dtype=torch.bool, device=distance_SS.device)
+    """Tokens, in order, that have no earlier centre within the cutoff; no more than `most`.
+
+    Whole numbers are sets of tokens here, one bit each, so that a centre costs no tensor operation.
+    """
+    near_SB = np.packbits(~(distance_SS > cutoff).cpu().numpy(), axis=1, bitorder="little")
+    free = (1 << len(near_SB)) - 1
     found: list[int] = []
-    while len(found) < most and free_S.any():
-        found.append(int(free_S.int().argmax()))
-        free_S &= distance_SS[found[-1]] > cutoff
-        free_S[found[-1]] = False
+    while free and len(found) < most:
+        found.append((free & -free).bit_length() - 1)
+        free &= ~(int.from_bytes(near_SB[found[-1]].tobytes(), "little") | 1 << found[-1])
     return torch.tensor(found, device=distance_SS.device)
 
 

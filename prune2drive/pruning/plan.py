@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prune2drive.errors import InputError
 from prune2drive.pruning.base import Context, Pool, Pruner, Selection
-from prune2drive.pruning.cut import Cut
+from prune2drive.pruning.cut import Cut, gather
 from prune2drive.pruning.prompt import Prompt
 from prune2drive.pruning.ratios import RatioPolicy
 from prune2drive.pruning.selection import budget
@@ -181,9 +181,9 @@ def choose(
     picks: dict[int, Picks] = {}
     for members in groups.values():
         mine = tuple(pools[index] for index in members)
-        rows_C1 = torch.tensor([[pool.row] for pool in mine], device=hidden_BPD.device)
-        at_CN = torch.stack([pool.at_N for pool in mine]).to(hidden_BPD.device)
-        tokens_CND = hidden_BPD[rows_C1, at_CN].to(getattr(torch, pruner.dtype))
+        row_C = torch.tensor([pool.row for pool in mine])
+        tokens_CND = gather(hidden_BPD, torch.stack([pool.at_N for pool in mine]), row_C)
+        tokens_CND = tokens_CND.to(getattr(torch, pruner.dtype))
         found = pruner.select(tokens_CND, max(sizes[index] for index in members), replace(context, pools=mine))
         chosen = found if isinstance(found, Selection) else Selection(found)
         if (chosen.rows_CKD is not None and not pruner.merges) or (chosen.sizes_CK is not None and not pruner.weighs):
@@ -256,27 +256,38 @@ def record(
     picks: Sequence[Picks],
     channels: int,
 ) -> None:
-    """Writes what a cut kept into the trace, camera by camera; the last one stays."""
+    """Writes what a cut kept into the trace, and of the last one, camera by camera, which tokens these are."""
     rows = range(len(prompt.maps))
     trace.token_maps = list(prompt.maps)
     trace.full_tokens = [sum(token_map.counts.values()) for token_map in prompt.maps]
     trace.select_flops = trace.select_flops or [0 for _ in rows]
     trace.stages = trace.stages or [[] for _ in rows]
-    trace.picked = [{} for _ in rows]
+    trace.kept_tokens = [0 for _ in rows]
     raw: list[int | None] = [0 for _ in rows]
     for pool, picked in zip(pools, picks, strict=True):
         trace.select_flops[pool.row] += pruner.flops(len(pool.at_N), len(picked.picks_K), channels)
         before = raw[pool.row]
         raw[pool.row] = None if before is None or picked.raw is None else before + picked.raw
-        of_K, first = pool.of_N[picked.picks_K], 0
-        for camera in pool.cameras:
-            size = pool.token_map.counts[camera]
-            mine = (of_K >= first) & (of_K < first + size)
-            trace.picked[pool.row][camera] = of_K[mine] - first
-            first += size
-    trace.kept = [{camera: picked.sort().values for camera, picked in row.items()} for row in trace.picked]
-    trace.kept_tokens = [sum(map(len, row.values())) for row in trace.kept]
+        trace.kept_tokens[pool.row] += len(picked.picks_K)
     trace.raw_tokens = [count for count in raw if count is not None]
     if pruner.drops:
         for stages, kept in zip(trace.stages, trace.kept_tokens, strict=True):
             stages.append((layer, kept))
+    if layer == pruner.cuts[-1]:
+        trace.picked = [{} for _ in rows]
+        for pool, picked in zip(pools, picks, strict=True):
+            trace.picked[pool.row] |= _by_camera(pool, pool.of_N[picked.picks_K])
+        trace.kept = [{camera: picked.sort().values for camera, picked in row.items()} for row in trace.picked]
+
+
+def _by_camera(pool: Pool, of_K: Tensor) -> dict[str, Tensor]:
+    """Which tokens of each camera some of the pool's are, in the order given."""
+    if len(pool.cameras) == 1:
+        return {pool.cameras[0]: of_K}
+    counts = torch.tensor([pool.token_map.counts[camera] for camera in pool.cameras])
+    end_C = counts.cumsum(0)
+    camera_K = torch.bucketize(of_K, end_C, right=True)
+    order_K = camera_K.argsort(stable=True)
+    within_K = of_K - (end_C - counts)[camera_K]
+    sizes = torch.bincount(camera_K, minlength=len(counts)).tolist()
+    return dict(zip(pool.cameras, within_K[order_K].split(sizes), strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +29,7 @@ class Naming:
     cameras: Sequence[str] | Sequence[Sequence[str]] | None = None
     token_map: TokenMap | Sequence[TokenMap] | None = None
     sample_ids: Sequence[str] | None = None
+    questions: Sequence[str] | None = None
 
     def camera_names(self, rows: int) -> list[Sequence[str]] | None:
         """The cameras of each row."""
@@ -56,6 +58,10 @@ class Naming:
         texts = [ids if mask_BP is None else ids[mask_BP[row]] for row, ids in enumerate(ids_BP)]
         return [hashlib.blake2b(text.cpu().numpy().tobytes(), digest_size=8).hexdigest() for text in texts]
 
+    def asked(self, rows: int) -> list[str] | None:
+        """Each row's question in words, where the caller says."""
+        return None if self.questions is None else _spread(self.questions, rows, "questions")
+
 
 def _spread(given: Sequence[T], rows: int, name: str) -> list[T]:
     """One entry a row: beams repeat each prompt in place."""
@@ -74,6 +80,7 @@ class Prompt:
         starts: where each row's TokenMap begins.
         mask_BP: True at real positions; None where all are.
         sample_ids: one a row.
+        questions: one a row, in words; None where nobody said.
     """
 
     length: int
@@ -81,9 +88,17 @@ class Prompt:
     starts: list[int]
     mask_BP: Tensor | None
     sample_ids: list[str]
+    questions: list[str] | None = None
 
     @classmethod
-    def build(cls, maps: Sequence[TokenMap], length: int, mask_BP: Tensor | None, sample_ids: Sequence[str]) -> Prompt:
+    def build(
+        cls,
+        maps: Sequence[TokenMap],
+        length: int,
+        mask_BP: Tensor | None,
+        sample_ids: Sequence[str],
+        questions: list[str] | None = None,
+    ) -> Prompt:
         """Places each row's map in the padded batch.
 
         Raises:
@@ -104,7 +119,7 @@ class Prompt:
             visual = (token_map.view_P >= 0).nonzero().flatten() + starts[-1]
             if mask_BP is not None and not mask_BP[row, visual.to(mask_BP.device)].all():
                 raise InputError(f"row {row}: token_map places visual tokens under the padding")
-        return cls(length, list(maps), starts, mask_BP, list(sample_ids))
+        return cls(length, list(maps), starts, mask_BP, list(sample_ids), questions)
 
     def pools(self, scope: str) -> list[Pool]:
         """The pools of candidates: one a camera, or one a sample with `scope=global`."""
@@ -117,6 +132,7 @@ class Prompt:
                 pools.append(Pool(self.sample_ids[row], cameras, row, at_N, token_map, every_N))
         return pools
 
+    @cached_property
     def question(self) -> Tensor:
         """True at the text behind each row's last visual token, [B, P]."""
         place_P = torch.arange(self.length)

@@ -37,7 +37,7 @@ def _relevance(ctx: Context, pool: Pool, over: str) -> Tensor:
     text_D = normalize(embeddings_PD[is_text_P.to(embeddings_PD.device)].float(), dim=-1).mean(dim=0)
 
     def cosines(at: Tensor) -> Tensor:
-        return normalize(embeddings_PD[at.to(embeddings_PD.device)].float(), dim=-1) @ text_D
+        return normalize(embeddings_PD.index_select(0, at.to(embeddings_PD.device)).float(), dim=-1) @ text_D
 
     own_N = cosines(pool.at_N)
     return scaled(own_N, own_N if over == "pool" else cosines(_visual(pool, len(embeddings_PD))))

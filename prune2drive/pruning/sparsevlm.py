@@ -92,12 +92,12 @@ class SparseVLM(Stages):
         """Attention of the raters to each token of a pool; [N]."""
         assert ctx.before is not None
         at_R, at_N = raters(pool, ctx), pool.at_N.to(ctx.question_BP.device)
-        attention_HRN = ctx.before.rows(pool.row, at_R)[..., at_N]
-        if self.version == "2":
-            attention_HRN = attention_HRN / rotary_bias(ctx.before, pool.row, at_R, at_N)
-            most_H = highest(attention_HRN.sum(dim=(1, 2))[None], self.heads)[0]
-            attention_HRN = attention_HRN[most_H]
-        return attention_HRN.mean(dim=(0, 1))
+        attention_HRP = ctx.before.rows(pool.row, at_R)
+        if self.version == "1.5":
+            return attention_HRP.mean(dim=(0, 1))[at_N]
+        attention_HRN = attention_HRP.index_select(2, at_N) / rotary_bias(ctx.before, pool.row, at_R, at_N)
+        most_H = highest(attention_HRN.sum(dim=(1, 2))[None], self.heads)[0]
+        return attention_HRN[most_H].mean(dim=(0, 1))
 
     def flops(self, count: int, k: int, channels: int) -> int:
         """What the question's length does not decide: one rater's row, and the distances of recycled tokens."""
@@ -106,13 +106,23 @@ class SparseVLM(Stages):
 
 
 def raters(pool: Pool, ctx: Context) -> Tensor:
-    """Positions of the text tokens that a pool's images call up; at least one."""
+    """Positions of the text tokens that a pool's images call up; at least one.
+
+    They are the same at every cut, and since nothing behind the images is dropped, as far from the end.
+    """
+    key, length = (pool.row, pool.cameras), ctx.question_BP.shape[1]
+    if key not in ctx.notes:
+        ctx.notes[key] = length - _called_up(pool, ctx)
+    return length - ctx.notes[key]
+
+
+def _called_up(pool: Pool, ctx: Context) -> Tensor:
     at_T = ctx.question_BP[pool.row].nonzero().flatten()
     if not len(at_T):
         raise InputError("SparseVLM: the prompt ends with an image, and the text behind it is what rates: put it last")
-    whole_BPD = ctx.prompt_BPD[pool.row]
-    visual_ND = whole_BPD[pool.whole(len(whole_BPD)).to(whole_BPD.device)].float()
-    text_TD = ctx.embeddings_BPD[pool.row, at_T].float()
+    whole_PD = ctx.prompt_BPD[pool.row]
+    visual_ND = whole_PD.index_select(0, pool.whole(len(whole_PD)).to(whole_PD.device)).float()
+    text_TD = ctx.embeddings_BPD[pool.row].index_select(0, at_T).float()
     share_T = (visual_ND @ text_TD.T).softmax(dim=1).mean(dim=0)
     above_T = share_T > share_T.mean()
     return at_T[above_T] if above_T.any() else at_T

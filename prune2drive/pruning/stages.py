@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
@@ -86,9 +86,12 @@ class Staged(Stages):
         if self.pruner.merges or isinstance(self.pruner, Stages):
             kind = "merges tokens" if self.pruner.merges else "already cuts several times"
             raise InputError(f"Staged: pruner {type(self.pruner).__name__} {kind}: use one that only chooses, once")
-        for name in ("scope", "dtype", "scopes", "positions", "needs_attention", "drops"):
+        for name in ("scope", "dtype", "scopes", "positions", "needs_attention", "needs_vision", "drops"):
             setattr(self, name, getattr(self.pruner, name))
         super().__post_init__()
+
+    def lacks(self, config: Any) -> str:
+        return self.pruner.lacks(config)
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor | Selection:
         return self.pruner.select(tokens_CND, k, ctx)

@@ -55,14 +55,23 @@ class Seen:
     """One call of that layer.
 
     Args:
-        layer: it.
-        before_ITD: what entered it.
-        after_ITD: what it gave.
+        attention: its attention.
+        query_ITD: queries and
+        keys_ITD: keys, all heads joined, as the attention got them.
+        after_ITD: what the layer gave.
     """
 
-    layer: Any
-    before_ITD: Tensor
+    attention: Any
+    query_ITD: Tensor
+    keys_ITD: Tensor
     after_ITD: Tensor
+
+    @staticmethod
+    def attention_of(layer: nn.Module) -> tuple[Any, nn.Module, nn.Module]:
+        """A layer's attention, and what in it gives queries and keys: their norms, if any, or projections."""
+        attention: Any = getattr(layer, "self_attn", None) or layer.attention
+        query, keys = (getattr(attention, f"{name}_norm", getattr(attention, f"{name}_proj")) for name in ("q", "k"))
+        return attention, query, keys
 
     @torch.no_grad()
     def received_IT(self) -> Tensor:
@@ -70,27 +79,21 @@ class Seen:
 
         Computed image by image, in float32.
         """
-        norm = getattr(self.layer, "layer_norm1", None) or self.layer.layernorm_before
-        attention = getattr(self.layer, "self_attn", None) or self.layer.attention
-        normed_ITD = norm(self.before_ITD)
-        rows_ITD = normed_ITD[:, :1] if self.has_class_token else normed_ITD
-        query, key = (
-            getattr(attention, f"{name}_norm", nn.Identity())(getattr(attention, f"{name}_proj")(states))
-            .unflatten(-1, (attention.num_heads, -1))
-            .transpose(1, 2)
-            .float()
-            for name, states in (("q", rows_ITD), ("k", normed_ITD))
+        rows_ITD = self.query_ITD[:, :1] if self.has_class_token else self.query_ITD
+        query, keys = (
+            states.unflatten(-1, (self.attention.num_heads, -1)).transpose(1, 2).float()
+            for states in (rows_ITD, self.keys_ITD)
         )
         received = [
-            (one_q @ one_k.transpose(1, 2) * attention.scale).softmax(dim=-1).mean(dim=(0, 1))
-            for one_q, one_k in zip(query, key, strict=True)
+            (one_query @ one_keys.transpose(1, 2) * self.attention.scale).softmax(dim=-1).mean(dim=(0, 1))
+            for one_query, one_keys in zip(query, keys, strict=True)
         ]
         return torch.stack(received)
 
     @property
     def has_class_token(self) -> bool:
         """Patches alone make a square."""
-        return math.isqrt(self.before_ITD.shape[1]) ** 2 != self.before_ITD.shape[1]
+        return math.isqrt(self.after_ITD.shape[1]) ** 2 != self.after_ITD.shape[1]
 
 
 @dataclass(frozen=True)
@@ -134,15 +137,20 @@ class VisionTokens:
         spans = [slice(start, start + count) for start, count in zip(starts, counts, strict=True)]
         return cls([flat_received[span] for span in spans], [flat_features[span] for span in spans])
 
-    def of_pools(self, pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
-        """Attention received [C, N] and features [C, N, D] of each pool's tokens."""
+    def places(self, pools: Sequence[Pool]) -> list[Tensor]:
+        """Which of their prompt's visual tokens each pool's are, [N] a pool."""
         places = []
         for pool in pools:
             visual_V = (pool.token_map.view_P >= 0).nonzero().flatten()
             mine = torch.cat([pool.token_map.positions(camera) for camera in pool.cameras])[pool.of_N]
             places.append(torch.searchsorted(visual_V, mine).to(self.received[pool.row].device))
-        received = [self.received[pool.row][at_N] for pool, at_N in zip(pools, places, strict=True)]
-        features = [self.features[pool.row][at_N] for pool, at_N in zip(pools, places, strict=True)]
+        return places
+
+    def of_pools(self, pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
+        """Attention received [C, N] and features [C, N, D] of each pool's tokens."""
+        places = self.places(pools)
+        received = [self.received[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
+        features = [self.features[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
         return torch.stack(received), torch.stack(features)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
-from prune2drive.pruning import TFPS, FastV, PyramidDrop, Staged, UniformPruner, prune
+from prune2drive.pruning import TFPS, FastV, PyramidDrop, Staged, UniformPruner, VisPruner, prune
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25], [31]]
 COUNTS = [3, 2, 3]  # cameras in each prompt
@@ -147,9 +147,9 @@ def test_one_stage_is_the_method_itself(make_family):
 
 
 def test_staged_is_what_the_method_is():
-    for method in (TFPS(dtype="bfloat16"), FastV(scope="global"), UniformPruner()):
+    for method in (TFPS(dtype="bfloat16"), FastV(scope="global"), UniformPruner(), VisPruner()):
         staged = Staged(pruner=method)
-        for name in ("scope", "dtype", "scopes", "positions", "needs_attention", "drops"):
+        for name in ("scope", "dtype", "scopes", "positions", "needs_attention", "needs_vision", "drops"):
             assert getattr(staged, name) == getattr(method, name)
         assert staged.fit(32).scope == method.scope
         assert staged.flops(16, 4, 8) == method.flops(16, 4, 8)
