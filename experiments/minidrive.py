@@ -23,6 +23,8 @@ from experiments.runs import REPOSITORY, Options, Runs, commit
 from prune2drive.data.minidrive import MiniDrive
 from prune2drive.metrics.bootstrap import difference, interval
 
+BASELINES = OmegaConf.load(REPOSITORY / "configs" / "experiment" / "baselines.yaml")
+EVERY = tuple(BASELINES.hydra.sweeper.params.pruner.split(","))
 METHODS = ("tfps", "random", "uniform", "fastv")
 KEEP = (0.5, 0.25, 0.1)
 SEEDS = {"random": (0, 1, 2)}
@@ -52,7 +54,34 @@ class Cell:
         return {question: share for question, share in right.items() if not self.only or question in self.only}
 
 
-Table = list[list[str | Cell]]
+@dataclass(frozen=True)
+class Cost:
+    """A number of a run's metrics, or one divided by another, of this run or one that it is compared with."""
+
+    run: Options
+    key: str
+    form: str
+    by: str = ""
+    beside: Options = ()
+
+    def text(self, runs: Runs) -> str:
+        found = runs.metrics(self.run)
+        if self.key not in found:
+            return ""
+        return format(
+            found[self.key] / runs.metrics(self.beside or self.run)[self.by] if self.by else found[self.key], self.form
+        )
+
+    @property
+    def ours(self) -> tuple[Options, ...]:
+        return (self.run,)
+
+    @property
+    def theirs(self) -> tuple[Options, ...]:
+        return (self.beside,) if self.beside else ()
+
+
+Table = list[list[str | Cell | Cost]]
 
 
 def answers(questions: int, method: str, keep: float = 0.1) -> tuple[Options, ...]:
@@ -104,6 +133,26 @@ def kinds(questions: int) -> Table:
     return table
 
 
+def methods(questions: int) -> Table:
+    """Every method at 25 and 10 % after its last cut; time and FLOPs beside those of the prefill of all tokens."""
+    budgets, none = ("0.25", "0.1"), answer(questions, "none")
+    header = ["exact match", "layer average", "FLOPs", "prefill time", "of it selection"]
+    table: Table = [["method", *(f"{name}, {float(keep):.0%}" for keep in budgets for name in header)]]
+    for method in EVERY:
+        row: list[str | Cell | Cost] = [f"`{method}`"]
+        for keep in budgets:
+            run = answer(questions, method, float(keep))
+            row += [
+                Cell((run,)),
+                Cost(run, "tokens/layer_average", ".0f"),
+                Cost(run, "flops/ratio", ".0%"),
+                Cost(run, "time/prefill_ms", ".0%", "time/prefill_ms", none),
+                Cost(run, "time/select_ms", ".0%", "time/prefill_ms"),
+            ]
+        table.append(row)
+    return table
+
+
 def allocation(_: int) -> Table:
     """T-FPS with a front-weighted budget against the same total spread evenly, 10 % in all, on whole splits."""
     table: Table = [["split", "uniform", "front-weighted", "front-weighted minus uniform"]]
@@ -138,7 +187,7 @@ def difficulties(questions: int) -> Table:
 
 
 TABLES: dict[str, Callable[[int], Table]] = {
-    each.__name__: each for each in (comparison, kinds, allocation, layers, difficulties, retrained)
+    each.__name__: each for each in (comparison, methods, kinds, allocation, layers, difficulties, retrained)
 }
 
 
@@ -146,7 +195,7 @@ def needed(table: Table) -> Iterator[Options]:
     """The runs a table is made of."""
     for row in table:
         for cell in row:
-            if isinstance(cell, Cell):
+            if not isinstance(cell, str):
                 yield from (*cell.ours, *cell.theirs)
 
 

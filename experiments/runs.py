@@ -64,6 +64,9 @@ class Runs:
         lines = (self.path(options) / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
+    def metrics(self, options: Options) -> dict[str, float]:
+        return json.loads((self.path(options) / "metrics.json").read_text(encoding="utf-8"))
+
     def _finished(self, options: Options) -> bool:
         return _status(self.path(options)).get("status") == "finished"
 

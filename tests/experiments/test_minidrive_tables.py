@@ -4,7 +4,7 @@ import re
 import pytest
 
 from experiments import minidrive
-from experiments.minidrive import TABLES, Cell, answers, markdown, needed, put
+from experiments.minidrive import TABLES, Cell, Cost, answers, markdown, needed, put
 from experiments.runs import REPOSITORY, Runs
 from prune2drive.data.minidrive import MiniDrive
 from prune2drive.pruning import Adaptive, Uniform
@@ -25,6 +25,12 @@ class Found(Runs):
         share = 4 if "pruner=none" in options else 3 if "pruner=tfps" in options else 2
         return [{"id": id, "answer": n % 4 < share, "reference": True} for n, id in enumerate(IDS)]
 
+    def metrics(self, options):
+        assert options in self.there
+        slow = 2 if "pruner=none" in options else 1
+        keys = ("tokens/layer_average", "flops/ratio", "time/prefill_ms")
+        return {"time/select_ms": 0.25, **dict.fromkeys(keys, slow)}
+
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_reads_what_it_says_it_needs(name):
@@ -39,6 +45,14 @@ def test_differences_are_in_points_with_their_sign():
     text = Cell(ours, theirs).text(Found({*ours, *theirs}))
     assert re.fullmatch(r"\+25\.0 \[\+\d\d\.\d, \+\d\d\.\d\]", text)
     assert Cell(ours, only=frozenset(IDS[:3])).text(Found(ours)) == "100.0 [100.0, 100.0]"
+
+
+def test_times_are_shares_of_runs_that_the_table_asks_for():
+    ours, full = answers(QUESTIONS, "tfps")[0], answers(QUESTIONS, "none")[0]
+    share = Cost(ours, "time/prefill_ms", ".0%", "time/prefill_ms", full)
+    found = Found(needed([[share]]))
+    assert share.text(found) == "50%" and Cost(ours, "time/select_ms", ".0%", "time/prefill_ms").text(found) == "25%"
+    assert Cost(ours, "tokens/layer_average", ".0f").text(found) == "1" and Cost(ours, "absent", "").text(found) == ""
 
 
 def test_the_front_weighted_budget_is_as_large_as_the_even_one():
