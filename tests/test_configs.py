@@ -134,7 +134,8 @@ def test_every_metric_is_given_the_judge(metrics, files, tmp_path):
 def test_seeds_follow_the_run(tmp_path):
     cfg = runs.configuration(f"folder={tmp_path}", "dataset=drivelm", "pruner=random", "seed=7")
     assert (cfg.pruner.seed, cfg.dataset.seed) == (7, 7)
-    assert runs.configuration(f"folder={tmp_path}", "pruner=tfps", "seed=7").pruner.seed == 7
+    cfg = runs.configuration(f"folder={tmp_path}", "pruner=tfps", "seed=7")
+    assert (cfg.pruner.seed, cfg.dataset.seed) == (7, 7)
 
 
 def test_adaptive_reads_the_file_of_its_model_and_dataset(tmp_path, monkeypatch):
