@@ -25,10 +25,11 @@ from prune2drive.errors import InputError
 from prune2drive.pruning import guards, plan
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.base import Pool, Pruner
+from prune2drive.pruning.budgeting import Budgeting
 from prune2drive.pruning.cut import Call, Cut, Forward, gather
 from prune2drive.pruning.looks import Looks
 from prune2drive.pruning.masks import Masks
-from prune2drive.pruning.plan import Budgeting, Picks, Trace
+from prune2drive.pruning.plan import Picks, Trace
 from prune2drive.pruning.prompt import Naming, Prompt
 from prune2drive.pruning.ratios import RatioPolicy, as_policy
 from prune2drive.pruning.rotary import Rotary
@@ -104,11 +105,13 @@ class _Engine:
         self.prompt: Prompt | None = None
         self.cuts: list[Cut] = []
         self.pools: list[Pool] = []
+        self.sizes: list[list[int]] = []
         self.looks = Looks(model, type(pruner).__name__)
         self.rotary = Rotary(self.decoder, positions)
         self.masks = Masks(self.config)
         guards.check_decoder(self.decoder, pruner)
         guards.check_model(model.config, pruner)
+        guards.check_policy(budgeting.policy, pruner)
         self.pruner = pruner.fit(len(self.decoder.layers))
         if self.decoder in _ACTIVE:
             raise InputError("this model is already inside a prune() context: leave it before entering another")
@@ -242,7 +245,9 @@ class _Engine:
         _synchronize(hidden_BPD)
         start = time.perf_counter()
         pools, stage = self.pools, self.pruner.cuts.index(index)
-        sizes = self.budgeting.sizes(pools, self.pruner, stage)
+        if stage == 0:
+            self.sizes, self.trace.select_flops = self.budgeting.allocate(hidden_BPD, pools, self.pruner)
+        sizes = self.sizes[stage]
         if all(size == len(pool.at_N) for size, pool in zip(sizes, pools, strict=True)):
             plan.record(self.trace, self.pruner, index, prompt, pools, [Picks(torch.arange(size)) for size in sizes], 0)
         else:
