@@ -160,6 +160,17 @@ def test_ratios_by_hand(tmp_path):
         Parts.build(runs.configuration(*options, "~ratios.keep.CAM_BACK"))
 
 
+def test_a_shared_budget_is_checked_before_a_model_is_loaded(tmp_path):
+    options = [f"folder={tmp_path}", "ratios=dynamic"]
+    with pytest.raises(InputError, match="weight for unknown camera CAM_UP"):
+        Parts.build(runs.configuration(*options, "ratios.weights={CAM_UP: 1}"))
+    with pytest.raises(InputError, match="scope=global FastV makes one pool"):
+        Parts.build(runs.configuration(*options, "pruner=fastv", "pruner.scope=global"))
+    (tmp_path / "ratios.yaml").write_text(CAMERA_RATIOS)
+    searched = ["ratios.weights=adaptive", f"ratios.file={tmp_path}/ratios.yaml"]
+    assert instantiate(runs.configuration(*options, *searched).ratios).provenance == {"by": "hand"}
+
+
 def test_offline_by_default(tmp_path):
     assert runs.configuration(f"folder={tmp_path}").logger.offline is True
 
