@@ -91,8 +91,12 @@ class Dynamic:
         return order(tokens_RMD, list(counts.values()), k, weight_C, self.metric, self.start)
 
     def flops(self, counts: Mapping[str, int], k: int, channels: int) -> int:
-        pools = [sum(counts.values())] if self.pool == "joint" else list(counts.values())
-        return sum(2 * count * count * channels + count * min(count, k) for count in pools)
+        """The distances of each pool (2 D per pair), one minimum per step and token, and the distances of radii."""
+        if self.pool == "joint":
+            total = sum(counts.values())
+            return 2 * total * total * channels + total * k
+        steps = {count: min(count, k - len(counts) + 1) for count in counts.values()}
+        return sum(2 * (n * n + steps[n] ** 2) * channels + n * steps[n] for n in counts.values())
 
     def _weights(self, cameras: Sequence[str]) -> dict[str, float]:
         """Each camera's weight to the power of the exponent, the largest 1."""

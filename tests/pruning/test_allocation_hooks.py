@@ -125,13 +125,24 @@ def test_a_layer_average_is_that_of_uniform_ratios(make_family):
         assert sizes(shared) != sizes(even)
 
 
+def test_other_options_are_those_of_uniform_ratios(make_family):
+    family = make_family("llama")
+    for options, total in (({"rounding": "seed"}, 9), ({"positions": "renumber"}, 12)):
+        even, shared = (prefill(family, TFPS(layer=1), policy(0.24), **options) for policy in (Uniform, Dynamic))
+        assert shared.kept_tokens == shared.nominal_tokens == even.kept_tokens == [total, total * 2 // 3, total]
+
+
 def test_sharing_counts_as_selection(make_family):
     family, pruner = make_family("llama"), TFPS(layer=1)
     given = prefill(family, pruner, ToTheFirst(0.25))
     own = [sum(pruner.flops(TOKENS, size, 32) for size in row) for row in sizes(given)]
     assert given.select_flops == [flops + total for flops, total in zip(own, [12, 8, 12], strict=True)]
-    flops = [prefill(family, pruner, policy).select_flops[0] for policy in (Uniform(0.25), Dynamic(0.25))]
-    assert flops[1] > flops[0] + 2 * 48 * 48 * 32
+    even, joint, radius = (
+        prefill(family, pruner, policy).select_flops[0]
+        for policy in (Uniform(0.25), Dynamic(0.25), Dynamic(0.25, "radius"))
+    )
+    assert joint - even == pytest.approx(2 * 48 * 48 * 32, rel=0.01)
+    assert radius - even == pytest.approx(3 * 2 * (16 * 16 + 10 * 10) * 32, rel=0.01)
 
 
 def test_nothing_is_shared_where_all_is_kept(make_family):
