@@ -125,9 +125,7 @@ def joint_order(tokens_RMD: Tensor, counts: Sequence[int], k: int, weight_C: Ten
     Returns:
         The camera on which each token of the budget is spent; a smaller budget is a beginning of it, [R, K].
     """
-    owner_M = torch.arange(len(counts), device=tokens_RMD.device).repeat_interleave(
-        torch.tensor(counts, device=tokens_RMD.device)
-    )
+    owner_M = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(tokens_RMD.device)
     weight_RM = weight_C[owner_M].expand(len(tokens_RMD), -1)
     owner_RK = owner_M[farthest_points(tokens_RMD, k, metric, start, weight=weight_RM)]
     taken_RKC = torch.nn.functional.one_hot(owner_RK, len(counts)).cumsum(dim=1)
