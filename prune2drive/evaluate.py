@@ -20,6 +20,7 @@ from prune2drive.metrics.efficiency import Efficiency
 from prune2drive.parts import Parts, build, check_settings
 from prune2drive.provenance import describe_run
 from prune2drive.pruning.none import NoPruner
+from prune2drive.pruning.ratios import Allocator
 from prune2drive.report.publish import pictures, show
 from prune2drive.results import RunFolder
 from prune2drive.sample import Prediction
@@ -154,11 +155,19 @@ def _describe(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
         "is_noise": parts.adapter.is_noise,
         "choices": OmegaConf.to_container(cfg.names, resolve=True),
         "config": OmegaConf.to_container(cfg, resolve=True),
-        "ratios": parts.policy.ratios(parts.dataset.cameras) if parts.pruner.drops else None,
+        "ratios": _ratios(parts),
         "ratios_provenance": getattr(parts.policy, "provenance", None),
         "dataset": {"fingerprint": parts.dataset.fingerprint, "size": len(parts.dataset)},
         "judge": parts.metric.judge_id,
     }
+
+
+def _ratios(parts: Parts) -> dict[str, Any] | None:
+    """The keep ratio of each camera, or how a budget is shared between them."""
+    if not parts.pruner.drops:
+        return None
+    policy, cameras = parts.policy, parts.dataset.cameras
+    return policy.describe(cameras) if isinstance(policy, Allocator) else policy.ratios(cameras)
 
 
 def _unpruned(pruned: Pass) -> Pass:

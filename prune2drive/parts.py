@@ -15,7 +15,7 @@ from omegaconf.errors import MissingMandatoryValue
 from prune2drive.errors import InputError
 from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
-from prune2drive.pruning.guards import check_model
+from prune2drive.pruning.guards import check_model, check_policy
 from prune2drive.pruning.prefix import check_reuse
 from prune2drive.warm import Prefixes, latest, recipe
 
@@ -65,6 +65,7 @@ class Parts:
         if parts.pruner.cuts[-1] >= layers:
             raise InputError(f"pruner.layer={parts.pruner.cuts[-1]}: the model's decoder has layers 0 to {layers - 1}")
         check_model(parts.adapter.config, parts.pruner)
+        check_policy(parts.policy, parts.pruner)
         if parts.pruner.drops:
             parts.policy.ratios(parts.dataset.cameras)
         if cfg.on_error == "fail":

@@ -167,7 +167,7 @@ def test_ratios_for_another_camera(cli, unloadable, tmp_path):
     code, _, said = cli(*SMALL, "ratios=adaptive", f"ratios.file={file}")
     assert (
         code == 2
-        and said == f"error: {file}: no keep ratio for camera CAM_FRONT_LEFT: ratios are given for CAM_FRONT\n"
+        and said == f"error: {file}: no keep ratio for camera CAM_FRONT_LEFT: keep ratios are given for CAM_FRONT\n"
     )
 
 

@@ -151,6 +151,21 @@ def test_run_json_tells_what_was_run(finished):
     assert run["command"] and run["device"]
 
 
+def test_a_shared_budget_is_recorded(tmp_path):
+    weights = ",".join(f"{camera}:{4 if camera == 'CAM_FRONT' else 1}" for camera in CAMERAS)
+    runs.run(tmp_path, "ratios=dynamic", "ratios.keep=0.2", f"ratios.weights={{{weights}}}")
+    run, rows = runs.read(tmp_path, "run.json"), runs.rows(tmp_path)
+    halves = dict.fromkeys(CAMERAS, 0.5) | {"CAM_FRONT": 1.0}
+    assert run["ratios"] == {"shared": 0.2, "pool": "joint", "weights": halves}
+    assert run["ratios_provenance"] is None
+    assert {sum(row.kept_counts.values()) for row in rows} == {row.nominal for row in rows} == {6 * 13}
+    metrics = runs.read(tmp_path, "metrics.json")
+    for camera in CAMERAS:
+        kept = [row.kept_counts[camera] for row in rows]
+        assert metrics[f"tokens/{camera}/kept"] == pytest.approx(sum(kept) / len(kept))
+    assert metrics["tokens/CAM_FRONT/kept"] > 13
+
+
 def test_a_row_for_each_sample_in_the_datasets_order(finished):
     dataset = MiniDrive(size=8)
     rows = runs.rows(finished)

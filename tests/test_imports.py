@@ -58,6 +58,8 @@ SURGERY = {
     "plan.py",
     "prompt.py",
     "ratios.py",
+    "allocation.py",
+    "budgeting.py",
     "looks.py",
     "rotary.py",
     "masks.py",

@@ -231,7 +231,7 @@ def test_a_finished_run_is_left_as_it_is(whole, tmp_path, generated):
         ("generation.max_new_tokens=9", "generation was .*2.*, now .*9"),
         ("positions=renumber", "positions was None, now renumber"),
         ("rounding=seed", "rounding was nearest, now seed"),
-        ("seed=3 pruner.seed=0", "seed was 0, now 3"),
+        ("seed=3 pruner.seed=0 dataset.seed=0", "seed was 0, now 3"),
     ],
 )
 def test_another_run_is_refused(change, named, whole, generated):

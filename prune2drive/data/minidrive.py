@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from prune2drive.data.dataset import fingerprint, multi_view_prompt
 from prune2drive.data.minidrive_questions import KINDS_ASKED, Question, frame_questions
 from prune2drive.data.minidrive_render import render
 from prune2drive.data.minidrive_scene import DIFFICULTIES, SPLITS, Scene, Thing, make_scene, scene_name
+from prune2drive.data.subset import drawn
 from prune2drive.errors import InputError
 from prune2drive.sample import ObjectBox, Sample
 from prune2drive.vocabulary import CAMERAS, VEHICLES
@@ -42,6 +44,8 @@ class MiniDrive:
         resolution: pixels a side of each camera's image.
         size: number of questions; by default 200,000 to train, 4,000 to test, 2,000 to search and to validate.
         cameras: which cameras to show, in this order.
+        sample: that many questions at random of the whole split, instead of its first `size`.
+        seed: of the sample.
 
     Raises:
         InputError: a value that none of these can have.
@@ -54,6 +58,8 @@ class MiniDrive:
         resolution: int = RESOLUTION,
         size: int | None = None,
         cameras: Sequence[str] = CAMERAS,
+        sample: int | None = None,
+        seed: int = 0,
     ) -> None:
         make_scene(split, 0, difficulty)  # says which names are wrong
         if size is not None and size < 1:
@@ -66,21 +72,23 @@ class MiniDrive:
         if not self.cameras or len(set(self.cameras)) < len(self.cameras):
             raise InputError(f"dataset.cameras={list(self.cameras)}: name each camera once, at least one")
         self.split, self.difficulty, self.resolution = split, difficulty, resolution
-        self._size = SIZES[split] if size is None else size
+        self._places: Sequence[int] = range(SIZES[split] if size is None else size)
+        if sample is not None:
+            self._places = drawn(range(SIZES[split]), sample, seed, f"MiniDrive's {split} split")
         self._scene: tuple[int, Scene, list[Question]] | None = None
         self._images: tuple[int, dict[str, Image.Image]] | None = None
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._places)
 
     @cached_property
     def ids(self) -> list[str]:
-        return [self._id(index) for index in range(len(self))]
+        return [self._id(place) for place in self._places]
 
     @cached_property
     def fingerprint(self) -> str:
         shown = (f"{self.resolution}", *self.cameras)
-        return fingerprint((self._id(index), self.question(index), *shown) for index in range(len(self)))
+        return fingerprint((name, self.question(index), *shown) for index, name in enumerate(self.ids))
 
     def __getitem__(self, index: int) -> Sample:
         """The sample at an index.
@@ -91,8 +99,8 @@ class MiniDrive:
         scene, question = self._ask(index)
         side = self.resolution
         return Sample(
-            id=self._id(index),
-            images=dict(self._photos(index // PER_FRAME, scene)),
+            id=self._id(self._places[index]),
+            images=dict(self._photos(self._places[index] // PER_FRAME, scene)),
             question=question.text,
             prompt=multi_view_prompt(self.cameras, question.text),
             answer=question.answer,
@@ -119,8 +127,8 @@ class MiniDrive:
     def _ask(self, index: int) -> tuple[Scene, Question]:
         if not 0 <= index < len(self):
             raise InputError(f"question {index}: this MiniDrive {self.split} split has questions 0 to {len(self) - 1}")
-        scene, questions = self._at(index // PER_FRAME)
-        return scene, questions[index % PER_FRAME]
+        scene, questions = self._at(self._places[index] // PER_FRAME)
+        return scene, questions[self._places[index] % PER_FRAME]
 
     def _at(self, at: int) -> tuple[Scene, list[Question]]:
         if self._scene is None or self._scene[0] != at:
@@ -133,12 +141,14 @@ class MiniDrive:
             self._images = at, {camera: photograph(scene, camera, self.resolution) for camera in self.cameras}
         return self._images[1]
 
-    def _id(self, index: int) -> str:
-        scene = scene_name(self.split, index // PER_FRAME, self.difficulty)
-        return f"{scene}_{scene}-0_{index % PER_FRAME}"
+    def _id(self, place: int) -> str:
+        scene = scene_name(self.split, place // PER_FRAME, self.difficulty)
+        return f"{scene}_{scene}-0_{place % PER_FRAME}"
 
     def export(self, folder: Path) -> Path:
-        """Writes the split as DriveLM lays it out: `v1_1_train_nus.json`, and images under `nuscenes/samples`.
+        """Writes the questions as DriveLM lays them out: `v1_1_train_nus.json`, and images under `nuscenes/samples`.
+
+        The file counts a frame's questions from 0, so those of a sample get other ids there.
 
         Returns:
             the question file.
@@ -150,12 +160,12 @@ class MiniDrive:
         try:
             for camera in self.cameras:
                 (folder / "nuscenes" / "samples" / camera).mkdir(parents=True, exist_ok=True)
-            for first in range(0, len(self), PER_FRAME):
-                scene, questions = self._at(first // PER_FRAME)
+            for at, places in groupby(self._places, key=lambda place: place // PER_FRAME):
+                scene, questions = self._at(at)
                 paths = {camera: f"samples/{camera}/{scene.name}__{camera}__0.jpg" for camera in self.cameras}
                 for camera, path in paths.items():
                     (folder / "nuscenes" / path).write_bytes(render(scene, camera, self.resolution))
-                frame = self._frame(scene, questions[: len(self) - first], paths)
+                frame = self._frame(scene, [questions[place % PER_FRAME] for place in places], paths)
                 scenes[scene.name] = {"scene_description": "A MiniDrive scene.", "key_frames": {_frame(scene): frame}}
             file = folder / "v1_1_train_nus.json"
             file.write_text(json.dumps(scenes, indent=1), encoding="utf-8")

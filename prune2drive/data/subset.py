@@ -110,9 +110,20 @@ class Subset:
                 raise InputError(f"dataset.slice={list(self.slice)}: {file} has {total} questions; choose within them")
             return left[start:stop]
         if self.sample is not None:
-            if not (isinstance(self.sample, int) and 0 < self.sample <= total):
-                raise InputError(
-                    f"dataset.sample={self.sample}: {file} has {total} questions; choose from 1 to {total}"
-                )
-            return sorted(random.Random(self.seed).sample(left, self.sample))
+            return drawn(left, self.sample, self.seed, file)
         return left
+
+
+def drawn(places: Sequence[int], sample: int, seed: int, source: Path | str) -> list[int]:
+    """That many of these places at random, ascending, so that the questions of a scene stay neighbours.
+
+    Args:
+        source: what has the questions, for the message.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    total = len(places)
+    if not (isinstance(sample, int) and 0 < sample <= total):
+        raise InputError(f"dataset.sample={sample}: {source} has {total} questions; choose from 1 to {total}")
+    return sorted(random.Random(seed).sample(places, sample))

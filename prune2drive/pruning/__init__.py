@@ -1,5 +1,6 @@
 """Visual-token pruning: methods, ratios and the hooks that apply them inside a stock model."""
 
+from prune2drive.pruning.allocation import Dynamic
 from prune2drive.pruning.base import Context, Pool, Pruner, ScorePruner, Selection
 from prune2drive.pruning.cdpruner import CDPruner
 from prune2drive.pruning.dart import DART
@@ -13,7 +14,7 @@ from prune2drive.pruning.pact import PACT
 from prune2drive.pruning.plan import Trace
 from prune2drive.pruning.pyramiddrop import PyramidDrop
 from prune2drive.pruning.random import RandomPruner
-from prune2drive.pruning.ratios import Adaptive, PerCamera, RatioPolicy, Uniform
+from prune2drive.pruning.ratios import Adaptive, Allocator, PerCamera, RatioPolicy, Uniform
 from prune2drive.pruning.sparsevlm import SparseVLM
 from prune2drive.pruning.stages import Staged
 from prune2drive.pruning.tfps import TFPS
@@ -22,10 +23,12 @@ from prune2drive.pruning.vispruner import VisPruner
 
 __all__ = [
     "Adaptive",
+    "Allocator",
     "CDPruner",
     "Context",
     "DART",
     "DivPrune",
+    "Dynamic",
     "FacilityLocation",
     "FastV",
     "NoPruner",

@@ -10,6 +10,7 @@ from torch import Tensor
 from prune2drive.errors import InputError
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.cut import Call, Forward
+from prune2drive.pruning.ratios import Allocator, RatioPolicy
 from prune2drive.pruning.vision import check_tower
 
 
@@ -48,6 +49,15 @@ def check_model(config: Any, pruner: Pruner) -> None:
         raise InputError(f"{type(pruner).__name__}: {lack}")
     if pruner.needs_vision:
         check_tower(config, type(pruner).__name__)
+
+
+def check_policy(policy: RatioPolicy, pruner: Pruner) -> None:
+    """A budget that is shared between cameras, for a method that does not tell them apart."""
+    if isinstance(policy, Allocator) and pruner.drops and pruner.scope == "global":
+        raise InputError(
+            f"{type(policy).__name__} ratios share a budget between the cameras, and with scope=global "
+            f"{type(pruner).__name__} makes one pool of them: set pruner.scope=per_camera, or use ratios=uniform"
+        )
 
 
 def check_forward(cache: Any, mask: Any) -> None:

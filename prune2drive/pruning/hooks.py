@@ -25,11 +25,12 @@ from prune2drive.errors import InputError
 from prune2drive.pruning import guards, plan
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.base import Pool, Pruner
-from prune2drive.pruning.cut import Call, Cut, Forward, gather
+from prune2drive.pruning.budgeting import Budgeting
+from prune2drive.pruning.cut import Call, Cut, Forward
 from prune2drive.pruning.looks import Looks
 from prune2drive.pruning.masks import Masks
 from prune2drive.pruning.orders import Orders
-from prune2drive.pruning.plan import Budgeting, Picks, Trace
+from prune2drive.pruning.plan import Picks, Trace
 from prune2drive.pruning.prompt import Naming, Prompt
 from prune2drive.pruning.ratios import RatioPolicy, as_policy
 from prune2drive.pruning.rotary import Rotary
@@ -120,11 +121,13 @@ class _Engine:
         self.prompt: Prompt | None = None
         self.cuts: list[Cut] = []
         self.pools: list[Pool] = []
+        self.sizes: list[list[int]] = []
         self.looks = Looks(model, type(pruner).__name__)
         self.rotary = Rotary(self.decoder, positions)
         self.masks = Masks(self.config)
         guards.check_decoder(self.decoder, pruner)
         guards.check_model(model.config, pruner)
+        guards.check_policy(budgeting.policy, pruner)
         self.pruner = pruner.fit(len(self.decoder.layers))
         if self.decoder in _ACTIVE:
             raise InputError("this model is already inside a prune() context: leave it before entering another")
@@ -257,7 +260,9 @@ class _Engine:
         _synchronize(hidden_BPD)
         start = time.perf_counter()
         pools, stage = self.pools, self.pruner.cuts.index(index)
-        sizes = self.budgeting.sizes(pools, self.pruner, stage)
+        if stage == 0:
+            self.sizes, self.trace.select_flops = self.budgeting.allocate(hidden_BPD, pools, self.pruner)
+        sizes = self.sizes[stage]
         if all(size == len(pool.at_N) for size, pool in zip(sizes, pools, strict=True)):
             plan.record(self.trace, self.pruner, index, prompt, pools, [Picks(torch.arange(size)) for size in sizes], 0)
         else:
@@ -267,27 +272,14 @@ class _Engine:
             view = LayerView(module, hidden_BPD, (cos, sin), self._real(index))
             picks = self.choose(self.pruner, hidden_BPD, pools, sizes, self.looks.context(view, prompt, before))
             plan.record(self.trace, self.pruner, index, prompt, pools, picks, hidden_BPD.shape[-1])
-            hidden_BPD = self._apply(index, hidden_BPD, picks)
+            hidden_BPD, cut, self.pools = plan.carry_out(index, hidden_BPD, self._real(index), pools, picks, before)
+            if self.pruner.merges:
+                hidden_BPD, cut = plan.merged(hidden_BPD, cut, self.pools, picks)
+            self.cuts.append(cut)
         self.trace.positions = plan.own_positions(prompt, self.cuts)
         _synchronize(hidden_BPD)
         self.trace.select_seconds += time.perf_counter() - start
         self.looks.before = None
-        return hidden_BPD
-
-    def _apply(self, index: int, hidden_BPD: Tensor, picks: list[Picks]) -> Tensor:
-        """Makes the cut: keeps its positions and puts merged rows into them."""
-        before = self._cut_of(index)
-        real_BP = self._real(index)
-        if real_BP is None:
-            real_BP = torch.ones(hidden_BPD.shape[:2], dtype=torch.bool)
-        kept = plan.kept_positions(real_BP, self.pools, picks)
-        cut = Cut.at(kept, hidden_BPD.device, index)
-        hidden_BPD = gather(hidden_BPD, cut.kept_BK)
-        self.pools = plan.left(self.pools, picks, kept)
-        cut = cut.within(before)
-        if self.pruner.merges:
-            hidden_BPD, cut = plan.merged(hidden_BPD, cut, self.pools, picks)
-        self.cuts.append(cut)
         return hidden_BPD
 
     def _on_deepstack(self, original: Any, hidden: Tensor, visual_BP: Tensor, embeds_VD: Tensor) -> Tensor:

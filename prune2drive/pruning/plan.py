@@ -1,15 +1,13 @@
-"""From token maps and ratios to kept positions: everything of pruning that is no model surgery.
+"""From budgets to kept positions: what pruning does with a method's choice before the model is touched.
 
 Shape suffixes: B batch rows, P prompt positions (padded), C pools, N tokens of a pool, K kept.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +16,6 @@ from prune2drive.errors import InputError
 from prune2drive.pruning.base import Context, Pool, Pruner, Selection
 from prune2drive.pruning.cut import Cut, gather
 from prune2drive.pruning.prompt import Prompt
-from prune2drive.pruning.ratios import RatioPolicy
-from prune2drive.pruning.selection import budget
 from prune2drive.sample import TokenMap
 
 
@@ -55,89 +51,6 @@ class Trace:
 
     def clear(self) -> None:
         self.__dict__.update(Trace().__dict__)
-
-
-def budgets(pools: Sequence[Pool], pruner: Pruner, policy: RatioPolicy, rounding: str) -> list[int]:
-    """How many tokens each pool keeps: the sum of its cameras' budgets."""
-    if not pruner.drops:
-        return [len(pool.at_N) for pool in pools]
-    ratios: dict[tuple[str, ...], Mapping[str, float]] = {}
-    sizes = []
-    for pool in pools:
-        cameras, counts = pool.token_map.cameras, pool.token_map.counts
-        if cameras not in ratios:
-            ratios[cameras] = policy.ratios(cameras)
-        try:
-            sizes.append(sum(budget(ratios[cameras][camera], counts[camera], rounding) for camera in pool.cameras))
-        except ValueError as error:
-            raise InputError(f"{'+'.join(pool.cameras)}: {error}") from None
-    return sizes
-
-
-@dataclass(frozen=True)
-class Budgeting:
-    """How keep ratios become numbers of tokens.
-
-    Args:
-        policy: the keep ratios.
-        rounding: of a camera's budget; see `budget`.
-        axis: what the budget says: `final`, the tokens left after the last cut, or `layer_average`, the mean over
-            all decoder layers, which a method that cuts late or in stages has to make up for at its last cut.
-        depth: decoder layers.
-    """
-
-    policy: RatioPolicy
-    rounding: str
-    axis: str
-    depth: int
-
-    def nominal(self, pools: Sequence[Pool], pruner: Pruner) -> list[int]:
-        """How many tokens the ratios ask for in each pool."""
-        return budgets(pools, pruner, self.policy, self.rounding)
-
-    def of_rows(self, pools: Sequence[Pool], pruner: Pruner, rows: int) -> list[int]:
-        """The same of each row of the batch."""
-        totals = [0] * rows
-        for pool, size in zip(pools, self.nominal(pools, pruner), strict=True):
-            totals[pool.row] += size
-        return totals
-
-    def sizes(self, pools: Sequence[Pool], pruner: Pruner, stage: int) -> list[int]:
-        """How many tokens each pool has left after one of the method's cuts; never more than it has.
-
-        Raises:
-            InputError: a layer average that these cuts cannot meet.
-        """
-        if not pruner.drops:
-            return [len(pool.at_N) for pool in pools]
-        nominal = self.nominal(pools, pruner)
-        counts = [sum(pool.token_map.counts[camera] for camera in pool.cameras) for pool in pools]
-        final = [self._final(pruner, *each) for each in zip(nominal, counts, strict=True)]
-        wanted = [pruner.sizes(size, count)[stage] for size, count in zip(final, counts, strict=True)]
-        return [min(size, len(pool.at_N)) for size, pool in zip(wanted, pools, strict=True)]
-
-    def _final(self, pruner: Pruner, nominal: int, count: int) -> int:
-        """Tokens after the last cut: the most whose layer average is within the nominal budget."""
-        if self.axis == "final" or nominal == count:
-            return nominal
-
-        def average(k: int) -> Any:
-            return layer_average(pruner, k, count, self.depth)
-
-        if average(1) > nominal:
-            raise InputError(
-                f"budget_axis=layer_average: {nominal} of {count} tokens cannot be had with cuts at layers "
-                f"{list(pruner.cuts)} of {self.depth}, {average(1):.0f} is the least; cut earlier, or raise the ratio"
-            )
-        return bisect_right(range(1, count + 1), nominal, key=average)
-
-
-def layer_average(pruner: Pruner, k: int, count: int, depth: int) -> float:
-    """Mean over decoder layers of the tokens left of a pool of `count`, k after the last cut."""
-    bounds = [*pruner.cuts, depth]
-    spans = [later - cut for cut, later in zip(bounds, bounds[1:], strict=False)]
-    left_over = sum(span * min(size, count) for span, size in zip(spans, pruner.sizes(k, count), strict=True))
-    return (bounds[0] * count + left_over) / depth
 
 
 def merged(hidden_BKD: Tensor, cut: Cut, pools: Sequence[Pool], picks: Sequence[Picks]) -> tuple[Tensor, Cut]:
@@ -219,6 +132,31 @@ def kept_positions(real_BP: Tensor, pools: Sequence[Pool], picks: Sequence[Picks
     return [keep_P.nonzero().flatten() for keep_P in keep_BP]
 
 
+def carry_out(
+    layer: int,
+    hidden_BPD: Tensor,
+    real_BP: Tensor | None,
+    pools: Sequence[Pool],
+    picks: Sequence[Picks],
+    before: Cut | None,
+) -> tuple[Tensor, Cut, list[Pool]]:
+    """Makes a cut: the states of what is left, the cut, and the pools at their places in the shorter batch.
+
+    Args:
+        layer: the cut's.
+        hidden_BPD: what enters it.
+        real_BP: True where that is no padding; None where none is.
+        pools: what was chosen among.
+        picks: what each of them keeps.
+        before: the cut before this one.
+    """
+    if real_BP is None:
+        real_BP = torch.ones(hidden_BPD.shape[:2], dtype=torch.bool)
+    kept = kept_positions(real_BP, pools, picks)
+    cut = Cut.at(kept, hidden_BPD.device, layer)
+    return gather(hidden_BPD, cut.kept_BK), cut.within(before), left(pools, picks, kept)
+
+
 def own_positions(prompt: Prompt, cuts: Sequence[Cut]) -> list[Tensor]:
     """What is left of each row's own prompt after the last cut, without padding, ascending."""
     if cuts:
@@ -260,7 +198,6 @@ def record(
     rows = range(len(prompt.maps))
     trace.token_maps = list(prompt.maps)
     trace.full_tokens = [sum(token_map.counts.values()) for token_map in prompt.maps]
-    trace.select_flops = trace.select_flops or [0 for _ in rows]
     trace.stages = trace.stages or [[] for _ in rows]
     trace.kept_tokens = [0 for _ in rows]
     raw: list[int | None] = [0 for _ in rows]

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 from yaml import YAMLError
 
 from prune2drive.errors import InputError
@@ -25,6 +26,35 @@ class RatioPolicy(Protocol):
         Raises:
             InputError: a camera without a ratio, or a ratio outside (0, 1].
         """
+        ...
+
+
+@runtime_checkable
+class Allocator(RatioPolicy, Protocol):
+    """A policy whose ratios say how much the cameras of a sample keep in all: their tokens decide how it is shared.
+
+    Shape suffixes: R samples, M tokens of all cameras, D channels, K tokens of the budget.
+    """
+
+    def spend(self, tokens_RMD: Tensor, counts: Mapping[str, int], k: int) -> Tensor:
+        """On which camera, by its place in `counts`, each of k tokens is spent; [R, K].
+
+        The share of a smaller budget is counted in the beginning of the same order. Every camera is among the first
+        as many as there are cameras, and comes no more often than it has tokens.
+
+        Args:
+            tokens_RMD: states that enter the first cut, camera after camera.
+            counts: camera -> how many of them are its.
+            k: at least the number of cameras.
+        """
+        ...
+
+    def flops(self, counts: Mapping[str, int], k: int, channels: int) -> int:
+        """Floating point operations of sharing k tokens of one sample."""
+        ...
+
+    def describe(self, cameras: Sequence[str]) -> dict[str, Any]:
+        """What stands for the ratios in a run's record."""
         ...
 
 
@@ -56,13 +86,7 @@ class PerCamera:
             _check(f"the keep ratio of {camera}", ratio)
 
     def ratios(self, cameras: Sequence[str]) -> dict[str, float]:
-        unknown = [camera for camera in self.keep if camera not in cameras]
-        missing = [camera for camera in cameras if camera not in self.keep]
-        if unknown:
-            raise InputError(f"keep ratio for unknown camera {unknown[0]}: the cameras here are {', '.join(cameras)}")
-        if missing:
-            raise InputError(f"no keep ratio for camera {missing[0]}: ratios are given for {', '.join(self.keep)}")
-        return {camera: float(self.keep[camera]) for camera in cameras}
+        return of_cameras("keep ratio", self.keep, cameras)
 
 
 @dataclass
@@ -104,6 +128,21 @@ class Adaptive:
             return self.keep.ratios(cameras)
         except InputError as error:
             raise InputError(f"{self.file}: {error}") from None
+
+
+def of_cameras(what: str, given: Mapping[str, float], cameras: Sequence[str]) -> dict[str, float]:
+    """What is given for each of these cameras.
+
+    Raises:
+        InputError: a camera without a value, or a value for another camera.
+    """
+    unknown = [camera for camera in given if camera not in cameras]
+    missing = [camera for camera in cameras if camera not in given]
+    if unknown:
+        raise InputError(f"{what} for unknown camera {unknown[0]}: the cameras here are {', '.join(cameras)}")
+    if missing:
+        raise InputError(f"no {what} for camera {missing[0]}: {what}s are given for {', '.join(given)}")
+    return {camera: float(given[camera]) for camera in cameras}
 
 
 def as_policy(keep: float | Mapping[str, float] | RatioPolicy) -> RatioPolicy:

@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prune2drive.data.drivelm import DriveLM
 from prune2drive.data.minidrive import PER_FRAME, MiniDrive, main
@@ -162,12 +164,47 @@ def test_exported_files_give_the_same_samples(tmp_path, capsys):
     assert frame["QA"]["perception"][0]["tag"] == [2]
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 300), st.integers(0, 2**32), st.sampled_from(["search", "val"]))
+def test_a_random_sample_of_a_split(count, seed, split):
+    whole, part = MiniDrive(split), MiniDrive(split, size=3, sample=count, seed=seed)
+    assert len(part) == len(part.ids) == count
+    places = [whole.ids.index(name) for name in part.ids]
+    assert places == sorted(set(places))
+    for index in {0, count // 2, count - 1}:
+        for ask in (MiniDrive.question, MiniDrive.frame, MiniDrive.kind):
+            assert ask(part, index) == ask(whole, places[index])
+    again = MiniDrive(split, sample=count, seed=seed)
+    assert (again.ids, again.fingerprint) == (part.ids, part.fingerprint)
+
+
+def test_samples_follow_their_seed_and_cover_the_split():
+    whole, drawn, other = MiniDrive("val"), *(MiniDrive("val", sample=200, seed=seed) for seed in (0, 1))
+    assert drawn.ids != other.ids and drawn.fingerprint != other.fingerprint
+    assert whole.ids.index(drawn.ids[-1]) > 1800 and Counter(map(drawn.kind, range(200))).keys() == set(KINDS_ASKED)
+    assert digest(drawn, 150) == digest(whole, whole.ids.index(drawn.ids[150]))
+    everything = MiniDrive("val", sample=len(whole), seed=3)
+    assert everything.ids == whole.ids and everything.fingerprint == whole.fingerprint
+
+
+def test_an_exported_sample_asks_the_same(tmp_path):
+    drawn = MiniDrive("val", resolution=28, sample=15, seed=4)
+    drawn.export(tmp_path)
+    read = DriveLM(tmp_path)
+    assert [read.question(index) for index in range(15)] == [drawn.question(index) for index in range(15)]
+    assert [read.frame(index) for index in range(15)] == [drawn.frame(index) for index in range(15)]
+    assert [read[index].answer for index in range(15)] == [drawn[index].answer for index in range(15)]
+
+
 @pytest.mark.parametrize(
     "arguments, named",
     [
         ({"split": "dev"}, "split=dev"),
         ({"difficulty": "hard"}, "difficulty=hard"),
         ({"size": 0}, "size=0"),
+        ({"split": "val", "sample": 0}, "sample=0: MiniDrive's val split has 2000 questions; choose from 1 to 2000"),
+        ({"split": "val", "sample": 2001}, "sample=2001"),
+        ({"sample": 1.5}, "sample=1.5"),
         ({"resolution": 5}, "resolution=5"),
         ({"cameras": ["CAM_UP"]}, "CAM_UP"),
         ({"cameras": []}, "at least one"),

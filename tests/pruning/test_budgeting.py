@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
 from prune2drive.pruning import TFPS, prune
-from prune2drive.pruning.plan import Budgeting, layer_average
+from prune2drive.pruning.budgeting import Budgeting, layer_average
 from prune2drive.pruning.ratios import as_policy
 
 
@@ -53,7 +53,7 @@ def test_the_most_tokens_within_an_average(pruner, count, ratio, depth):
     budgeting = Budgeting(as_policy(ratio), "nearest", "layer_average", depth)
     (nominal,) = budgeting.nominal(pools_of(count), pruner)
     try:
-        (final,) = budgeting.sizes(pools_of(count), pruner, len(pruner.cuts) - 1)
+        (final,) = budgeting.sizes(pools_of(count), pruner)[-1]
     except InputError:
         assert sum(lengths(pruner, 1, count, depth)) / depth > nominal
         return
@@ -64,7 +64,7 @@ def test_the_most_tokens_within_an_average(pruner, count, ratio, depth):
 
 def test_before_the_llm_both_axes_are_one():
     for axis in ("final", "layer_average"):
-        assert Budgeting(as_policy(0.3), "nearest", axis, 8).sizes(pools_of(50), TFPS(layer=0), 0) == [15]
+        assert Budgeting(as_policy(0.3), "nearest", axis, 8).sizes(pools_of(50), TFPS(layer=0)) == [[15]]
 
 
 def test_an_average_that_cannot_be_had(make_family):

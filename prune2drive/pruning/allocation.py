@@ -1,0 +1,168 @@
+"""A budget that follows the scene: `ratios=dynamic` shares one total between the cameras of each sample.
+
+Greedy farthest points spend the total token by token, each on the camera that has the token farthest from those taken
+so far. Neither training nor the question is needed. Only how many tokens each camera gets is used: which ones is the
+pruner's choice.
+
+Shape suffixes: R samples, C cameras, M tokens of all cameras, N tokens of a camera, D channels, K tokens of the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prune2drive.errors import InputError
+from prune2drive.pruning.ratios import Adaptive, Uniform, of_cameras
+from prune2drive.pruning.selection import METRICS, farthest_points, pairwise_distance
+
+POOLS = ("joint", "radius")
+STARTS = ("isolated", "centroid")
+LEAST_WEIGHT = 1e-6
+"""Beside the largest, 1: below it distances drown in rounding."""
+
+
+@dataclass
+class Dynamic:
+    """As many tokens in all as `Uniform` keeps, shared between the cameras by what they show; at least 1 each.
+
+    Args:
+        keep: share of a sample's tokens retained.
+        pool: `joint` measures distances between tokens of all cameras, so that what two cameras show is paid for once
+            (the greedy rule of T-FPS over their union); `radius` within a camera only: each next token goes to the
+            camera whose farthest token is farthest from its own.
+        weights: camera -> what its tokens' distances are multiplied by, or `adaptive` for the searched ratios in
+            `file`; all 1 by default. Only their proportions matter.
+        exponent: of the weights.
+        metric: `cosine`, `l1` or `l2`.
+        start: the first token, of the pool or of each camera; see `farthest_points`.
+        file: of searched ratios; see `Adaptive`.
+        command: what makes it.
+    """
+
+    keep: float = 0.1
+    pool: str = "joint"
+    weights: Mapping[str, float] | str | None = None
+    exponent: float = 0.5
+    metric: str = "cosine"
+    start: str = "isolated"
+    file: str = ""
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        self._total, self._searched = Uniform(self.keep), None
+        for name, choices in (("pool", POOLS), ("metric", METRICS), ("start", STARTS)):
+            if getattr(self, name) not in choices:
+                raise InputError(f"ratios.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
+        if not _is_number(self.exponent) or self.exponent < 0:
+            raise InputError(f"ratios.exponent={self.exponent}: give a number, 0 (weights do not matter) or more")
+        if self.weights == "adaptive":
+            self._searched = Adaptive(self.file, self.command)
+        elif isinstance(self.weights, Mapping):
+            for camera, weight in self.weights.items():
+                if not _is_number(weight) or weight <= 0:
+                    raise InputError(f"ratios.weights: {camera} has {weight}; give a number above 0, e.g. 1.5")
+        elif self.weights is not None:
+            raise InputError(f"ratios.weights={self.weights}: give a mapping from camera to weight, adaptive or null")
+
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """Where searched weights come from."""
+        return self._searched.provenance if self._searched else None
+
+    def ratios(self, cameras: Sequence[str]) -> dict[str, float]:
+        """The ratios that make up the total."""
+        self._weights(cameras)
+        return self._total.ratios(cameras)
+
+    def describe(self, cameras: Sequence[str]) -> dict[str, Any]:
+        weights = None if self.weights is None else self._weights(cameras)
+        return {"shared": float(self.keep), "pool": self.pool, "weights": weights}
+
+    def spend(self, tokens_RMD: Tensor, counts: Mapping[str, int], k: int) -> Tensor:
+        weight_C = tokens_RMD.new_tensor(list(self._weights(tuple(counts)).values()))
+        order = joint_order if self.pool == "joint" else radius_order
+        return order(tokens_RMD, list(counts.values()), k, weight_C, self.metric, self.start)
+
+    def flops(self, counts: Mapping[str, int], k: int, channels: int) -> int:
+        """The distances of each pool (2 D per pair), one minimum per step and token, and the distances of radii."""
+        if self.pool == "joint":
+            total = sum(counts.values())
+            return 2 * total * total * channels + total * k
+        steps = {count: min(count, k - len(counts) + 1) for count in counts.values()}
+        return sum(2 * (n * n + steps[n] ** 2) * channels + n * steps[n] for n in counts.values())
+
+    def _weights(self, cameras: Sequence[str]) -> dict[str, float]:
+        """Each camera's weight to the power of the exponent, the largest 1."""
+        if self._searched:
+            given = self._searched.ratios(cameras)
+        elif isinstance(self.weights, Mapping):
+            given = of_cameras("weight", self.weights, cameras)
+        else:
+            given = dict.fromkeys(cameras, 1.0)
+        most = max(given.values(), default=1.0)
+        weights = {camera: (weight / most) ** self.exponent for camera, weight in given.items()}
+        if weights and min(weights.values()) < LEAST_WEIGHT:
+            raise InputError(f"ratios.exponent={self.exponent} makes a camera count next to nothing: lower it")
+        return weights
+
+
+def joint_order(tokens_RMD: Tensor, counts: Sequence[int], k: int, weight_C: Tensor, metric: str, start: str) -> Tensor:
+    """The cameras of the farthest points of one pool: one token for each, then as they are taken.
+
+    Args:
+        tokens_RMD: the cameras' tokens, camera after camera.
+        counts: tokens of each camera.
+        k: tokens in all, at least as many as cameras.
+        weight_C: multiplies the distances of a camera's tokens.
+
+    Returns:
+        The camera on which each token of the budget is spent; a smaller budget is a beginning of it, [R, K].
+    """
+    owner_M = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(tokens_RMD.device)
+    weight_RM = weight_C[owner_M].expand(len(tokens_RMD), -1)
+    owner_RK = owner_M[farthest_points(tokens_RMD, k, metric, start, weight=weight_RM)]
+    taken_RKC = torch.nn.functional.one_hot(owner_RK, len(counts)).cumsum(dim=1)
+    is_first_RK = taken_RKC.gather(2, owner_RK[..., None]).squeeze(2) == 1
+    later_RK = owner_RK.gather(1, is_first_RK.int().argsort(dim=1, stable=True))
+    each_RC = torch.arange(len(counts), device=owner_RK.device).expand(len(owner_RK), -1)
+    return torch.cat([each_RC, later_RK[:, : k - len(counts)]], dim=1)
+
+
+def radius_order(
+    tokens_RMD: Tensor, counts: Sequence[int], k: int, weight_C: Tensor, metric: str, start: str
+) -> Tensor:
+    """The cameras of the farthest points of each camera by itself, those of the largest distance first.
+
+    A camera's j-th farthest point lies at a distance from its first j - 1 that does not grow with j: taking always the
+    largest of all cameras is the greedy rule of a pool without distances between cameras. Arguments and result are
+    those of `joint_order`.
+    """
+    rows, cameras = len(tokens_RMD), len(counts)
+    most = k - cameras + 1
+    radius_RKC = tokens_RMD.new_full((rows, most, cameras), -inf)
+    parts = tokens_RMD.split(list(counts), dim=1)
+    for count in set(counts):
+        mine = [camera for camera in range(cameras) if counts[camera] == count]
+        found_RCK = farthest_radii(torch.cat([parts[camera] for camera in mine]), min(most, count), metric, start)
+        radius_RKC[:, : min(most, count), mine] = found_RCK.reshape(len(mine), rows, -1).permute(1, 2, 0)
+    ranked = (radius_RKC * weight_C).flatten(1).argsort(dim=1, descending=True, stable=True)
+    return ranked[:, :k] % cameras
+
+
+def farthest_radii(tokens_CND: Tensor, k: int, metric: str, start: str) -> Tensor:
+    """How far each farthest point lies from those before it, infinity for the first; [C, K]."""
+    picks_CK = farthest_points(tokens_CND, k, metric, start)
+    picked_CKD = tokens_CND.gather(1, picks_CK[..., None].expand(-1, -1, tokens_CND.shape[2]))
+    is_later_KK = torch.ones(k, k, dtype=torch.bool, device=tokens_CND.device).triu()
+    return pairwise_distance(picked_CKD, metric).masked_fill(is_later_KK, inf).amin(dim=2)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
