@@ -17,11 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from transformers import AutoConfig
 
 from experiments.runs import REPOSITORY, Options, Runs, commit
 from prune2drive.data.minidrive import MiniDrive
 from prune2drive.metrics.bootstrap import difference, interval
+from prune2drive.models.minidrive import PACKAGED
+from prune2drive.pruning.budgeting import layer_average
 
 BASELINES = OmegaConf.load(REPOSITORY / "configs" / "experiment" / "baselines.yaml")
 EVERY = tuple(BASELINES.hydra.sweeper.params.pruner.split(","))
@@ -153,6 +157,22 @@ def methods(questions: int) -> Table:
     return table
 
 
+def layer_averages(questions: int) -> Table:
+    """Methods at the same mean over all decoder layers, 50 %, beside what that leaves after the last cut."""
+    table: Table = [["method", "exact match", "tokens after the last cut", "FLOPs"]]
+    depth = AutoConfig.from_pretrained(PACKAGED).get_text_config().num_hidden_layers
+    for method in EVERY:
+        node = OmegaConf.load(REPOSITORY / "configs" / "pruner" / f"{method}.yaml")
+        pruner = instantiate(OmegaConf.create({"seed": 0, "pruner": node}).pruner).fit(depth)
+        if not pruner.drops or layer_average(pruner, 1, 100, depth) > 50:
+            continue
+        run = answer(questions, method, 0.5, "budget_axis=layer_average")
+        table.append(
+            [f"`{method}`", Cell((run,)), Cost(run, "tokens/visual_kept", ".0f"), Cost(run, "flops/ratio", ".0%")]
+        )
+    return table
+
+
 def allocation(_: int) -> Table:
     """T-FPS with a front-weighted budget against the same total spread evenly, 10 % in all, on whole splits."""
     table: Table = [["split", "uniform", "front-weighted", "front-weighted minus uniform"]]
@@ -187,7 +207,8 @@ def difficulties(questions: int) -> Table:
 
 
 TABLES: dict[str, Callable[[int], Table]] = {
-    each.__name__: each for each in (comparison, methods, kinds, allocation, layers, difficulties, retrained)
+    each.__name__: each
+    for each in (comparison, methods, layer_averages, kinds, allocation, layers, difficulties, retrained)
 }
 
 
