@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class Folders(Callback):
-    """Ends the program with one line where the folder of a run, of a sweep or of `resume` cannot be used."""
+    """Ends the program with one line where the folder of a run, of a sweep or of what is resumed cannot be used."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.resume and not Path(config.resume).is_dir():
@@ -21,6 +21,8 @@ class Folders(Callback):
         _make(config.hydra.run.dir, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.search and config.search.resume and not Path(config.search.resume).is_dir():
+            _refuse(f"search.resume={config.search.resume}: no such folder; name the one that the search printed")
         _make(config.hydra.sweep.dir, "hydra.sweep.dir")
 
 

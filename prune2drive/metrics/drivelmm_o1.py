@@ -127,12 +127,17 @@ class DriveLMMo1Score:
         Rows that failed or have no reference are in no mean.
         """
         rows = [row for row in predictions if None not in (row.answer, row.reference) and row.error is None]
-        metrics = _mean("mcq_accuracy", [is_right(row) for row in rows if is_multiple_choice(row)])
+        metrics = _mean("mcq_accuracy", list(self.by_question(rows).values()))
         if self.judge and rows:
             metrics |= self._judged(rows)
         headline = "rubric/overall" if key_of(self.judge) == "judge" else "mcq_accuracy"
         score = {key.replace(headline, "score"): value for key, value in metrics.items() if key.startswith(headline)}
         return metrics | score
+
+    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Question id -> whether its choice is right, to compare two runs in pairs; those without are left out."""
+        rows = [row for row in predictions if None not in (row.answer, row.reference) and row.error is None]
+        return {row.id: float(is_right(row)) for row in rows if is_multiple_choice(row)}
 
     def _judged(self, rows: Sequence[Prediction]) -> dict[str, float]:
         try:

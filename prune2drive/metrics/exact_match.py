@@ -34,8 +34,12 @@ class ExactMatch:
 
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """The challenge's metrics with `exact_match` as the `score`; empty without references."""
-        scored = [row for row in predictions if row.answer is not None and row.reference is not None]
-        if not scored:
+        if not (scored := self.by_question(predictions)):
             return {}
-        exact = mean([row.answer == row.reference for row in scored], range(len(scored)))
+        exact = mean(list(scored.values()), range(len(scored)))
         return {**self.drivelm(predictions), **exact.metrics(self.headline), **exact.metrics("score")}
+
+    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Question id -> whether its answer is right, for paired comparisons of two runs."""
+        scored = [row for row in predictions if row.answer is not None and row.reference is not None]
+        return {row.id: float(row.answer == row.reference) for row in scored}

@@ -5,6 +5,7 @@ It is an Optuna study whichever engine proposes, so `optuna-dashboard <storage>`
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 SAME_ERRORS = 3  # in a row end a search
 MOST_REPEATS = 100  # proposals in a row that are known already, before there is nothing left
-DIGITS = 6  # to which ratios are told apart
+DIGITS = 6  # to which ratios and objectives are told apart
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,13 @@ class Study:
     def best(self, count: int) -> list[Trial]:
         """The distinct trials with the highest objective, best first; among equals the earliest."""
         done = [_told(trial) for trial in self.finished if trial.state == TrialState.COMPLETE]
-        return sorted(done, key=lambda trial: (-(trial.objective or 0.0), trial.number))[:count]
+        return sorted(done, key=lambda trial: (-round(trial.objective or 0.0, DIGITS), trial.number))[:count]
 
     def _check(self, identity: Mapping[str, Any]) -> None:
+        identity = json.loads(json.dumps(identity, default=str))  # as the storage gives it back
         before = self.ledger.user_attrs.get("identity")
         if before is None:
-            self.ledger.set_user_attr("identity", dict(identity))
+            self.ledger.set_user_attr("identity", identity)
             return
         for key in {**before, **identity}:
             was, now = before.get(key), identity.get(key)
@@ -249,7 +251,7 @@ def _told(trial: FrozenTrial) -> Trial:
 def pareto(trials: Sequence[Trial]) -> list[Trial]:
     """Trials than which no other has a higher reward for no larger total, by total."""
     front: list[Trial] = []
-    for trial in sorted(trials, key=lambda each: (sum(each.ratios.values()), -(each.reward or 0.0))):
+    for trial in sorted(trials, key=lambda each: (round(sum(each.ratios.values()), DIGITS), -(each.reward or 0.0))):
         if not front or (trial.reward or 0.0) > (front[-1].reward or 0.0):
             front.append(trial)
     return front
