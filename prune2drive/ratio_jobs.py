@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -66,7 +67,9 @@ class QuietTask:
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 return self.task(cfg)
-        except SystemExit as stop:  # run.py's way to end with one line
+        except SystemExit as stop:  # run.py's way to end with one line, and Lightning's to end at Ctrl-C
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
             raise RunFailed(str(stop.__context__ or f"exit code {stop.code}")) from None
         except Exception as error:
             Path(cfg.folder, "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
@@ -87,7 +90,7 @@ class Jobs:
     def __init__(self, config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> None:
         self.config, self.context = config, context
         self.folder = Path(config.hydra.sweep.dir).resolve()
-        self.command = " ".join(arguments)
+        self.command = shlex.join(each for each in arguments if not each.startswith("search.resume="))
         self.common, self.set = self._check(arguments)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=QuietTask(task), config=config

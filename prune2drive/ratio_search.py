@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("search", "val", "test")
 NOTES = "study.json"
+HEADLINE = {"score": 1.0}
 LEAST = {"trials": 1, "finalists": 1, "random_draws": 0, "seed": 0}
 
 
@@ -86,7 +88,8 @@ def search(settings: DictConfig, jobs: Jobs) -> Path:
         _go_through(study, plan, jobs)
         return decide(plan, study, jobs)
     except KeyboardInterrupt:
-        _say(f"interrupted after {len(study.finished)} trials; to go on: {_resuming(jobs)}")
+        best = "".join(f", the best is {each.number} with {each.objective:.4f}" for each in study.best(1))
+        _say(f"interrupted after {len(study.finished)} trials{best}; to go on: {_resuming(jobs)}")
         raise
     finally:
         study.close()
@@ -104,7 +107,7 @@ def make_plan(settings: DictConfig, jobs: Jobs) -> Plan:
     at_once = settings.at_once
     if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
         raise InputError(f"search.at_once={at_once}: use a whole number, 1 or more, or null")
-    objective = Objective(_plain(settings.objective), settings.penalty)
+    objective = Objective(_plain(settings.objective or HEADLINE), settings.penalty)
     engine = Engine(settings.engine, settings.sampler, settings.levels, _plain(settings.candidates))
     splits = {name: _plain(settings.splits[name]) for name in SPLITS}
     cfg, choices = jobs.compose(splits["search"])
@@ -204,7 +207,7 @@ def _line(study: Study, trial: Trial, result: Result, per_minute: float) -> str:
 
 
 def _resuming(jobs: Jobs) -> str:
-    return f"python run.py -m {jobs.command} search.resume={jobs.folder}"
+    return f"python run.py -m {jobs.command} {shlex.quote(f'search.resume={jobs.folder}')}"
 
 
 def _say(line: str) -> None:
