@@ -23,7 +23,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from prune2drive.errors import InputError
-from prune2drive.results import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +164,7 @@ class Jobs:
             "ratios=per_camera",
             "~ratios.keep",  # whose cameras may not be this dataset's
             f"+ratios.keep={{{ratios}}}",
-            *([f"resume={_quoted(str(path))}"] if RunFolder(path).has_rows else []),
+            *([f"resume={_quoted(str(path))}"] if (path / "run.json").exists() else []),
             f"hydra.sweep.dir={_quoted(str(self.folder))}",
             f"hydra.sweep.subdir={job.folder}",
             "hydra.job_logging.root.handlers=[file]",

@@ -210,6 +210,20 @@ def test_killed_at_random_moments(tmp_path):
     assert {each for each in interrupted if len(each) == 3} <= {tuple(t.params.values()) for t in complete.values()}
 
 
+def test_two_processes_at_once_make_no_trial_twice(tmp_path):
+    study(tmp_path, trials=30).close()
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=in_a_process, args=(tmp_path, 30)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    saved = optuna.load_study(study_name="s", storage=default_storage(tmp_path)).trials
+    complete = [trial for trial in saved if trial.state == TrialState.COMPLETE]
+    workers = {trial.user_attrs["worker"] for trial in complete}
+    assert len(complete) == len(keys(trial.params for trial in complete)) >= 30 and len(workers) == 2
+
+
 def test_the_pareto_front():
     found = [(0.5, 0.7), (0.1, 0.4), (0.2, 0.3), (0.5, 0.6), (1.0, 0.7)]  # total, reward
     trials = [Trial(number, {"CAM_FRONT": total}, reward, 0.0) for number, (total, reward) in enumerate(found)]

@@ -1,19 +1,25 @@
-"""`run.py -m search=...`, its runs made up by a launcher that answers at once, but for the last two."""
+"""`run.py -m search=...`, its runs made up by a launcher that answers at once, but in `test_real_runs`."""
 
 import json
+import pickle
 import re
+import sys
 from pathlib import Path
 
+import cloudpickle
 import optuna
 import pytest
 import runs
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
+from prune2drive.errors import InputError
 from prune2drive.models.tiny import Tiny
 from prune2drive.pruning import Adaptive
+from prune2drive.ratio_jobs import QuietTask, RunFailed
 from prune2drive.sample import Prediction
 from prune2drive.vocabulary import CAMERAS
 
@@ -33,11 +39,13 @@ class Launcher:
         return [self._run(job) for job in job_overrides]
 
     def _run(self, overrides):
-        parsed = {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides(list(overrides))}
+        parser = OverridesParser.create()
+        values = {each.key_or_group: each.value() for each in parser.parse_overrides(list(overrides))}
+        parsed = {name: getattr(value, "text", value) for name, value in values.items()}
         ratios = parsed["ratios.keep"] = {str(camera): ratio for camera, ratio in parsed["ratios.keep"].items()}
         parsed["folder"] = str(parsed["hydra.sweep.subdir"])
         self.launched.append(parsed)
-        folder = Path(str(parsed["hydra.sweep.dir"]).strip('"'), parsed["folder"])
+        folder = Path(parsed["hydra.sweep.dir"], parsed["folder"])
         returned = JobReturn(status=JobStatus.COMPLETED)
         try:
             metrics = self.outcome(ratios)
@@ -78,8 +86,8 @@ def test_a_search_with_its_verdict(cli, launcher, tmp_path):
     assert stages[:6] == list("012345") and [name.split("/")[0] for name in stages[6:]] == ["val"] * 2 + ["test"] * 5
     for job in launcher.launched:
         split = job["folder"].split("/")[0]
-        assert str(job["dataset.split"]).strip('"') == (split if split in ("val", "test") else "search")
-        assert (job["full"], str(job["logger"]), job["ratios"]) == (False, "none", "per_camera")
+        assert job["dataset.split"] == (split if split in ("val", "test") else "search")
+        assert (job["full"], job["logger"], job["ratios"]) == (False, "none", "per_camera")
         assert sum(job["ratios.keep"].values()) == pytest.approx(0.6) and tuple(job["ratios.keep"]) == CAMERAS
     best = max(trials(folder), key=lambda trial: trial.values[0])
     winner = Adaptive(str(folder / "winner.yaml"))
@@ -204,7 +212,6 @@ def test_bad_input_is_one_line_before_the_first_trial(option, cli, launcher):
 
 
 def test_real_runs(cli, tmp_path):
-    """One of whose questions nobody could answer: the error of a run is the trial's."""
     small = (*FEW, *runs.QUIET, "generation.max_new_tokens=3", "search.trials=2", "search.random_draws=0")
     code, said, errors = cli("-m", "search=nni_tpe", *small, "search.finalists=1")
     assert (code, errors) == (0, "") and "do not beat" in said
@@ -214,16 +221,33 @@ def test_real_runs(cli, tmp_path):
         assert record["ratios"] == trial.user_attrs["ratios"] and record["dataset"]["size"] == 8
         metrics = runs.read(folder / str(trial.number), "metrics.json")
         assert trial.user_attrs["reward"] == metrics["score"]
-    code, _, errors = cli("-m", "search=tpe", *small, "search.study=t", "generation.max_new_tokens=0")
-    assert code == 2 and "max_new_tokens" in errors
 
 
-@pytest.mark.slow
-def test_two_joblib_workers_make_no_trial_twice(cli, tmp_path):
-    small = (*FEW, *runs.QUIET, "generation.max_new_tokens=1", "search.finalists=1", "search.random_draws=0")
-    code, _, errors = cli(
-        "-m", "search=grid", *small, "search.trials=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
-    )
-    assert (code, errors) == (0, "")
-    made = [runs.read(tmp_path / "outputs/sweeps/s" / str(n), "run.json")["ratios"] for n in range(2)]
-    assert len({tuple(ratios.values()) for ratios in made}) == 2
+def test_a_task_and_its_errors_travel_between_processes(tmp_path):
+    """Joblib and submitit pickle both."""
+
+    def task(cfg):
+        print("a table that nobody reads")
+        raise InputError(cfg.why) if cfg.why else OSError("disk\nfull")
+
+    travelled = cloudpickle.loads(cloudpickle.dumps(QuietTask(task)))
+    with pytest.raises(RunFailed, match="^OSError: disk$") as raised:
+        travelled(OmegaConf.create({"why": "", "folder": str(tmp_path)}))
+    assert str(pickle.loads(pickle.dumps(raised.value))) == "OSError: disk"
+    assert "disk\nfull" in (tmp_path / "error.txt").read_text()
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(InputError, RunFailed), (KeyboardInterrupt, KeyboardInterrupt)])
+def test_what_an_exit_of_a_run_means(inside, outside, capsys):
+    """run.py ends so where input is bad, Lightning where it is interrupted."""
+
+    def task(cfg):
+        try:
+            raise inside("no such file")
+        except inside:
+            print("error", file=sys.stderr)
+            sys.exit(2)
+
+    with pytest.raises(outside, match="no such file" if inside is InputError else ""):
+        QuietTask(task)(OmegaConf.create({}))
+    assert capsys.readouterr() == ("", "")
