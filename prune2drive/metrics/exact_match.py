@@ -34,12 +34,15 @@ class ExactMatch:
 
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """The challenge's metrics with `exact_match` as the `score`; empty without references."""
-        if not (scored := self.by_question(predictions)):
+        if not (scored := _scored(predictions)):
             return {}
-        exact = mean(list(scored.values()), range(len(scored)))
+        exact = mean([row.answer == row.reference for row in scored], range(len(scored)))
         return {**self.drivelm(predictions), **exact.metrics(self.headline), **exact.metrics("score")}
 
     def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Question id -> whether its answer is right, for paired comparisons of two runs."""
-        scored = [row for row in predictions if row.answer is not None and row.reference is not None]
-        return {row.id: float(row.answer == row.reference) for row in scored}
+        return {row.id: float(row.answer == row.reference) for row in _scored(predictions)}
+
+
+def _scored(predictions: Sequence[Prediction]) -> list[Prediction]:
+    return [row for row in predictions if row.answer is not None and row.reference is not None]
