@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class Folders(Callback):
@@ -21,8 +21,8 @@ class Folders(Callback):
         _make(config.hydra.run.dir, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if config.search and config.search.resume and not Path(config.search.resume).is_dir():
-            _refuse(f"search.resume={config.search.resume}: no such folder; name the one that the search printed")
+        if (resume := OmegaConf.select(config, "search.resume")) and not Path(resume).is_dir():
+            _refuse(f"search.resume={resume}: no such folder; name the one that the search printed")
         _make(config.hydra.sweep.dir, "hydra.sweep.dir")
 
 
