@@ -97,7 +97,9 @@ class Jobs:
 
     @property
     def at_once(self) -> int:
-        """How many runs the launcher has going at the same time."""
+        """How many runs to start together: as asked for, or as many as the launcher has going at the same time."""
+        if self.config.search.at_once:
+            return self.config.search.at_once
         launcher = self.config.hydra.launcher
         count = launcher.get("n_jobs") or launcher.get("array_parallelism") or 1
         return count if count > 0 else (os.cpu_count() or 1)
@@ -118,17 +120,21 @@ class Jobs:
         return cfg, whole.hydra.runtime.choices
 
     def run(self, jobs: Sequence[Job]) -> list[Result]:
-        """Launches runs, as many at once as the launcher likes; those that are finished already are not repeated."""
+        """Launches runs; those that are finished already are not repeated."""
         to_do = [job for job in jobs if self.finished(job.folder) is None]
         errors: dict[str, str] = {}
-        if to_do:
-            try:
-                returned = self.launcher.launch([self._overrides(job) for job in to_do], initial_job_idx=0)
-                errors = {job.folder: _error(each) for job, each in zip(to_do, returned, strict=True)}
-            except Exception as error:  # of the launcher: a worker that was killed, a queue that refuses
-                log.debug("the launcher failed", exc_info=True)
-                errors = {job.folder: f"{type(error).__name__}: {_first_line(error)}" for job in to_do}
+        for start in range(0, len(to_do), self.at_once):
+            errors |= self._launch(to_do[start : start + self.at_once])
         return [Result(self.finished(job.folder), errors.get(job.folder, "")) for job in jobs]
+
+    def _launch(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """What went wrong in which folder."""
+        try:
+            returned = self.launcher.launch([self._overrides(job) for job in jobs], initial_job_idx=0)
+        except Exception as error:  # of the launcher: a worker that was killed, a queue that refuses
+            log.debug("the launcher failed", exc_info=True)
+            return {job.folder: f"{type(error).__name__}: {_first_line(error)}" for job in jobs}
+        return {job.folder: _error(each) for job, each in zip(jobs, returned, strict=True)}
 
     def finished(self, folder: str) -> dict[str, float] | None:
         """A run's metrics; None where it has not finished."""

@@ -112,6 +112,8 @@ def make_plan(settings: DictConfig, jobs: Jobs) -> Plan:
     splits = {name: _plain(settings.splits[name]) for name in SPLITS}
     cfg, choices = jobs.compose(splits["search"])
     check_settings(cfg)
+    if cfg.task.name != "evaluate":
+        raise InputError(f"task={cfg.task.name}: a search compares answers; leave the task out")
     parts = Parts.build(cfg)
     if not parts.pruner.drops:
         raise InputError(f"pruner={choices['pruner']}: drops no tokens, so there are no ratios to search")
@@ -170,8 +172,7 @@ def _study(settings: DictConfig, folder: Path) -> tuple[str, str]:
 def _go_through(study: Study, plan: Plan, jobs: Jobs) -> None:
     """Evaluates until the study has enough trials."""
     began, done = time.monotonic(), 0
-    at_once = plan.settings.at_once or jobs.at_once
-    while asked := study.ask(at_once):
+    while asked := study.ask(jobs.at_once):
         try:
             results = jobs.run([Job(str(trial.number), plan.splits["search"], trial.ratios) for trial in asked])
         except KeyboardInterrupt:

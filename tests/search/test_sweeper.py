@@ -170,7 +170,7 @@ def test_as_many_at_once_as_the_launcher_runs(cli, launcher, monkeypatch):
     launch = launcher.launch
     monkeypatch.setattr(launcher, "launch", lambda jobs, initial_job_idx: batches.append(len(jobs)) or launch(jobs, 0))
     assert cli("-m", "search=tpe", *FEW, "hydra/launcher=joblib", "hydra.launcher.n_jobs=4")[0] == 0
-    assert batches[:2] == [4, 2]
+    assert batches == [4, 2, 2, 4, 1]
 
 
 def test_without_m_it_is_a_search_too(cli, launcher):
@@ -183,6 +183,7 @@ WRONG = {
     "ratios.keep=0.2": "ratios.keep=0.2: a search sets it",
     "resume=x": "resume=x: a search sets it; use search.resume",
     "dataset.split=val": "dataset.split: the search sets it for each of its splits; use search.splits",
+    "task=coverage": "task=coverage: a search compares answers",
     "pruner=none": "pruner=none: drops no tokens",
     "pruner.layer=99": "pruner.layer=99",
     "batch_size=0": "batch_size=0",
