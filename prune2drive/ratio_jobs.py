@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from prune2drive.errors import InputError
@@ -66,8 +67,8 @@ class QuietTask:
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 return self.task(cfg)
-        except SystemExit as stop:  # run.py's way to end with one line, and Lightning's to end at Ctrl-C
-            if isinstance(stop.__context__, KeyboardInterrupt):
+        except SystemExit as stop:  # run.py's way to end with one line, and Lightning's to end at a signal
+            if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise RunFailed(str(stop.__context__ or f"exit code {stop.code}")) from None
         except Exception as error:

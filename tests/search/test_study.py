@@ -30,6 +30,8 @@ def test_a_resumed_search_tries_nothing_twice(engine, sampler, tmp_path):
     assert len(evaluated) == len(keys(evaluated)) == expected
     ledger = study(tmp_path, sampler, engine, 9)
     assert len(ledger.finished) == expected and ledger.ask(1) == []
+    repeats = [trial for trial in ledger.ledger.trials if "same as" in trial.user_attrs.get("left_out", "")]
+    assert not repeats or sampler == "batch", "a resumed sampler does not begin again"
     (best,) = ledger.best(1)
     assert best.reward == pytest.approx(max(score(each) for each in [best.ratios]))
     values = [score(each) - 0.1 * sum(each.values()) for each in evaluated]
@@ -62,6 +64,12 @@ def test_evolution_draws_from_a_stream_of_its_own(tmp_path):
         others = (other for other in tried if other != child)
         changed |= min(({camera for camera in CAMERAS if child[camera] != other[camera]} for other in others), key=len)
     assert changed == set(CAMERAS)
+
+
+def test_a_resumed_evolution_mutates_what_it_has(tmp_path):
+    before = search(study(tmp_path, "evolution", "nni", trials=40))
+    (child,) = search(study(tmp_path, "evolution", "nni", trials=41))
+    assert max(sum(child[camera] == parent[camera] for camera in CAMERAS) for parent in before) == len(CAMERAS) - 1
 
 
 def test_a_grid_is_gone_through_once_and_ends(tmp_path):

@@ -13,6 +13,7 @@ import runs
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
@@ -236,6 +237,16 @@ def test_a_task_and_its_errors_travel_between_processes(tmp_path):
         travelled(OmegaConf.create({"why": "", "folder": str(tmp_path)}))
     assert str(pickle.loads(pickle.dumps(raised.value))) == "OSError: disk"
     assert "disk\nfull" in (tmp_path / "error.txt").read_text()
+
+
+def test_a_terminated_run_ends_the_search():
+    """A queue's time is over: Lightning ends its run so."""
+
+    def task(cfg):
+        raise SIGTERMException
+
+    with pytest.raises(KeyboardInterrupt):
+        QuietTask(task)(OmegaConf.create({}))
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(InputError, RunFailed), (KeyboardInterrupt, KeyboardInterrupt)])
