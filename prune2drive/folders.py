@@ -8,11 +8,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class Folders(Callback):
-    """Ends the program with one line where the folder of a run, of a sweep or of `resume` cannot be used."""
+    """Ends the program with one line where the folder of a run, of a sweep or of what is resumed cannot be used."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.resume and not Path(config.resume).is_dir():
@@ -21,6 +21,8 @@ class Folders(Callback):
         _make(config.hydra.run.dir, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if (resume := OmegaConf.select(config, "search.resume")) and not Path(resume).is_dir():
+            _refuse(f"search.resume={resume}: no such folder; name the one that the search printed")
         _make(config.hydra.sweep.dir, "hydra.sweep.dir")
 
 

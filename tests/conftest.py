@@ -1,4 +1,7 @@
+import logging
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +24,23 @@ def drivelm_sample() -> Path:
         reason = f"no DriveLM sample in {folder}; set PRUNE2DRIVE_SAMPLE to the folder of test_eval.json"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     return folder
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Runs the script in this process, in an empty folder; returns exit code, stdout and stderr."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(REPOSITORY / "run.py"), *arguments])
+        code = 0
+        try:
+            runpy.run_path(str(REPOSITORY / "run.py"), run_name="__main__")
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    yield call
+    root.handlers[:], root.level = handlers, level

@@ -1,10 +1,8 @@
 """`run.py` as its users meet it."""
 
 import json
-import logging
 import os
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,26 +14,6 @@ from prune2drive.models.tiny import Tiny
 
 SCRIPT = runs.REPOSITORY / "run.py"
 SMALL = ("model=tiny", *runs.BARE, "trainer.enable_progress_bar=false")
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    """Runs the script in this process, in an empty folder; returns exit code, stdout and stderr."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    yield call
-    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture

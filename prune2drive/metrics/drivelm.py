@@ -110,6 +110,19 @@ class DriveLMScore:
         metrics = {name: value for key, e in estimates.items() for name, value in e.metrics(key).items()}
         return {**metrics, **notes, **counts}
 
+    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Question id -> its score, for paired comparisons of two runs: exact match or F1 of the located objects.
+
+        Captions are left out, whose scores are of all of them together.
+        """
+        found = {}
+        for pair in follow_graph(predictions)[0]:
+            if ACCURACY in pair.row.tags:
+                found[pair.row.id] = float(pair.answer == pair.reference)
+            elif MATCH in pair.row.tags:
+                found[pair.row.id] = match(pair.answer, pair.reference)[1]
+        return found
+
     def _estimates(self, pairs: Sequence[Pair]) -> tuple[dict[str, Estimate], dict[str, float]]:
         tagged = [{n: pair for n, pair in enumerate(pairs) if tag in pair.row.tags} for tag in range(4)]
         estimates: dict[str, Estimate] = {}

@@ -126,13 +126,17 @@ class DriveLMMo1Score:
         A metric without samples is absent. `score` is `rubric/overall` with a judge that marks, else `mcq_accuracy`.
         Rows that failed or have no reference are in no mean.
         """
-        rows = [row for row in predictions if None not in (row.answer, row.reference) and row.error is None]
+        rows = _scored(predictions)
         metrics = _mean("mcq_accuracy", [is_right(row) for row in rows if is_multiple_choice(row)])
         if self.judge and rows:
             metrics |= self._judged(rows)
         headline = "rubric/overall" if key_of(self.judge) == "judge" else "mcq_accuracy"
         score = {key.replace(headline, "score"): value for key, value in metrics.items() if key.startswith(headline)}
         return metrics | score
+
+    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Question id -> whether its choice is right, to compare two runs in pairs; those without are left out."""
+        return {row.id: float(is_right(row)) for row in _scored(predictions) if is_multiple_choice(row)}
 
     def _judged(self, rows: Sequence[Prediction]) -> dict[str, float]:
         try:
@@ -151,6 +155,10 @@ class DriveLMMo1Score:
 
 def _mean(key: str, values: Sequence[float]) -> dict[str, float]:
     return mean(values, range(len(values))).metrics(key) if values else {}
+
+
+def _scored(predictions: Sequence[Prediction]) -> list[Prediction]:
+    return [row for row in predictions if None not in (row.answer, row.reference) and row.error is None]
 
 
 def is_multiple_choice(row: Prediction) -> bool:

@@ -34,8 +34,15 @@ class ExactMatch:
 
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """The challenge's metrics with `exact_match` as the `score`; empty without references."""
-        scored = [row for row in predictions if row.answer is not None and row.reference is not None]
-        if not scored:
+        if not (scored := _scored(predictions)):
             return {}
         exact = mean([row.answer == row.reference for row in scored], range(len(scored)))
         return {**self.drivelm(predictions), **exact.metrics(self.headline), **exact.metrics("score")}
+
+    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Question id -> whether its answer is right, for paired comparisons of two runs."""
+        return {row.id: float(row.answer == row.reference) for row in _scored(predictions)}
+
+
+def _scored(predictions: Sequence[Prediction]) -> list[Prediction]:
+    return [row for row in predictions if row.answer is not None and row.reference is not None]

@@ -1,0 +1,238 @@
+import json
+import multiprocessing
+import random
+import time
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from studies import CAMERAS, CANDIDATES, in_a_process, score, search, study
+
+from prune2drive.errors import InputError
+from prune2drive.search.nni_engine import SAMPLERS as NNI
+from prune2drive.search.optuna_engine import SAMPLERS as OPTUNA
+from prune2drive.search.storage import default_storage
+from prune2drive.search.study import Trial, pareto
+
+SEARCHES = [("optuna", name) for name in OPTUNA] + [("nni", name) for name in NNI]
+
+
+def keys(evaluated):
+    return {tuple(round(ratio, 6) for ratio in ratios.values()) for ratios in evaluated}
+
+
+@pytest.mark.parametrize(("engine", "sampler"), SEARCHES)
+def test_a_resumed_search_tries_nothing_twice(engine, sampler, tmp_path):
+    evaluated = []
+    for trials in (5, 9):
+        evaluated += search(study(tmp_path, sampler, engine, trials), at_once=2)
+    expected = len(CANDIDATES) if sampler == "batch" else 9
+    assert len(evaluated) == len(keys(evaluated)) == expected
+    ledger = study(tmp_path, sampler, engine, 9)
+    assert len(ledger.finished) == expected and ledger.ask(1) == []
+    repeats = [trial for trial in ledger.ledger.trials if "same as" in trial.user_attrs.get("left_out", "")]
+    assert not repeats or sampler == "batch", "a resumed sampler does not begin again"
+    (best,) = ledger.best(1)
+    assert best.reward == pytest.approx(max(score(each) for each in [best.ratios]))
+    values = [score(each) - 0.1 * sum(each.values()) for each in evaluated]
+    assert best.objective == pytest.approx(max(values)) and best.ratios in evaluated
+
+
+@pytest.mark.parametrize(
+    ("engine", "sampler"), [("optuna", "tpe"), ("optuna", "cmaes"), ("nni", "tpe"), ("nni", "evolution")]
+)
+def test_a_search_that_learns_beats_its_own_beginning(engine, sampler, tmp_path):
+    values = []
+    for trials in (40, 80):  # what is learned outlives the process
+        evaluated = search(study(tmp_path, sampler, engine, trials))
+        values += [score(each) - 0.1 * sum(each.values()) for each in evaluated]
+    early, late = sum(values[:20]) / 20, sum(values[-20:]) / 20
+    assert late > early and max(values) == max(values[20:])
+
+
+def test_evolution_draws_from_a_stream_of_its_own(tmp_path):
+    """A run in this process seeds Python's generator, as every run does."""
+    ledger = study(tmp_path, "evolution", "nni", 60)
+    tried = []
+    while asked := ledger.ask(1):
+        random.seed(0)
+        ledger.tell(asked[0], {"score": score(asked[0].ratios)})
+        random.seed(0)
+        tried.append(asked[0].ratios)
+    changed = set()
+    for child in tried[32:]:
+        others = (other for other in tried if other != child)
+        changed |= min(({camera for camera in CAMERAS if child[camera] != other[camera]} for other in others), key=len)
+    assert changed == set(CAMERAS)
+
+
+def test_a_resumed_evolution_mutates_what_it_has(tmp_path):
+    before = search(study(tmp_path, "evolution", "nni", trials=40))
+    (child,) = search(study(tmp_path, "evolution", "nni", trials=41))
+    assert max(sum(child[camera] == parent[camera] for camera in CAMERAS) for parent in before) == len(CAMERAS) - 1
+
+
+def test_a_grid_is_gone_through_once_and_ends(tmp_path):
+    evaluated = search(study(tmp_path, "grid", trials=8, levels=2))
+    evaluated += search(study(tmp_path, "grid", trials=100, levels=2))
+    assert keys(evaluated) == {(a, b, c) for a in (0.02, 1.0) for b in (0.02, 1.0) for c in (0.02, 1.0)}
+    assert len(evaluated) == 8
+
+
+def test_weights_that_are_the_same_ratios_are_not_evaluated_again(tmp_path):
+    """On the simplex only proportions count."""
+    evaluated = search(study(tmp_path, "grid", trials=100, levels=2, space="simplex", keep=0.3))
+    ledger = study(tmp_path, "grid", trials=100, levels=2, space="simplex", keep=0.3)
+    assert len(evaluated) == len(keys(evaluated)) == 7  # all low and all high are both uniform
+    told = [trial for trial in ledger.ledger.trials if "the same as" in trial.user_attrs.get("left_out", "")]
+    assert [trial.state for trial in told] == [TrialState.COMPLETE]
+    assert all(sum(ratios.values()) == pytest.approx(0.9) for ratios in evaluated)
+
+
+def test_nsga2_has_two_objectives(tmp_path):
+    search(study(tmp_path, "nsga2", trials=6))
+    saved = optuna.load_study(study_name="s", storage=default_storage(tmp_path))
+    for trial in saved.trials:
+        total = sum(trial.user_attrs["ratios"].values())
+        assert trial.values == pytest.approx([score(trial.user_attrs["ratios"]), total])
+
+
+def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
+    ledger = study(tmp_path, trials=5)
+    first, second = ledger.ask(2)
+    ledger.fail(first, "out of memory")
+    ledger.tell(second, {"accuracy": 1.0})  # no score
+    ledger.check_errors()
+    assert len(search(ledger)) == 3
+    errors = [trial.user_attrs["error"] for trial in ledger.finished if trial.state == TrialState.FAIL]
+    assert errors[0] == "out of memory" and "no score; it has accuracy" in errors[1]
+    assert len(ledger.best(10)) == 3
+
+
+def test_the_same_error_three_times_in_a_row_ends_the_search(tmp_path):
+    ledger = study(tmp_path, trials=10)
+    for error in ("a", "a", None, "a", "b", "a", "a"):
+        (trial,) = ledger.ask(1)
+        ledger.tell(trial, {"score": 0.0}) if error is None else ledger.fail(trial, error)
+        ledger.check_errors()
+    (trial,) = ledger.ask(1)
+    ledger.fail(trial, "a")
+    with pytest.raises(InputError, match="3 trials in a row failed: a"):
+        ledger.check_errors()
+
+
+def test_an_interrupted_trial_is_tried_again(tmp_path):
+    ledger = study(tmp_path, trials=3)
+    first, second = ledger.ask(2)
+    ledger.tell(first, {"score": 1.0})
+    ledger.give_up(second)
+    ledger.close()
+    evaluated = search(study(tmp_path, trials=3))
+    assert evaluated[0] == second.ratios and len(evaluated) == 2
+
+
+WRONG = {
+    "engine": ({"engine": "skopt"}, "search.engine=skopt: choose from optuna, nni"),
+    "sampler": ({"sampler": "gp"}, "search.sampler=gp: optuna has no such sampler; choose from tpe, cmaes"),
+    "nni sampler": ({"engine": "nni", "sampler": "smac"}, "search.sampler=smac: nni has no such sampler"),
+    "levels": ({"sampler": "grid", "levels": 1}, "search.levels=1"),
+    "candidates": ({"engine": "nni", "sampler": "batch", "candidates": ()}, "search.candidates is empty"),
+    "storage": ({"storage": "sqlite:////nowhere/s.db"}, "search.storage=sqlite:////nowhere/s.db: cannot be used"),
+    "journal": ({"storage": "/nowhere/s.log"}, "search.storage=/nowhere/s.log: cannot be used"),
+    "url": ({"storage": "oracle9://x/y"}, "search.storage=oracle9://x/y: cannot be used"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_bad_settings_are_one_line(wrong, tmp_path):
+    options, message = WRONG[wrong]
+    with pytest.raises(InputError, match=message) as raised:
+        study(tmp_path, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_storage_that_is_no_database(tmp_path):
+    (tmp_path / "study.db").write_text("notes " * 100)
+    with pytest.raises(InputError, match=r"study.db: cannot be used \(file is not a database"):
+        study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"identity": {"model": "minidrive"}},
+        {"identity": {"model": "tiny", "split": "val"}},
+        {"penalty": 0.2},
+        {"space": "simplex"},
+        {"sampler": "nsga2"},
+    ],
+)
+def test_the_study_of_another_search_is_refused(other, tmp_path):
+    search(study(tmp_path, trials=2))
+    with pytest.raises(InputError, match="study s: its trials are of another search: .* was .*, now"):
+        study(tmp_path, **other)
+
+
+def test_a_journal_file_is_a_storage_too(tmp_path):
+    journal = str(tmp_path / "journal.log")
+    evaluated = search(study(tmp_path, trials=2, storage=journal)) + search(study(tmp_path, trials=4, storage=journal))
+    assert len(keys(evaluated)) == len(evaluated) == 4 and not (tmp_path / "study.db").exists()
+
+
+def test_another_sampler_may_go_on(tmp_path):
+    search(study(tmp_path, "random", trials=3))
+    assert len(search(study(tmp_path, "tpe", "nni", trials=5))) == 2
+
+
+def test_processes_share_a_study(tmp_path):
+    """What another process evaluates or is evaluating is not tried here, and counts."""
+    ours, theirs = (study(tmp_path, "grid", trials=6) for _ in range(2))
+    asked = [*ours.ask(2), *theirs.ask(2), *ours.ask(2), *theirs.ask(2)]
+    assert len(asked) == 6 and len(keys(trial.ratios for trial in asked)) == 6
+    late = study(tmp_path, "random", trials=6)  # it must not think the others dead
+    assert late.left == 0
+
+
+def test_killed_at_random_moments(tmp_path):
+    """Every result is kept once: those told, and those written by a run whose process did not live to tell."""
+    trials, draw = 60, random.Random(1)
+    fork = multiprocessing.get_context("fork")
+    for _ in range(8):
+        process = fork.Process(target=in_a_process, args=(tmp_path, trials))
+        written = len(list(tmp_path.glob("*.json")))
+        process.start()
+        while process.is_alive() and len(list(tmp_path.glob("*.json"))) < written + 4:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        process.join()
+    in_a_process(tmp_path, trials)
+    saved = optuna.load_study(study_name="s", storage=default_storage(tmp_path)).trials
+    complete = {trial.number: trial for trial in saved if trial.state == TrialState.COMPLETE}
+    results = {int(file.stem): json.loads(file.read_text()) for file in tmp_path.glob("*.json")}
+    assert complete.keys() == results.keys() and len(complete) == trials
+    assert all(trial.user_attrs["reward"] == results[number]["score"] for number, trial in complete.items())
+    assert len(keys(trial.params for trial in complete.values())) == trials
+    assert all(trial.state != TrialState.RUNNING for trial in saved)
+    interrupted = {tuple(t.params.values()) for t in saved if "interrupted" in t.user_attrs.get("left_out", "")}
+    assert {each for each in interrupted if len(each) == 3} <= {tuple(t.params.values()) for t in complete.values()}
+
+
+def test_two_processes_at_once_make_no_trial_twice(tmp_path):
+    study(tmp_path, trials=30).close()
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=in_a_process, args=(tmp_path, 30)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    saved = optuna.load_study(study_name="s", storage=default_storage(tmp_path)).trials
+    complete = [trial for trial in saved if trial.state == TrialState.COMPLETE]
+    workers = {trial.user_attrs["worker"] for trial in complete}
+    assert len(complete) == len(keys(trial.params for trial in complete)) >= 30 and len(workers) == 2
+
+
+def test_the_pareto_front():
+    found = [(0.5, 0.7), (0.1, 0.4), (0.2, 0.3), (0.5, 0.6), (1.0, 0.7)]  # total, reward
+    trials = [Trial(number, {"CAM_FRONT": total}, reward, 0.0) for number, (total, reward) in enumerate(found)]
+    assert [trial.number for trial in pareto(trials)] == [1, 0]

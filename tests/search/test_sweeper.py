@@ -1,0 +1,265 @@
+"""`run.py -m search=...`, its runs made up by a launcher that answers at once, but in `test_real_runs`."""
+
+import json
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import cloudpickle
+import optuna
+import pytest
+import runs
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from prune2drive.errors import InputError
+from prune2drive.models.tiny import Tiny
+from prune2drive.pruning import Adaptive
+from prune2drive.ratio_jobs import QuietTask, RunFailed
+from prune2drive.sample import Prediction
+from prune2drive.vocabulary import CAMERAS
+
+SPLITS = ("search.splits.search.sample=null", *(f"+search.splits.{name}.size=8" for name in ("search", "val", "test")))
+FEW = ("model=tiny", "search.study=s", "search.trials=6", "search.finalists=2", "search.random_draws=2", *SPLITS)
+QUESTIONS = 40
+
+
+class Launcher:
+    """Answers by the ratios alone; right more often the more the front camera keeps."""
+
+    def __init__(self):
+        self.launched: list[dict] = []
+        self.outcome = lambda ratios: {"score": ratios["CAM_FRONT"]}
+
+    def launch(self, job_overrides, initial_job_idx):
+        return [self._run(job) for job in job_overrides]
+
+    def _run(self, overrides):
+        parser = OverridesParser.create()
+        values = {each.key_or_group: each.value() for each in parser.parse_overrides(list(overrides))}
+        parsed = {name: getattr(value, "text", value) for name, value in values.items()}
+        ratios = parsed["ratios.keep"] = {str(camera): ratio for camera, ratio in parsed["ratios.keep"].items()}
+        parsed["folder"] = str(parsed["hydra.sweep.subdir"])
+        self.launched.append(parsed)
+        folder = Path(parsed["hydra.sweep.dir"], parsed["folder"])
+        returned = JobReturn(status=JobStatus.COMPLETED)
+        try:
+            metrics = self.outcome(ratios)
+        except RuntimeError as error:
+            returned.status, returned._return_value = JobStatus.FAILED, error
+            return returned
+        folder.mkdir(parents=True)
+        right = round(metrics.get("score", 0) * QUESTIONS)
+        rows = [
+            Prediction(str(n), "?", "Yes." if n < right else "No.", "Yes.", scene="s", frame=str(n)).to_row()
+            for n in range(QUESTIONS)
+        ]
+        (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "run.json").write_text(json.dumps({"status": "finished"}))
+        return returned
+
+
+@pytest.fixture
+def launcher(monkeypatch):
+    fake = Launcher()
+    monkeypatch.setattr(Plugins, "instantiate_launcher", lambda *_, **__: fake)
+    monkeypatch.setattr(Tiny, "load", lambda self: pytest.fail("a model was loaded"))
+    return fake
+
+
+def trials(folder: Path):
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/study.db").trials
+
+
+def test_a_search_with_its_verdict(cli, launcher, tmp_path):
+    code, said, errors = cli("-m", "search=tpe", *FEW, "search.write=true")
+    assert (code, errors) == (0, "")
+    folder = tmp_path / "outputs/sweeps/s"
+    lines = [line for line in said.splitlines() if line.startswith("trial ")]
+    assert len(lines) == 6 and re.search(r"trial 5 \(6/6\)  FRONT 0\.\d+ .* R 0\.\d+ .* best .*trials/min", lines[-1])
+    stages = [job["folder"] for job in launcher.launched]
+    assert stages[:6] == list("012345") and [name.split("/")[0] for name in stages[6:]] == ["val"] * 2 + ["test"] * 5
+    for job in launcher.launched:
+        split = job["folder"].split("/")[0]
+        assert job["dataset.split"] == (split if split in ("val", "test") else "search")
+        assert (job["full"], job["logger"], job["ratios"]) == (False, "none", "per_camera")
+        assert sum(job["ratios.keep"].values()) == pytest.approx(0.6) and tuple(job["ratios.keep"]) == CAMERAS
+    best = max(trials(folder), key=lambda trial: trial.values[0])
+    winner = Adaptive(str(folder / "winner.yaml"))
+    assert winner.ratios(CAMERAS) == best.user_attrs["ratios"]
+    assert winner.provenance["trial"] == best.number and winner.provenance["splits"]["test"]["size"] == 8
+    low, high = winner.provenance["test_searched_minus"]["uniform"][1:]
+    assert winner.ratios(CAMERAS)["CAM_FRONT"] > 0.15 and 0 < low < high
+    report = (folder / "search.md").read_text()
+    assert "The searched ratios beat uniform ones of the same total" in report and "| front_heavy |" in report
+    written = Path("configs/ratios/adaptive/tiny_minidrive.yaml")
+    assert written.read_text() == (folder / "winner.yaml").read_text()
+
+
+def test_a_search_that_found_nothing_says_so(cli, launcher, tmp_path):
+    launcher.outcome = lambda ratios: {"score": 1 - ratios["CAM_FRONT"] * 0}
+    code, said, _ = cli("-m", "search=random", *FEW)
+    assert code == 0 and "do not beat uniform ones of the same total: +0.0000 [+0.0000, +0.0000]" in said
+    assert not Path("configs").exists()
+
+
+def test_the_rivals_share_the_winners_total(cli, launcher, tmp_path):
+    cli("-m", "search=evolution", "search.space=penalty", "search.penalty=0.5", *FEW)
+    tested = [sum(job["ratios.keep"].values()) for job in launcher.launched if "test/" in job["folder"]]
+    assert tested == pytest.approx([tested[0]] * 5) and tested[0] != pytest.approx(0.6)
+
+
+def test_a_finished_search_is_not_made_again(cli, launcher, tmp_path):
+    cli("-m", "search=tpe", *FEW)
+    before = len(launcher.launched)
+    folder = tmp_path / "outputs/sweeps/s"
+    report = (folder / "search.md").read_text()
+    assert cli("-m", "search=tpe", *FEW, f"search.resume={folder}")[0] == 0
+    assert len(launcher.launched) == before and (folder / "search.md").read_text() == report
+    code, _, errors = cli("-m", "search=tpe", *FEW, f"search.resume={folder}", "pruner=random")
+    assert code == 2 and re.match(r"error: study s: .* pruner was .*TFPS.*, now .*Random", errors)
+    assert errors.count("\n") == 1
+
+
+def test_failed_runs(cli, launcher, tmp_path):
+    def outcome(ratios):
+        if len(launcher.launched) % 2:
+            raise RuntimeError(f"out of memory {len(launcher.launched) % 4}")
+        return {"score": 0.5}
+
+    launcher.outcome = outcome
+    code, said, errors = cli("-m", "search=tpe", *FEW, "search.finalists=1", "search.random_draws=0")
+    assert code == 2 and errors.startswith("error: val run") and "failed: out of memory 3; search.resume=" in errors
+    states = [trial.state for trial in trials(tmp_path / "outputs/sweeps/s")]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE] * 3 and "failed: out of memory 1" in said
+
+
+def test_the_same_error_again_and_again(cli, launcher):
+    launcher.outcome = lambda ratios: {"accuracy": 1.0}
+    code, _, errors = cli("-m", "search=tpe", *FEW)
+    assert (code, len(launcher.launched)) == (2, 3)
+    assert errors == (
+        "error: 3 trials in a row failed: search.objective: the trial's metrics.json has no score; it has accuracy\n"
+    )
+
+
+def test_control_c_and_going_on(cli, launcher, tmp_path):
+    def outcome(ratios):
+        if len(launcher.launched) == 3:
+            raise KeyboardInterrupt
+        return {"score": ratios["CAM_FRONT"]}
+
+    launcher.outcome = outcome
+    code, said, _ = cli("-m", "search=tpe", *FEW)
+    folder = tmp_path / "outputs/sweeps/s"
+    assert code == 130 and f"search.resume={folder}" in said and "interrupted after 2 trials, the best is" in said
+    assert cli("-m", "search=tpe", *FEW, f"search.resume={folder}")[0] == 0
+    done = [trial for trial in trials(folder) if trial.state == TrialState.COMPLETE]
+    ratios = [tuple(job["ratios.keep"].values()) for job in launcher.launched]
+    assert len(done) == 6 and ratios[2] == ratios[3], "what was interrupted is tried again"
+    assert all(trial.state != TrialState.RUNNING for trial in trials(folder))
+
+
+def test_as_many_at_once_as_the_launcher_runs(cli, launcher, monkeypatch):
+    batches = []
+    launch = launcher.launch
+    monkeypatch.setattr(launcher, "launch", lambda jobs, initial_job_idx: batches.append(len(jobs)) or launch(jobs, 0))
+    assert cli("-m", "search=tpe", *FEW, "hydra/launcher=joblib", "hydra.launcher.n_jobs=4")[0] == 0
+    assert batches == [4, 2, 2, 4, 1]
+
+
+def test_without_m_it_is_a_search_too(cli, launcher):
+    assert cli("search=random", *FEW)[0] == 0 and len(launcher.launched) == 6 + 2 + 5
+
+
+WRONG = {
+    "pruner=tfps,random": "pruner=tfps,random: a search is of one configuration; give pruner one value",
+    "experiment=distance": "pruner.metric, pruner.mode: swept by an experiment",
+    "ratios.keep=0.2": "ratios.keep=0.2: a search sets it",
+    "resume=x": "resume=x: a search sets it; use search.resume",
+    "dataset.split=val": "dataset.split: the search sets it for each of its splits; use search.splits",
+    "task=coverage": "task=coverage: a search compares answers",
+    "pruner=none": "pruner=none: drops no tokens",
+    "pruner.layer=99": "pruner.layer=99",
+    "batch_size=0": "batch_size=0",
+    "search.engine=foo": "search.engine=foo: choose from optuna, nni",
+    "search.sampler=foo": "search.sampler=foo: optuna has no such sampler",
+    "search.space=foo": "search.space=foo: choose from penalty, simplex",
+    "search.keep=0.01": "search.keep=0.01: no ratios",
+    "search.low=2": "search.low=2",
+    "search.trials=0": "search.trials=0: use a whole number, 1 or more",
+    "search.at_once=0": "search.at_once=0",
+    "search.objective={score:x}": "search.objective.score=x: give a number",
+    "search.penalty=x": "search.penalty=x: give a number",
+    "search.storage=sqlite:////nowhere/x.db": "search.storage=sqlite:////nowhere/x.db: cannot be used",
+    "search.resume=nowhere": "search.resume=nowhere: no such folder",
+    "search.resume=.": r"search.resume=.: holds no search \(study.json",
+    "search.splits.val.split=search": "search.splits: search and val share frame",
+    "search.splits.test.split=foo": "foo",
+}
+
+
+@pytest.mark.parametrize("option", WRONG)
+def test_bad_input_is_one_line_before_the_first_trial(option, cli, launcher):
+    code, _, errors = cli("-m", "search=tpe", *FEW, option)
+    assert (code, errors.count("\n")) == (2, 1), errors
+    assert re.match(f"error: .*({WRONG[option]})", errors), errors
+    assert not launcher.launched
+
+
+def test_real_runs(cli, tmp_path):
+    small = (*FEW, *runs.QUIET, "generation.max_new_tokens=3", "search.trials=2", "search.random_draws=0")
+    code, said, errors = cli("-m", "search=nni_tpe", *small, "search.finalists=1")
+    assert (code, errors) == (0, "") and "do not beat" in said
+    folder = tmp_path / "outputs/sweeps/s"
+    for trial in trials(folder):
+        record = runs.read(folder / str(trial.number), "run.json")
+        assert record["ratios"] == trial.user_attrs["ratios"] and record["dataset"]["size"] == 8
+        metrics = runs.read(folder / str(trial.number), "metrics.json")
+        assert trial.user_attrs["reward"] == metrics["score"]
+
+
+def test_a_task_and_its_errors_travel_between_processes(tmp_path):
+    """Joblib and submitit pickle both."""
+
+    def task(cfg):
+        print("a table that nobody reads")
+        raise InputError(cfg.why) if cfg.why else OSError("disk\nfull")
+
+    travelled = cloudpickle.loads(cloudpickle.dumps(QuietTask(task)))
+    with pytest.raises(RunFailed, match="^OSError: disk$") as raised:
+        travelled(OmegaConf.create({"why": "", "folder": str(tmp_path)}))
+    assert str(pickle.loads(pickle.dumps(raised.value))) == "OSError: disk"
+    assert "disk\nfull" in (tmp_path / "error.txt").read_text()
+
+
+def test_a_terminated_run_ends_the_search():
+    """A queue's time is over: Lightning ends its run so."""
+
+    def task(cfg):
+        raise SIGTERMException
+
+    with pytest.raises(KeyboardInterrupt):
+        QuietTask(task)(OmegaConf.create({}))
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(InputError, RunFailed), (KeyboardInterrupt, KeyboardInterrupt)])
+def test_what_an_exit_of_a_run_means(inside, outside, capsys):
+    """run.py ends so where input is bad, Lightning where it is interrupted."""
+
+    def task(cfg):
+        try:
+            raise inside("no such file")
+        except inside:
+            print("error", file=sys.stderr)
+            sys.exit(2)
+
+    with pytest.raises(outside, match="no such file" if inside is InputError else ""):
+        QuietTask(task)(OmegaConf.create({}))
+    assert capsys.readouterr() == ("", "")
