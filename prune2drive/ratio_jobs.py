@@ -27,7 +27,8 @@ from prune2drive.errors import InputError
 
 log = logging.getLogger(__name__)
 
-LEAN = {  # what nobody looks at in a trial, unless the command asks for it
+LEAN = {  # what nobody looks at in a trial, and what trials share, unless the command says otherwise
+    "prefix_cache": "memory",
     "logger": "none",
     "full": "false",
     "pictures": "0",
