@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from prune2drive.errors import InputError
 from prune2drive.evaluate import SAME_ON_RESUME
 from prune2drive.parts import Parts, build, check_settings
+from prune2drive.pruning.selection import budget
 from prune2drive.ratio_jobs import Job, Jobs, Result
 from prune2drive.results import write_atomically
 from prune2drive.search.engines import Engine
@@ -43,6 +44,7 @@ class Plan:
         splits: of SPLITS, the dataset's options.
         questions: of SPLITS, what they hold: fingerprint and size.
         names: of the model and the dataset, as the configuration chooses them.
+        tokens: of each camera, in the first sample.
         identity: what makes two trials comparable.
     """
 
@@ -50,6 +52,8 @@ class Plan:
     splits: dict[str, dict[str, Any]]
     questions: dict[str, dict[str, Any]]
     names: dict[str, str]
+    tokens: Mapping[str, int]
+    rounding: str
     identity: dict[str, Any]
     metric: Any
     engine: Engine
@@ -126,18 +130,41 @@ def make_plan(settings: DictConfig, jobs: Jobs) -> Plan:
     questions = {name: {"fingerprint": data.fingerprint, "size": len(data)} for name, data in datasets.items()}
     resolved = _plain(cfg)
     identity = {part: resolved[part] for part in SAME_ON_RESUME if part != "ratios"}
-    space = make_space(settings.space, parts.dataset.cameras, settings.keep, settings.low, settings.symmetric)
+    tokens = parts.adapter.collate([parts.dataset[0]]).token_maps[0].counts
+    space = make_space(
+        settings.space,
+        parts.dataset.cameras,
+        settings.keep,
+        settings.low,
+        settings.symmetric,
+        tokens,
+        kept_tokens(dict.fromkeys(tokens, settings.keep), tokens, cfg.rounding),
+    )
     return Plan(
         settings=settings,
         splits=splits,
         questions=questions,
         names={key: str(choices[key]) for key in ("model", "dataset", "pruner")},
+        tokens=tokens,
+        rounding=cfg.rounding,
         identity={**identity, "questions": questions["search"]},
         metric=parts.metric,
         engine=engine,
         space=space,
         objective=objective,
     )
+
+
+def kept_tokens(ratios: Mapping[str, float], tokens: Mapping[str, int], rounding: str) -> int:
+    """How many tokens these ratios keep of a sample.
+
+    Raises:
+        InputError: none of a camera.
+    """
+    try:
+        return sum(budget(ratio, tokens[camera], rounding) for camera, ratio in ratios.items())
+    except ValueError as error:
+        raise InputError(f"search.keep: {error}") from None
 
 
 def _check_apart(datasets: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from prune2drive.errors import InputError
 from prune2drive.metrics.bootstrap import Interval, difference
 from prune2drive.provenance import git_state
 from prune2drive.ratio_jobs import Job, Jobs
-from prune2drive.ratio_search import Plan
+from prune2drive.ratio_search import Plan, kept_tokens
 from prune2drive.results import RunFolder, write_atomically
 from prune2drive.search.baselines import baselines
 from prune2drive.search.study import Study, Trial, pareto
@@ -110,8 +110,8 @@ def _validate(plan: Plan, finalists: Sequence[Trial], jobs: Jobs) -> list[tuple[
 
 def _test(plan: Plan, winner: Trial, jobs: Jobs) -> list[Tested]:
     settings = plan.settings
-    keep = fmean(winner.ratios.values())
-    rivals = baselines(plan.space.cameras, keep, settings.low, settings.random_draws, settings.seed)
+    total = kept_tokens(winner.ratios, plan.tokens, plan.rounding)
+    rivals = baselines(plan.tokens, total, settings.low, settings.random_draws, settings.seed)
     groups = {"searched": [winner.ratios], **rivals}
     named = {f"{name}_{draw}": ratios for name, draws in groups.items() for draw, ratios in enumerate(draws)}
     rewards = _rewards(plan, "test", named, jobs)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from prune2drive.search.space import share_out
+from prune2drive.search.space import share_out, whole_tokens
 
 FRONT_HEAVY = {
     "CAM_FRONT": 2.0,
@@ -20,18 +20,23 @@ FRONT_HEAVY = {
 
 
 def baselines(
-    cameras: Sequence[str], keep: float, low: float, draws: int, seed: int
+    tokens: Mapping[str, int], total: int, low: float, draws: int, seed: int
 ) -> dict[str, list[dict[str, float]]]:
-    """Name -> allocations with mean ratio `keep`, whose scores are averaged.
+    """Name -> allocations of `total` tokens, whose scores are averaged.
 
     They are `uniform`, `random` (draws from the flat distribution over the simplex) and `front_heavy`, which is left
     out where the cameras have other names.
     """
-    found = {"uniform": [dict.fromkeys(cameras, keep)]}
+    cameras, keep = list(tokens), total / sum(tokens.values())
     rng = np.random.default_rng(seed)
-    weights = [dict(zip(cameras, rng.exponential(size=len(cameras)).tolist(), strict=True)) for _ in range(draws)]
+    weights = {"uniform": [dict.fromkeys(cameras, 1.0)]}
     if draws:
-        found["random"] = [share_out(each, keep, low) for each in weights]
+        weights["random"] = [
+            dict(zip(cameras, rng.exponential(size=len(cameras)).tolist(), strict=True)) for _ in range(draws)
+        ]
     if set(cameras) <= set(FRONT_HEAVY):
-        found["front_heavy"] = [share_out({camera: FRONT_HEAVY[camera] for camera in cameras}, keep, low)]
-    return found
+        weights["front_heavy"] = [{camera: FRONT_HEAVY[camera] for camera in cameras}]
+    return {
+        name: [whole_tokens(share_out(each, keep, low), tokens, total) for each in several]
+        for name, several in weights.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -95,12 +96,17 @@ class Simplex(Space):
 
     Args:
         keep: mean of the cameras' ratios.
+        tokens: of each camera, and
+        total: how many of them to keep. Ratios then keep exactly that many (`whole_tokens`), whatever rounding a
+            ratio by itself would meet; by default only their mean is right.
 
     Raises:
         InputError: a mean that no ratios in [low, 1] have.
     """
 
     keep: float = 0.1
+    tokens: Mapping[str, int] | None = None
+    total: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,7 +114,8 @@ class Simplex(Space):
             raise InputError(f"search.keep={self.keep}: no ratios from search.low={self.low} to 1 have this mean")
 
     def ratios(self, values: Mapping[str, float]) -> dict[str, float]:
-        return share_out(self._by_camera(values), self.keep, self.low)
+        ratios = share_out(self._by_camera(values), self.keep, self.low)
+        return whole_tokens(ratios, self.tokens, self.total) if self.tokens else ratios
 
     def values(self, ratios: Mapping[str, float]) -> dict[str, float]:
         values = self._by_variable(ratios)
@@ -119,13 +126,19 @@ class Simplex(Space):
 
     def describe(self) -> dict[str, object]:
         fixed = {"cameras": list(self.cameras), "low": self.low, "symmetric": self.symmetric}
-        return {"space": "simplex", "keep": self.keep, **fixed}
+        return {"space": "simplex", "keep": self.keep, "total": self.total or None, **fixed}
 
 
 def make_space(
-    name: str, cameras: Sequence[str], keep: float = 0.1, low: float = 0.02, symmetric: bool = False
+    name: str,
+    cameras: Sequence[str],
+    keep: float = 0.1,
+    low: float = 0.02,
+    symmetric: bool = False,
+    tokens: Mapping[str, int] | None = None,
+    total: int = 0,
 ) -> Space:
-    """The space of this name.
+    """The space of this name; the last two only matter where the total is fixed.
 
     Raises:
         InputError: there is none, or it is empty.
@@ -133,7 +146,7 @@ def make_space(
     if name == "penalty":
         return Penalty(tuple(cameras), low, symmetric)
     if name == "simplex":
-        return Simplex(tuple(cameras), low, symmetric, keep)
+        return Simplex(tuple(cameras), low, symmetric, keep, tokens, total)
     raise InputError(f"search.space={name}: choose from penalty, simplex")
 
 
@@ -159,3 +172,25 @@ def share_out(weights: Mapping[str, float], keep: float, low: float) -> dict[str
     rise = sum(above.values()) - sum(below.values())
     share = (total - sum(below.values())) / rise if rise > 0 else 0.0
     return {camera: min(HIGH, max(low, below[camera] + share * (above[camera] - below[camera]))) for camera in weights}
+
+
+def whole_tokens(ratios: Mapping[str, float], tokens: Mapping[str, int], total: int) -> dict[str, float]:
+    """Ratios near these that keep whole numbers of tokens, `total` in all and at least one of each camera.
+
+    Each share is rounded down, and those with the largest remainders up: with few tokens a camera, rounding each by
+    itself gives one allocation a tenth more than another.
+
+    Args:
+        ratios: camera -> keep ratio.
+        tokens: camera -> tokens.
+        total: between the number of cameras and that of all tokens.
+    """
+    scale = total / sum(ratios[camera] * tokens[camera] for camera in ratios)
+    shares = {camera: min(tokens[camera], max(1.0, scale * ratios[camera] * tokens[camera])) for camera in ratios}
+    kept = {camera: int(share) for camera, share in shares.items()}
+    while sum(kept.values()) < total:
+        kept[max((each for each in kept if kept[each] < tokens[each]), key=lambda each: shares[each] - kept[each])] += 1
+    while sum(kept.values()) > total:
+        kept[min((each for each in kept if kept[each] > 1), key=lambda each: shares[each] - kept[each])] -= 1
+    # Rounded up, so that no rounding of the budget loses a token.
+    return {camera: min(HIGH, math.ceil(1e6 * kept[camera] / tokens[camera]) / 1e6) for camera in ratios}
