@@ -24,38 +24,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
-
-import prune2drive.config  # noqa: F401  # registers the resolvers that configs/ uses
-from prune2drive import evaluate
+from experiments.runs import PLAIN, REPOSITORY, in_process
 from prune2drive.results import RunFolder
 from prune2drive.vocabulary import CAMERAS
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-LEAN = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
 
-
-def in_process(folder: Path, overrides: Sequence[str]) -> None:
-    """One run as a multirun makes it."""
-    with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
-        cfg = compose("config", [*overrides, f"folder={folder}"], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    evaluate.run(cfg)
-
-
-def anew(folder: Path, overrides: Sequence[str]) -> None:
+def anew(overrides: Sequence[str]) -> None:
     """One run in a process of its own."""
-    command = [sys.executable, "run.py", *overrides, f"hydra.run.dir={folder}"]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    subprocess.run([sys.executable, "run.py", *overrides], cwd=REPOSITORY, check=True, capture_output=True)
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     draw = random.Random(0)
-    common = ["dataset.split=search", f"dataset.sample={args.questions}", f"batch_size={args.batch}", *LEAN]
+    common = ["dataset.split=search", f"dataset.sample={args.questions}", f"batch_size={args.batch}", *PLAIN]
     ways = {
         "cached": (in_process, "prefix_cache=memory"),
         "in_process": (in_process, "prefix_cache=none"),
@@ -74,7 +55,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         found = {}
         for way, (run, cache) in ways.items():
             start = time.perf_counter()
-            run(folder / f"{way}{trial}", [*common, "ratios=per_camera", f"ratios.keep={keep}", cache, *args.options])
+            where = f"folder={folder / f'{way}{trial}'}"
+            run([*common, where, "ratios=per_camera", f"ratios.keep={keep}", cache, *args.options])
             seconds[way].append(time.perf_counter() - start)
             made = RunFolder(folder / f"{way}{trial}")
             found[way] = [(row.id, row.answer, row.kept) for row in made.rows()]

@@ -2,6 +2,7 @@
 
     python -m experiments.minidrive                      # makes the runs that are missing, prints all tables
     python -m experiments.minidrive --write README.md    # and puts them between the file's markers
+    python -m experiments.minidrive --tables budgets --shared          # how cameras share a budget; what search=tpe found
     python -m experiments.minidrive --tables retrained --model minidrive,checkpoint=DIR    # what task=train made
 
 Scores are exact match in percent with 95 % intervals from 10,000 bootstrap resamples of frames; differences are paired,
@@ -26,6 +27,8 @@ from prune2drive.data.minidrive import MiniDrive
 from prune2drive.metrics.bootstrap import difference, interval
 from prune2drive.models.minidrive import PACKAGED
 from prune2drive.pruning.budgeting import layer_average
+from prune2drive.pruning.selection import budget
+from prune2drive.search.baselines import baselines
 
 BASELINES = OmegaConf.load(REPOSITORY / "configs" / "experiment" / "baselines.yaml")
 EVERY = tuple(BASELINES.hydra.sweeper.params.pruner.split(","))
@@ -33,6 +36,12 @@ METHODS = ("tfps", "random", "uniform", "fastv")
 KEEP = (0.5, 0.25, 0.1)
 SEEDS = {"random": (0, 1, 2)}
 REFERENCE = "tfps"
+PER_CAMERA = 64  # tokens of the packaged model
+SEARCHED = {
+    0.05: "experiments/searched/minidrive_5.yaml",
+    0.1: "configs/ratios/adaptive/minidrive_minidrive.yaml",
+    0.25: "experiments/searched/minidrive_25.yaml",
+}
 FRONT_WEIGHTED = "experiments/front_weighted.yaml"
 
 
@@ -183,6 +192,33 @@ def allocation(_: int) -> Table:
     return table
 
 
+def budgets(_: int) -> Table:
+    """T-FPS with the same number of tokens, shared between the cameras in several ways; whole test split."""
+    table: Table = [["budget", "5%", "minus searched", "10%", "minus searched", "25%", "minus searched"]]
+    tokens = dict.fromkeys(MiniDrive().cameras, PER_CAMERA)
+    ways: dict[str, list[list[str]]] = defaultdict(list)
+    for keep, file in SEARCHED.items():
+        total = len(tokens) * budget(keep, PER_CAMERA)
+        (front,) = baselines(tokens, total, 0.0, 0, 0)["front_heavy"]
+        dynamic = ["ratios=dynamic", f"ratios.keep={keep}"]
+        weighted = ["ratios.weights=adaptive", f"ratios.file={file}"]
+        ways["uniform"].append([f"ratios.keep={keep}"])
+        ways["front-heavy"].append(["ratios=per_camera", f"ratios.keep={str(front).replace(' ', '')}".replace("'", "")])
+        ways["searched"].append(["ratios=adaptive", f"ratios.file={file}"])
+        for pool in ("joint", "radius"):
+            ways[f"dynamic, {pool}"].append([*dynamic, f"ratios.pool={pool}"])
+            ways[f"dynamic, {pool}, searched weights"].append([*dynamic, f"ratios.pool={pool}", *weighted])
+    runs = {
+        way: [("dataset.size=null", f"pruner={REFERENCE}", *each) for each in options] for way, options in ways.items()
+    }
+    for way, options in runs.items():
+        row: list[str | Cell | Cost] = [way]
+        for mine, searched in zip(options, runs["searched"], strict=True):
+            row += [Cell((mine,)), "" if way == "searched" else Cell((mine,), (searched,))]
+        table.append(row)
+    return table
+
+
 def layers(questions: int) -> Table:
     """Methods at 10 %, cut at layer k; FastV's attention begins with layer 1."""
     depths = (0, 1, 2, 3)
@@ -208,7 +244,7 @@ def difficulties(questions: int) -> Table:
 
 TABLES: dict[str, Callable[[int], Table]] = {
     each.__name__: each
-    for each in (comparison, methods, layer_averages, kinds, allocation, layers, difficulties, retrained)
+    for each in (comparison, methods, layer_averages, budgets, kinds, allocation, layers, difficulties, retrained)
 }
 
 
@@ -234,7 +270,7 @@ def put(text: str, name: str, block: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="MiniDrive's tables.")
-    usual = [name for name in TABLES if name != "retrained"]
+    usual = [name for name in TABLES if name not in ("retrained", "budgets")]
     parser.add_argument("--tables", nargs="+", default=usual, choices=list(TABLES), metavar="TABLE")
     parser.add_argument("--questions", type=int, default=1000, help="of each run, of the test split (default: 1000)")
     parser.add_argument(
@@ -242,10 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "outputs" / "experiments", help="of the runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--shared", action="store_true", help="make the runs in this process: faster, but not timed")
     parser.add_argument("--write", type=Path, nargs="*", default=[], help="files whose marked blocks are replaced")
     options = parser.parse_args(arguments)
     model, *settings = options.model.split(",")
-    runs = Runs(options.folder, [f"model={model}", *(f"model.{setting}" for setting in settings)])
+    runs = Runs(options.folder, [f"model={model}", *(f"model.{setting}" for setting in settings)], options.shared)
     tables = {name: TABLES[name](options.questions) for name in options.tables}
     runs.make((run for table in tables.values() for run in needed(table)), options.jobs)
     for name, table in tables.items():

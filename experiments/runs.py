@@ -14,13 +14,30 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
 from rich.progress import track
+
+import prune2drive.config  # noqa: F401  # registers the resolvers that configs/ uses
+from prune2drive import evaluate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLAIN = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
+SHARING = ("prefix_cache=memory", "batch_size=50")
 SOURCES = ("run.py", "configs", "prune2drive", ":!*.md")  # what a run's result depends on
 LONGEST = 200  # characters of a folder's name
 Options = tuple[str, ...]
+
+
+def in_process(overrides: Sequence[str]) -> None:
+    """What `run.py` does with these options, in this process; `folder` has to be one of them."""
+    with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    evaluate.run(cfg)
 
 
 class Runs:
@@ -29,10 +46,12 @@ class Runs:
     Args:
         folder: where they are kept; a run whose options or commit are others is a run of its own.
         common: options of all of them.
+        shared: make them one after the other in this process, so that they share their prefixes; they are not timed.
     """
 
-    def __init__(self, folder: Path, common: Sequence[str] = ()) -> None:
-        self.folder, self.common = folder, tuple(common)
+    def __init__(self, folder: Path, common: Sequence[str] = (), shared: bool = False) -> None:
+        self.folder, self.shared = folder, shared
+        self.common = (*common, *(SHARING if shared else ()))
 
     def path(self, options: Options) -> Path:
         name = ",".join((*self.common, *options)).replace("/", "_")
@@ -46,6 +65,12 @@ class Runs:
             SystemExit: one of them failed; its last line says why.
         """
         missing = [options for options in dict.fromkeys(wanted) if not self._finished(options)]
+        if self.shared:
+            for options in track(missing, "runs", disable=not missing):
+                folder = self.path(options)
+                go_on = [f"resume='{folder}'"] if _status(folder) else []
+                in_process([*PLAIN, *self.common, *options, f"folder='{folder}'", *go_on])
+            return
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
         with ThreadPoolExecutor(jobs) as pool:
             run = partial(self._run, environment=os.environ | threads)
