@@ -2,7 +2,7 @@
 
     python -m experiments.minidrive                      # makes the runs that are missing, prints all tables
     python -m experiments.minidrive --write README.md    # and puts them between the file's markers
-    python -m experiments.minidrive --tables budgets --shared          # how cameras share a budget; what search=tpe found
+    python -m experiments.minidrive --tables budgets --shared          # what search=tpe found, beside others
     python -m experiments.minidrive --tables retrained --model minidrive,checkpoint=DIR    # what task=train made
 
 Scores are exact match in percent with 95 % intervals from 10,000 bootstrap resamples of frames; differences are paired,
@@ -36,7 +36,6 @@ METHODS = ("tfps", "random", "uniform", "fastv")
 KEEP = (0.5, 0.25, 0.1)
 SEEDS = {"random": (0, 1, 2)}
 REFERENCE = "tfps"
-PER_CAMERA = 64  # tokens of the packaged model
 SEARCHED = {
     0.05: "experiments/searched/minidrive_5.yaml",
     0.1: "configs/ratios/adaptive/minidrive_minidrive.yaml",
@@ -195,10 +194,12 @@ def allocation(_: int) -> Table:
 def budgets(_: int) -> Table:
     """T-FPS with the same number of tokens, shared between the cameras in several ways; whole test split."""
     table: Table = [["budget", "5%", "minus searched", "10%", "minus searched", "25%", "minus searched"]]
-    tokens = dict.fromkeys(MiniDrive().cameras, PER_CAMERA)
+    vision = AutoConfig.from_pretrained(PACKAGED).vision_config
+    per_camera = (vision.image_size // vision.patch_size) ** 2
+    tokens = dict.fromkeys(MiniDrive().cameras, per_camera)
     ways: dict[str, list[list[str]]] = defaultdict(list)
     for keep, file in SEARCHED.items():
-        total = len(tokens) * budget(keep, PER_CAMERA)
+        total = len(tokens) * budget(keep, per_camera)
         (front,) = baselines(tokens, total, 0.0, 0, 0)["front_heavy"]
         dynamic = ["ratios=dynamic", f"ratios.keep={keep}"]
         weighted = ["ratios.weights=adaptive", f"ratios.file={file}"]
@@ -208,12 +209,11 @@ def budgets(_: int) -> Table:
         for pool in ("joint", "radius"):
             ways[f"dynamic, {pool}"].append([*dynamic, f"ratios.pool={pool}"])
             ways[f"dynamic, {pool}, searched weights"].append([*dynamic, f"ratios.pool={pool}", *weighted])
-    runs = {
-        way: [("dataset.size=null", f"pruner={REFERENCE}", *each) for each in options] for way, options in ways.items()
-    }
-    for way, options in runs.items():
+    common = ("dataset.size=null", f"pruner={REFERENCE}")
+    for way, options in ways.items():
         row: list[str | Cell | Cost] = [way]
-        for mine, searched in zip(options, runs["searched"], strict=True):
+        for each, found in zip(options, ways["searched"], strict=True):
+            mine, searched = (*common, *each), (*common, *found)
             row += [Cell((mine,)), "" if way == "searched" else Cell((mine,), (searched,))]
         table.append(row)
     return table
