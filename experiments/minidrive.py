@@ -191,8 +191,8 @@ def allocation(_: int) -> Table:
     return table
 
 
-def budgets(_: int) -> Table:
-    """T-FPS with the same number of tokens, shared between the cameras in several ways; whole test split."""
+def budgets(questions: int) -> Table:
+    """T-FPS with the same number of tokens, shared between the cameras in several ways; test split."""
     table: Table = [["budget", "5%", "minus searched", "10%", "minus searched", "25%", "minus searched"]]
     vision = AutoConfig.from_pretrained(PACKAGED).vision_config
     per_camera = (vision.image_size // vision.patch_size) ** 2
@@ -209,7 +209,7 @@ def budgets(_: int) -> Table:
         for pool in ("joint", "radius"):
             ways[f"dynamic, {pool}"].append([*dynamic, f"ratios.pool={pool}"])
             ways[f"dynamic, {pool}, searched weights"].append([*dynamic, f"ratios.pool={pool}", *weighted])
-    common = ("dataset.size=null", f"pruner={REFERENCE}")
+    common = (f"dataset.size={questions}", f"pruner={REFERENCE}")
     for way, options in ways.items():
         row: list[str | Cell | Cost] = [way]
         for each, found in zip(options, ways["searched"], strict=True):

@@ -131,7 +131,14 @@ class TokenMap:
         return {camera: len(self.positions(camera)) for camera in self.cameras}
 
     def boxes(self, camera: str) -> Tensor:
-        """Each token's rectangle (x0, y0, x1, y1) in units of the camera's image; float [N, 4]."""
+        """Each token's rectangle (x0, y0, x1, y1) in units of the camera's image; float [N, 4], not to be changed."""
+        return self._boxes[camera]
+
+    @cached_property
+    def _boxes(self) -> dict[str, Tensor]:
+        return {camera: self._rectangles(camera) for camera in self.cameras}
+
+    def _rectangles(self, camera: str) -> Tensor:
         at_N = self.positions(camera)
         view_N = self.view_P[at_N]
         frame = torch.tensor([view.frame for view in self.views])[view_N]

@@ -37,7 +37,7 @@ def tally(sample: Sample, token_map: TokenMap, kept: Mapping[str, Tensor]) -> li
         raise InputError(
             f"{sample.id}: {unsized[0].camera} has boxes, but image_sizes does not say in which image size"
         )
-    centres = {thing.camera: _centres(token_map, thing.camera, kept) for thing in shown}
+    centres = {camera: _centres(token_map, camera, kept) for camera in {thing.camera for thing in shown}}
     found: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
     for thing in shown:
         width, height = sample.image_sizes[thing.camera]
