@@ -25,7 +25,8 @@ from prune2drive.sample import Prediction
 from prune2drive.vocabulary import CAMERAS
 
 SPLITS = ("search.splits.search.sample=null", *(f"+search.splits.{name}.size=8" for name in ("search", "val", "test")))
-FEW = ("model=tiny", "search.study=s", "search.trials=6", "search.finalists=2", "search.random_draws=2", *SPLITS)
+SMALL = ("search.trials=6", "search.finalists=2", "search.random_draws=2", *SPLITS)
+FEW = ("model=tiny", "logger=none", "search.study=s", *SMALL)
 QUESTIONS = 40
 
 
