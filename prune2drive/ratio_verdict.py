@@ -20,7 +20,8 @@ from prune2drive.metrics.bootstrap import Interval, difference
 from prune2drive.provenance import git_state
 from prune2drive.ratio_jobs import Job, Jobs
 from prune2drive.ratio_search import Plan
-from prune2drive.report.ledger import Ledger, Point, pareto
+from prune2drive.report.ledger import Ledger
+from prune2drive.report.trials import Point, pareto
 from prune2drive.results import RunFolder, write_atomically
 from prune2drive.search.baselines import baselines
 from prune2drive.search.study import Study, Trial

@@ -4,52 +4,23 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from prune2drive.errors import InputError
+from prune2drive.report.trials import DIGITS, Point
 
 NOTES = "study.json"
-DIGITS = 6  # to which totals and objectives are told apart
 FEWEST = 20  # trials that say something about importance
 BEST_SHARE, BEST_COUNT = 0.1, 5  # which trials the importance explains: the best tenth, or at least this many
-
-
-@dataclass(frozen=True)
-class Point:
-    """A trial that was evaluated.
-
-    Args:
-        reward: R; None for a failed trial.
-        objective: R - lambda * P.
-        error: of a failed trial.
-    """
-
-    number: int
-    ratios: dict[str, float]
-    reward: float | None = None
-    objective: float | None = None
-    error: str = ""
-
-    @property
-    def total(self) -> float:
-        """P, the sum of the ratios."""
-        return sum(self.ratios.values())
-
-    @property
-    def mean(self) -> float:
-        return self.total / max(1, len(self.ratios))
 
 
 class Ledger:
@@ -101,6 +72,8 @@ class Ledger:
 
         Empty where that cannot be told: too few trials, or all of them worth the same.
         """
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # takes seconds
+
         done = [trial for trial in self._trials() if trial.state == TrialState.COMPLETE]
         worth = [trial.user_attrs[self.explains] for trial in done]
         if len(done) < FEWEST or len({round(each, DIGITS) for each in worth}) == 1:
@@ -119,36 +92,6 @@ class Ledger:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of ties, where all variables matter alike
             return get_param_importances(plain, evaluator=evaluator)
-
-
-def best(points: Sequence[Point]) -> Point | None:
-    """The trial with the highest objective, the earliest among equals; None where all failed."""
-    done = [point for point in points if point.objective is not None]
-    return min(done, key=lambda point: (-round(point.objective or 0.0, DIGITS), point.number), default=None)
-
-
-def best_so_far(points: Sequence[Point]) -> list[float | None]:
-    """The highest objective after each trial; None before the first that succeeded."""
-    highest: list[float | None] = []
-    for point in points:
-        known = [value for value in (*highest[-1:], point.objective) if value is not None]
-        highest.append(max(known, default=None))
-    return highest
-
-
-def pareto(points: Sequence[Point]) -> list[Point]:
-    """Trials than which no other has a higher reward for no larger total, by total."""
-    done = [point for point in points if point.reward is not None]
-    front: list[Point] = []
-    for point in sorted(done, key=lambda each: (round(each.total, DIGITS), -(each.reward or 0.0), each.number)):
-        if not front or (point.reward or 0.0) > (front[-1].reward or 0.0):
-            front.append(point)
-    return front
-
-
-def has_one_total(points: Sequence[Point]) -> bool:
-    """Whether all trials keep the same share, which leaves no front."""
-    return len({round(point.total, DIGITS) for point in points}) <= 1
 
 
 def open_ledger(folder: Path) -> Ledger:

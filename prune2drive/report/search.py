@@ -17,17 +17,9 @@ from markupsafe import Markup
 
 from prune2drive.errors import InputError
 from prune2drive.report.charts import Mark, bars, plot
-from prune2drive.report.ledger import (
-    FEWEST,
-    Ledger,
-    Point,
-    best,
-    best_so_far,
-    has_one_total,
-    open_ledger,
-    pareto,
-)
+from prune2drive.report.ledger import FEWEST, Ledger, open_ledger
 from prune2drive.report.style import STYLE
+from prune2drive.report.trials import Point, best, best_so_far, has_one_total, pareto
 from prune2drive.results import write_atomically
 
 REPORT = "report.html"
@@ -64,11 +56,11 @@ def write_search_report(folder: Path, ledger: Ledger) -> Path:
         sentence=_sentence(verdict, points),
         facts=_facts(ledger, points),
         sections=[
-            _history(points),
             _winner(verdict, points),
+            *(_tested(verdict, points) if verdict else []),
+            _history(points),
             _importance(ledger),
             _front(points),
-            *(_tested(verdict) if verdict else []),
             *([_failures(points)] if any(point.error for point in points) else []),
         ],
     )
@@ -146,22 +138,20 @@ def _front(points: Sequence[Point]) -> Section:
     marks = [Mark(point.mean, point.reward, _title(point), kinds[point.number]) for point in done]
     line = [(point.mean, point.reward or 0.0) for point in front]
     note = "Strong points are the Pareto front: no other trial has a higher R for no larger total."
-    rows = [["trial", *front[0].ratios, "mean", "R", "objective"]]
-    rows += [
-        [str(point.number), *map(_number, [*point.ratios.values(), point.mean, point.reward, point.objective])]
-        for point in front
-    ]
+    rows = [_header(front[0]), *map(_row, front)]
     return Section(heading, note, plot(marks, line, ("mean ratio", "R")), rows)
 
 
-def _tested(verdict: Mapping[str, Any]) -> list[Section]:
+def _tested(verdict: Mapping[str, Any], points: Sequence[Point]) -> list[Section]:
     tested = [["ratios", "R", "searched minus these", "95 % interval"]]
     for each in verdict["tested"]:
         value, *interval = each["ahead"] or (None,)
         between = f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else ""
         tested.append([each["name"], _number(each["reward"]), "" if value is None else f"{value:+.4f}", between])
-    validated = [["trial", "objective"]]
-    validated += [[str(each["trial"]), _number(each["objective"])] for each in verdict["validated"]]
+    finalists = {point.number: point for point in points}
+    rows = [(finalists[each["trial"]], each["objective"]) for each in verdict["validated"]]
+    validated = [_header(rows[0][0], "objective, validation")]
+    validated += [[*_row(point), _number(value)] for point, value in rows]
     paired = "Differences are paired by question, their intervals bootstrapped over frames."
     return [
         Section("On the test split", paired, rows=tested),
@@ -176,6 +166,14 @@ def _failures(points: Sequence[Point]) -> Section:
             numbers.setdefault(point.error, []).append(str(point.number))
     rows = [["error", "trials"], *([error, ", ".join(each)] for error, each in numbers.items())]
     return Section("Failed trials", "error.txt in a trial's folder has its traceback.", rows=rows)
+
+
+def _header(point: Point, *more: str) -> list[str]:
+    return ["trial", *point.ratios, "mean", "R", "objective", *more]
+
+
+def _row(point: Point) -> list[str]:
+    return [str(point.number), *map(_number, [*point.ratios.values(), point.mean, point.reward, point.objective])]
 
 
 def _title(point: Point) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from prune2drive.errors import InputError
-from prune2drive.report.ledger import Ledger, Point, best, best_so_far, has_one_total, pareto
+from prune2drive.report.trials import Point, best, best_so_far, has_one_total, pareto
 from prune2drive.sample import Prediction
+
+if TYPE_CHECKING:  # it imports Optuna, which a run by itself does without
+    from prune2drive.report.ledger import Ledger
 
 TABLE_ROWS = 200
 
@@ -21,7 +24,8 @@ class RunLogger(WandbLogger):
     """Lightning's logger for one run, or for a search with all its trials, offline by default.
 
     Args:
-        save_dir: the run's or the sweep's folder; staged files and W&B's own logs go there too, not into the home folder.
+        save_dir: the run's or the sweep's folder; staged files and W&B's own logs go there too, not into the home
+            folder.
         offline: write files only; `wandb sync` uploads them later.
         options: of Lightning's WandbLogger (project, name, group, tags, ...).
 
