@@ -81,7 +81,7 @@ class RunLogger(WandbLogger):
         """
         points = ledger.points
         self.log_trials(points)
-        self.log_hyperparams({"search": {**ledger.identity, **ledger.about, "study": ledger.name}})
+        self.log_hyperparams({"config": ledger.identity, "search": {"study": ledger.name, **ledger.about}})
         if charts := _charts(ledger, points):
             self.experiment.log(charts)
         self.experiment.summary.update(_outcome(ledger.verdict, points))
