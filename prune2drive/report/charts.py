@@ -29,11 +29,7 @@ class Mark(NamedTuple):
     kind: str = "dot"
 
 
-def plot(
-    marks: Sequence[Mark],
-    line: Sequence[tuple[float, float]],
-    axes: tuple[str, str],
-) -> Markup:
+def plot(marks: Sequence[Mark], line: Sequence[tuple[float, float]], axes: tuple[str, str]) -> Markup:
     """Points, and stairs among them.
 
     Args:
