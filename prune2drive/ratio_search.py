@@ -84,7 +84,8 @@ def search(settings: DictConfig, jobs: Jobs) -> Path:
         settings.seed,
         found=lambda number: jobs.finished(str(number)),
     )
-    write_atomically(jobs.folder / NOTES, [json.dumps({"study": name, "storage": settings.storage}), "\n"])
+    elsewhere = storage if storage != default_storage(jobs.folder) else None  # the folder may be moved
+    write_atomically(jobs.folder / NOTES, [json.dumps({"study": name, "storage": elsewhere}), "\n"])
     ledger, ended = Ledger(study.ledger), False
     try:
         study.ledger.set_user_attr("about", _about(plan))

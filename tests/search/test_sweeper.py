@@ -79,6 +79,15 @@ def test_a_finished_search_is_not_made_again(cli, launcher, tmp_path):
     assert errors.count("\n") == 1
 
 
+def test_a_storage_elsewhere_is_remembered(cli, launcher, tmp_path):
+    cli("-m", "search=random", *FEW, "search.trials=2", f"search.storage={tmp_path}/trials.log")
+    before, folder = len(launcher.launched), tmp_path / "outputs/sweeps/s"
+    for _ in range(2):
+        assert cli("-m", "search=random", *FEW, "search.trials=2", f"search.resume={folder}")[0] == 0
+    assert len(launcher.launched) == before and not (folder / "study.db").exists()
+    search_report.main([str(folder)])
+
+
 def test_failed_runs(cli, launcher, tmp_path):
     def outcome(ratios):
         if len(launcher.launched) % 2:
