@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 LEAN = {  # what nobody looks at in a trial, and what trials share, unless the command says otherwise
     "prefix_cache": "memory",
-    "logger": "none",
     "full": "false",
     "pictures": "0",
     "warm_up": "0",
     "trainer.enable_progress_bar": "false",
 }
+OF_THE_SEARCH = ("search", "logger")  # as a whole: its trials have no logger of their own
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,11 @@ class Jobs:
             if key.partition(".")[0] in ("ratios", "resume", "folder"):
                 advice = "use search.resume" if key == "resume" else "leave it out"
                 raise InputError(f"{override.input_line}: a search sets it; {advice}")
-            if key.partition(".")[0] != "search":
+            if key.partition(".")[0] not in OF_THE_SEARCH:
                 common.append(str(override.input_line))
                 keys.add(key)
         common += [f"{key}={value}" for key, value in LEAN.items() if key not in keys]
-        return common, keys
+        return [*common, "logger=none"], keys
 
     def _overrides(self, job: Job) -> list[str]:
         path = self.folder / job.folder

@@ -9,7 +9,7 @@ import json
 import logging
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from prune2drive.evaluate import SAME_ON_RESUME
 from prune2drive.parts import Parts, build, check_settings
 from prune2drive.pruning.selection import budget
 from prune2drive.ratio_jobs import Job, Jobs, Result
+from prune2drive.report.ledger import NOTES, Ledger
+from prune2drive.report.search import write_search_report
 from prune2drive.results import write_atomically
 from prune2drive.search.engines import Engine
 from prune2drive.search.objective import Objective
@@ -31,7 +33,6 @@ from prune2drive.search.study import Study, Trial
 log = logging.getLogger(__name__)
 
 SPLITS = ("search", "val", "test")
-NOTES = "study.json"
 HEADLINE = {"score": 1.0}
 LEAST = {"trials": 1, "finalists": 1, "random_draws": 0, "seed": 0}
 
@@ -75,6 +76,7 @@ def search(settings: DictConfig, jobs: Jobs) -> Path:
 
     name, storage = _study(settings, jobs.folder)
     plan = make_plan(settings, jobs)
+    logger = build(jobs.config.logger, save_dir=str(jobs.folder)) if jobs.config.logger else None
     study = Study(
         storage,
         name,
@@ -86,17 +88,24 @@ def search(settings: DictConfig, jobs: Jobs) -> Path:
         settings.seed,
         found=lambda number: jobs.finished(str(number)),
     )
-    write_atomically(jobs.folder / NOTES, [json.dumps({"study": name, "storage": settings.storage}), "\n"])
+    elsewhere = storage if storage != default_storage(jobs.folder) else None  # the folder may be moved
+    write_atomically(jobs.folder / NOTES, [json.dumps({"study": name, "storage": elsewhere}), "\n"])
+    ledger, ended = Ledger(study.ledger), False
     try:
+        study.ledger.set_user_attr("about", _about(plan))
         _say(f"study {name}: {len(study.finished)} of {settings.trials} trials done, kept in {storage}")
-        _go_through(study, plan, jobs)
-        return decide(plan, study, jobs)
+        _go_through(study, plan, jobs, lambda: logger.log_trials(ledger.points) if logger else None)
+        report, ended = decide(plan, study, jobs), True
+        return report
     except KeyboardInterrupt:
         best = "".join(f", the best is {each.number} with {each.objective:.4f}" for each in study.best(1))
         _say(f"interrupted after {len(study.finished)} trials{best}; to go on: {_resuming(jobs)}")
         raise
     finally:
         study.close()
+        _say(f"what the search saw: {write_search_report(jobs.folder, ledger)}")
+        if logger:
+            logger.publish_search(ledger, ended)
 
 
 def make_plan(settings: DictConfig, jobs: Jobs) -> Plan:
@@ -196,9 +205,17 @@ def _study(settings: DictConfig, folder: Path) -> tuple[str, str]:
     return name, storage or default_storage(folder)
 
 
-def _go_through(study: Study, plan: Plan, jobs: Jobs) -> None:
-    """Evaluates until the study has enough trials."""
+def _about(plan: Plan) -> dict[str, Any]:
+    """What the ledger's readers are told of the search beside what makes its trials comparable."""
+    sizes = {name: each["size"] for name, each in plan.questions.items()}
+    engine = {"engine": plan.engine.name, "sampler": plan.engine.sampler}
+    return {**plan.names, **engine, "trials": plan.settings.trials, "questions": sizes}
+
+
+def _go_through(study: Study, plan: Plan, jobs: Jobs, told: Callable[[], None]) -> None:
+    """Evaluates until the study has enough trials; `told` is called whenever it has heard of some."""
     began, done = time.monotonic(), 0
+    told()
     while asked := study.ask(jobs.at_once):
         try:
             results = jobs.run([Job(str(trial.number), plan.splits["search"], trial.ratios) for trial in asked])
@@ -210,6 +227,7 @@ def _go_through(study: Study, plan: Plan, jobs: Jobs) -> None:
         for trial, result in zip(asked, results, strict=True):
             done += 1
             _say(_line(study, _told(study, trial, result), result, 60 * done / (time.monotonic() - began)))
+        told()
         study.check_errors()
 
 

@@ -20,9 +20,11 @@ from prune2drive.metrics.bootstrap import Interval, difference
 from prune2drive.provenance import git_state
 from prune2drive.ratio_jobs import Job, Jobs
 from prune2drive.ratio_search import Plan, kept_tokens
+from prune2drive.report.ledger import Ledger
+from prune2drive.report.trials import Point, pareto
 from prune2drive.results import RunFolder, write_atomically
 from prune2drive.search.baselines import baselines
-from prune2drive.search.study import Study, Trial, pareto
+from prune2drive.search.study import Study, Trial
 
 ADAPTIVE = Path("configs/ratios/adaptive")
 REPORT = "search.md"
@@ -87,6 +89,7 @@ def decide(plan: Plan, study: Study, jobs: Jobs) -> Path:
         )
     validated = _validate(plan, finalists, jobs)
     verdict = Verdict(validated, _test(plan, validated[0][0], jobs))
+    study.ledger.set_user_attr("verdict", _noted(study, verdict))
     winner = OmegaConf.to_yaml(OmegaConf.create(_winner(plan, study, verdict)))
     write_atomically(jobs.folder / WINNER, [winner])
     write_atomically(jobs.folder / REPORT, [line + "\n" for line in _report(plan, study, verdict)])
@@ -183,6 +186,21 @@ def _winner(plan: Plan, study: Study, verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _noted(study: Study, verdict: Verdict) -> dict[str, Any]:
+    """What the ledger keeps of it."""
+    tested = [
+        {"name": name, "reward": reward, "ahead": ahead and [ahead.value, ahead.low, ahead.high]}
+        for name, reward, ahead in ((each.name, each.reward, each.ahead) for each in verdict.tested)
+    ]
+    return {
+        "sentence": verdict.sentence,
+        "trials": len(study.finished),
+        "winner": verdict.winner.number,
+        "validated": [{"trial": trial.number, "objective": value} for trial, value in verdict.validated],
+        "tested": tested,
+    }
+
+
 def _report(plan: Plan, study: Study, verdict: Verdict) -> list[str]:
     """The search in Markdown."""
     cameras = plan.space.cameras
@@ -201,12 +219,12 @@ def _report(plan: Plan, study: Study, verdict: Verdict) -> list[str]:
     header = ["trial", *cameras, "R, search", "objective, search", "objective, val"]
     lines += _table(header, [[*_row(trial, cameras), value] for trial, value in verdict.validated])
     lines += ["## Trials that no other beats at a smaller total", ""]
-    front = pareto(study.best(len(study.finished)))
+    front = pareto(Ledger(study.ledger).points)
     lines += _table(header[:-1], [_row(trial, cameras) for trial in front])
     return lines
 
 
-def _row(trial: Trial, cameras: Sequence[str]) -> list[Any]:
+def _row(trial: Trial | Point, cameras: Sequence[str]) -> list[Any]:
     return [str(trial.number), *(trial.ratios[camera] for camera in cameras), trial.reward, trial.objective]
 
 

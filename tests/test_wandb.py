@@ -2,66 +2,16 @@
 
 import json
 import os
-import struct
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import runs
 import wandb
-from wandb.proto import wandb_internal_pb2
+from wandb_files import read
 
 from prune2drive.errors import InputError
 
 OPTIONS = ("logger=wandb", "dataset.size=5", "pictures=2")
-BLOCK, HEADER = 32768, struct.Struct("<IHB")  # checksum, length, kind: as in a LevelDB log
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-
-
-def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:
-    content = file.read_bytes()
-    assert content.startswith(b":W&B")
-    at, parts = 7, b""
-    while at + HEADER.size <= len(content):
-        if BLOCK - at % BLOCK < HEADER.size:  # no header begins in a block's last bytes
-            at += BLOCK - at % BLOCK
-            continue
-        _, length, kind = HEADER.unpack_from(content, at)
-        at += HEADER.size
-        parts = content[at : at + length] if kind in (FULL, FIRST) else parts + content[at : at + length]
-        at += length
-        if kind in (FULL, LAST):
-            yield wandb_internal_pb2.Record.FromString(parts)
-
-
-def update(shown: dict, items) -> None:
-    for item in items:
-        *outer, last = item.nested_key or [item.key]
-        place = shown
-        for key in outer:
-            place = place.setdefault(key, {})
-        place[last] = json.loads(item.value_json)
-
-
-def read(folder: Path) -> SimpleNamespace:
-    """The one W&B run of a run folder."""
-    (file,) = folder.rglob("*.wandb")
-    found = SimpleNamespace(run=None, config={}, history={}, summary={}, exit_code=None, files=file.parent / "files")
-    for record in records(file):
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            found.run = record.run
-            update(found.config, record.run.config.update)
-        elif kind == "config":
-            update(found.config, record.config.update)
-        elif kind == "history":
-            update(found.history, record.history.item)
-        elif kind == "summary":
-            update(found.summary, record.summary.update)
-        elif kind == "exit":
-            found.exit_code = record.exit.exit_code
-    return found
 
 
 @pytest.fixture(scope="module")

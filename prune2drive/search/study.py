@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,12 +246,3 @@ def _key(ratios: Mapping[str, float]) -> tuple[float, ...]:
 def _told(trial: FrozenTrial) -> Trial:
     attrs = trial.user_attrs
     return Trial(trial.number, attrs["ratios"], attrs["reward"], attrs["objective"])
-
-
-def pareto(trials: Sequence[Trial]) -> list[Trial]:
-    """Trials than which no other has a higher reward for no larger total, by total."""
-    front: list[Trial] = []
-    for trial in sorted(trials, key=lambda each: (round(sum(each.ratios.values()), DIGITS), -(each.reward or 0.0))):
-        if not front or (trial.reward or 0.0) > (front[-1].reward or 0.0):
-            front.append(trial)
-    return front

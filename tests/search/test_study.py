@@ -12,7 +12,6 @@ from prune2drive.errors import InputError
 from prune2drive.search.nni_engine import SAMPLERS as NNI
 from prune2drive.search.optuna_engine import SAMPLERS as OPTUNA
 from prune2drive.search.storage import default_storage
-from prune2drive.search.study import Trial, pareto
 
 SEARCHES = [("optuna", name) for name in OPTUNA] + [("nni", name) for name in NNI]
 
@@ -230,9 +229,3 @@ def test_two_processes_at_once_make_no_trial_twice(tmp_path):
     complete = [trial for trial in saved if trial.state == TrialState.COMPLETE]
     workers = {trial.user_attrs["worker"] for trial in complete}
     assert len(complete) == len(keys(trial.params for trial in complete)) >= 30 and len(workers) == 2
-
-
-def test_the_pareto_front():
-    found = [(0.5, 0.7), (0.1, 0.4), (0.2, 0.3), (0.5, 0.6), (1.0, 0.7)]  # total, reward
-    trials = [Trial(number, {"CAM_FRONT": total}, reward, 0.0) for number, (total, reward) in enumerate(found)]
-    assert [trial.number for trial in pareto(trials)] == [1, 0]

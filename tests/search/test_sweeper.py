@@ -1,6 +1,5 @@
 """`run.py -m search=...`, its runs made up by a launcher that answers at once, but in `test_real_runs`."""
 
-import json
 import pickle
 import re
 import sys
@@ -10,68 +9,17 @@ import cloudpickle
 import optuna
 import pytest
 import runs
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from made_up_runs import FEW
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from prune2drive.errors import InputError
-from prune2drive.models.tiny import Tiny
 from prune2drive.pruning import Adaptive
 from prune2drive.pruning.selection import budget
 from prune2drive.ratio_jobs import QuietTask, RunFailed
-from prune2drive.sample import Prediction
+from prune2drive.report import search as search_report
 from prune2drive.vocabulary import CAMERAS
-
-SPLITS = ("search.splits.search.sample=null", *(f"+search.splits.{name}.size=8" for name in ("search", "val", "test")))
-FEW = ("model=tiny", "search.study=s", "search.trials=6", "search.finalists=2", "search.random_draws=2", *SPLITS)
-QUESTIONS = 40
-
-
-class Launcher:
-    """Answers by the ratios alone; right more often the more the front camera keeps."""
-
-    def __init__(self):
-        self.launched: list[dict] = []
-        self.outcome = lambda ratios: {"score": ratios["CAM_FRONT"]}
-
-    def launch(self, job_overrides, initial_job_idx):
-        return [self._run(job) for job in job_overrides]
-
-    def _run(self, overrides):
-        parser = OverridesParser.create()
-        values = {each.key_or_group: each.value() for each in parser.parse_overrides(list(overrides))}
-        parsed = {name: getattr(value, "text", value) for name, value in values.items()}
-        ratios = parsed["ratios.keep"] = {str(camera): ratio for camera, ratio in parsed["ratios.keep"].items()}
-        parsed["folder"] = str(parsed["hydra.sweep.subdir"])
-        self.launched.append(parsed)
-        folder = Path(parsed["hydra.sweep.dir"], parsed["folder"])
-        returned = JobReturn(status=JobStatus.COMPLETED)
-        try:
-            metrics = self.outcome(ratios)
-        except RuntimeError as error:
-            returned.status, returned._return_value = JobStatus.FAILED, error
-            return returned
-        folder.mkdir(parents=True)
-        right = round(metrics.get("score", 0) * QUESTIONS)
-        rows = [
-            Prediction(str(n), "?", "Yes." if n < right else "No.", "Yes.", scene="s", frame=str(n)).to_row()
-            for n in range(QUESTIONS)
-        ]
-        (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-        (folder / "run.json").write_text(json.dumps({"status": "finished"}))
-        return returned
-
-
-@pytest.fixture
-def launcher(monkeypatch):
-    fake = Launcher()
-    monkeypatch.setattr(Plugins, "instantiate_launcher", lambda *_, **__: fake)
-    monkeypatch.setattr(Tiny, "load", lambda self: pytest.fail("a model was loaded"))
-    return fake
 
 
 def trials(folder: Path):
@@ -103,6 +51,10 @@ def test_a_search_with_its_verdict(cli, launcher, tmp_path):
     assert winner.ratios(CAMERAS)["CAM_FRONT"] > 0.15 and 0 < low < high
     report = (folder / "search.md").read_text()
     assert "The searched ratios beat uniform ones of the same total" in report and "| front_heavy |" in report
+    page = (folder / "report.html").read_text()
+    assert "Keep ratios of tiny on minidrive" in page and "beat uniform ones" in page and "front_heavy" in page
+    search_report.main([str(folder)])
+    assert (folder / "report.html").read_text() == page
     written = Path("configs/ratios/adaptive/tiny_minidrive.yaml")
     assert written.read_text() == (folder / "winner.yaml").read_text()
 
@@ -132,6 +84,15 @@ def test_a_finished_search_is_not_made_again(cli, launcher, tmp_path):
     assert errors.count("\n") == 1
 
 
+def test_a_storage_elsewhere_is_remembered(cli, launcher, tmp_path):
+    cli("-m", "search=random", *FEW, "search.trials=2", f"search.storage={tmp_path}/trials.log")
+    before, folder = len(launcher.launched), tmp_path / "outputs/sweeps/s"
+    for _ in range(2):
+        assert cli("-m", "search=random", *FEW, "search.trials=2", f"search.resume={folder}")[0] == 0
+    assert len(launcher.launched) == before and not (folder / "study.db").exists()
+    search_report.main([str(folder)])
+
+
 def test_failed_runs(cli, launcher, tmp_path):
     def outcome(ratios):
         if len(launcher.launched) % 2:
@@ -145,13 +106,14 @@ def test_failed_runs(cli, launcher, tmp_path):
     assert states == [TrialState.FAIL, TrialState.COMPLETE] * 3 and "failed: out of memory 1" in said
 
 
-def test_the_same_error_again_and_again(cli, launcher):
+def test_the_same_error_again_and_again(cli, launcher, tmp_path):
     launcher.outcome = lambda ratios: {"accuracy": 1.0}
     code, _, errors = cli("-m", "search=tpe", *FEW)
     assert (code, len(launcher.launched)) == (2, 3)
     assert errors == (
         "error: 3 trials in a row failed: search.objective: the trial's metrics.json has no score; it has accuracy\n"
     )
+    assert "metrics.json has no score" in (tmp_path / "outputs/sweeps/s/report.html").read_text()
 
 
 def test_control_c_and_going_on(cli, launcher, tmp_path):
@@ -164,6 +126,7 @@ def test_control_c_and_going_on(cli, launcher, tmp_path):
     code, said, _ = cli("-m", "search=tpe", *FEW)
     folder = tmp_path / "outputs/sweeps/s"
     assert code == 130 and f"search.resume={folder}" in said and "interrupted after 2 trials, the best is" in said
+    assert (folder / "report.html").read_text().count('class="dot"') == 2
     assert cli("-m", "search=tpe", *FEW, f"search.resume={folder}")[0] == 0
     done = [trial for trial in trials(folder) if trial.state == TrialState.COMPLETE]
     ratios = [tuple(job["ratios.keep"].values()) for job in launcher.launched]
