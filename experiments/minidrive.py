@@ -68,29 +68,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cost:
-    """A number of a run's metrics, or one divided by another, of this run or one that it is compared with."""
+    """A number of a run's metrics, or one divided by another: times of several runs are not to be compared."""
 
     run: Options
     key: str
     form: str
     by: str = ""
-    beside: Options = ()
 
     def text(self, runs: Runs) -> str:
         found = runs.metrics(self.run)
         if self.key not in found:
             return ""
-        return format(
-            found[self.key] / runs.metrics(self.beside or self.run)[self.by] if self.by else found[self.key], self.form
-        )
+        return format(found[self.key] / (found[self.by] if self.by else 1), self.form)
 
     @property
     def ours(self) -> tuple[Options, ...]:
         return (self.run,)
-
-    @property
-    def theirs(self) -> tuple[Options, ...]:
-        return (self.beside,) if self.beside else ()
 
 
 Table = list[list[str | Cell | Cost]]
@@ -146,9 +139,9 @@ def kinds(questions: int) -> Table:
 
 
 def methods(questions: int) -> Table:
-    """Every method at 25 and 10 % after its last cut; time and FLOPs beside those of the prefill of all tokens."""
-    budgets, none = ("0.25", "0.1"), answer(questions, "none")
-    header = ["exact match", "layer average", "FLOPs", "prefill time", "of it selection"]
+    """Every method at 25 and 10 % after its last cut; FLOPs of all tokens' and selection's share of the prefill."""
+    budgets = ("0.25", "0.1")
+    header = ["exact match", "layer average", "FLOPs", "selection"]
     table: Table = [["method", *(f"{name}, {float(keep):.0%}" for keep in budgets for name in header)]]
     for method in EVERY:
         row: list[str | Cell | Cost] = [f"`{method}`"]
@@ -158,7 +151,6 @@ def methods(questions: int) -> Table:
                 Cell((run,)),
                 Cost(run, "tokens/layer_average", ".0f"),
                 Cost(run, "flops/ratio", ".0%"),
-                Cost(run, "time/prefill_ms", ".0%", "time/prefill_ms", none),
                 Cost(run, "time/select_ms", ".0%", "time/prefill_ms"),
             ]
         table.append(row)
@@ -253,7 +245,7 @@ def needed(table: Table) -> Iterator[Options]:
     for row in table:
         for cell in row:
             if not isinstance(cell, str):
-                yield from (*cell.ours, *cell.theirs)
+                yield from (*cell.ours, *getattr(cell, "theirs", ()))
 
 
 def markdown(table: Table, runs: Runs) -> str:
