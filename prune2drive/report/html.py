@@ -79,6 +79,10 @@ def write_report(
     return report
 
 
+BUDGETS = {"final": "tokens after the last cut", "layer_average": "mean tokens over all layers"}
+"""What a budget says, by `budget_axis`."""
+
+
 def _name(run: Mapping[str, Any], group: str) -> str:
     """What was chosen in a config group: the option's name, or else the class it builds."""
     config = (run.get("config") or {}).get(group)
@@ -93,6 +97,8 @@ def _facts(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         if name := _name(run, group):
             config = (run.get("config") or {}).get(group)
             facts[group] = (name, _text(config) if isinstance(config, Mapping) else "")
+    if axis := (run.get("config") or {}).get("budget_axis"):
+        facts["budget"] = (BUDGETS.get(axis, axis), "")
     said = {key: _text(value) for key, value in run.items() if key not in ("config", "choices", "command")}
     return facts | {key.replace("_", " "): ("", text) for key, text in said.items() if text}
 

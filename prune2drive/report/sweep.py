@@ -13,6 +13,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from prune2drive.report.html import BUDGETS
 from prune2drive.results import write_atomically
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def _axis(job: Path) -> str:
         axis = config.get("budget_axis", "final")
     except (OSError, ValueError):
         axis = "final"
-    return {"final": "tokens after the last cut"}.get(axis, "mean tokens over all layers")
+    return BUDGETS.get(axis, axis)
 
 
 def _job_number(path: Path) -> tuple[int, str]:

@@ -148,6 +148,7 @@ def test_headline(tmp_path):
     assert "planned 3, failed 1" in shown.text and "choices" not in shown.text
     assert "_target_" not in shown.text and "seed" not in shown.text
     assert "0.25" in page(tmp_path, {"config": {"ratios": 0.25}}).text
+    assert "mean tokens over all layers" in page(tmp_path, {"config": {"budget_axis": "layer_average"}}).text
 
 
 @pytest.mark.parametrize(
