@@ -43,6 +43,7 @@ def test_a_search_is_one_run(at_home, cli, launcher, tmp_path):
 
     launcher.outcome = outcome
     assert cli("-m", "search=tpe", *OPTIONS, "logger.project=mine")[0] == 0
+    wandb.teardown()  # what is still on its way is written
     folder = tmp_path / "outputs/sweeps/s"
     found = read(folder)
     assert {job["logger"] for job in launcher.launched} == {"none"}
@@ -79,11 +80,13 @@ def test_an_interrupted_search_goes_on_as_the_same_run(at_home, cli, launcher, t
     launcher.outcome = outcome
     few = ("-m", "search=tpe", *OPTIONS, "search.trials=5")
     assert cli(*few)[0] == 130
+    wandb.teardown()
     folder = tmp_path / "outputs/sweeps/s"
     before = read(folder)
     assert before.exit_code == 1 and len(trials(before)) == 2
     assert before.summary["winner"] in (0, 1) and "verdict" not in before.summary
     assert cli(*few, f"search.resume={folder}")[0] == 0
+    wandb.teardown()
     files = sorted(folder.rglob("*.wandb"), key=lambda file: file.stat().st_mtime)
     first, second = map(read_file, files)
     assert first.run.run_id == second.run.run_id and second.exit_code == 0
