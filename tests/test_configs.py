@@ -16,10 +16,16 @@ from prune2drive.errors import InputError
 from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.exact_match import ExactMatch
 from prune2drive.parts import Parts
+from prune2drive.pruning import Adaptive
 from prune2drive.vocabulary import CAMERAS
 
 FILES = sorted(file.relative_to(runs.CONFIGS).with_suffix("") for file in runs.CONFIGS.glob("*/**/*.yaml"))
-CHOICES = [(str(file.parent), file.name) for file in FILES if file.parts[0] != "hydra"]
+SEARCHED = sorted((runs.CONFIGS / "ratios" / "adaptive").glob("*.yaml"))  # what ratios=adaptive reads: no choices
+CHOICES = [
+    (str(file.parent), file.name)
+    for file in FILES
+    if file.parts[0] != "hydra" and runs.CONFIGS / file.with_suffix(".yaml") not in SEARCHED
+]
 NOTHING = [(group, "none") for group in ("logger", "judge", "submission", "prefix_cache")]
 PARTS = ("model", "dataset", "metrics", "judge", "pruner", "ratios", "trainer", "submission")
 BUILT = [choice for choice in CHOICES if choice[0] in PARTS and choice not in NOTHING]
@@ -136,6 +142,14 @@ def test_seeds_follow_the_run(tmp_path):
     assert (cfg.pruner.seed, cfg.dataset.seed) == (7, 7)
     cfg = runs.configuration(f"folder={tmp_path}", "pruner=tfps", "seed=7")
     assert (cfg.pruner.seed, cfg.dataset.seed) == (7, 7)
+
+
+@pytest.mark.parametrize("file", SEARCHED, ids=lambda file: file.stem)
+def test_searched_ratios_say_where_they_come_from(file):
+    policy = Adaptive(str(file))
+    known = policy.provenance
+    assert f"{known['model']}_{known['dataset']}" == file.stem and known["commit"] and known["splits"]["search"]["size"]
+    assert policy.ratios(known["cameras"]).keys() == set(known["cameras"])
 
 
 def test_adaptive_reads_the_file_of_its_model_and_dataset(tmp_path, monkeypatch):
