@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from PIL import Image
 
-from prune2drive.report.style import STYLE
+from prune2drive.report.style import render
 from prune2drive.sample import Prediction
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
@@ -63,9 +62,8 @@ def write_report(
         The page's path.
     """
     rows = {row.key: row for row in _rows(metrics)}
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
-    html = page.render(
-        style=STYLE,
+    html = render(
+        BODY,
         title=" · ".join(name for group in GROUPS if (name := _name(run, group))) or folder.name,
         command=_text(run.get("command") or ""),
         highlights={text: rows[key] for key, text in HIGHLIGHTS.items() if key in rows},
@@ -174,19 +172,7 @@ def _embedded(picture: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-{{ style }}
-</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
+BODY = """\
 {% if command %}
 <code class="command">{{ command }}</code>
 {% endif %}

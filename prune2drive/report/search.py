@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
 from prune2drive.errors import InputError
 from prune2drive.report.charts import Mark, bars, plot
 from prune2drive.report.ledger import FEWEST, Ledger, open_ledger
-from prune2drive.report.style import STYLE
+from prune2drive.report.style import render
 from prune2drive.report.trials import Point, best, best_so_far, has_one_total, pareto
 from prune2drive.results import write_atomically
 
@@ -49,11 +48,11 @@ def write_search_report(folder: Path, ledger: Ledger) -> Path:
     """
     points = sorted(ledger.points, key=lambda point: point.number)
     about, verdict = ledger.about, ledger.verdict
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
-    html = page.render(
-        style=STYLE,
+    html = render(
+        BODY,
         title=f"Keep ratios of {about['model']} on {about['dataset']}" if about else f"Keep ratios: {ledger.name}",
         sentence=_sentence(verdict, points),
+        style=CHARTS,
         facts=_facts(ledger, points),
         sections=[
             _winner(verdict, points),
@@ -187,15 +186,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-{{ style }}
+CHARTS = """\
 svg { display: block; width: 100%; max-width: 60rem; margin-top: .8rem; }
 svg text { fill: var(--faint); font-size: 12px; }
 .grid { stroke: var(--line); }
@@ -208,10 +199,9 @@ svg text { fill: var(--faint); font-size: 12px; }
 .scroll { overflow-x: auto; }
 .scroll td { white-space: pre-line; }
 p { margin: 0; }
-</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
+"""
+
+BODY = """\
 <p class="card"><b>{{ sentence }}</b></p>
 <dl class="card">
 {% for heading, text in facts.items() %}

@@ -1,5 +1,6 @@
 """How the project's pages look, in light and in dark surroundings."""
 
+import jinja2
 from markupsafe import Markup
 
 STYLE = Markup("""\
@@ -34,3 +35,30 @@ tr:last-child td { border-bottom: 0; }
 .bad { color: var(--bad); }
 img { display: block; width: 100%; margin-top: .8rem; border-radius: 6px; }
 """)
+
+HEAD = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+{{ style }}
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+"""
+
+
+def render(body: str, title: str, style: str = "", **content: object) -> str:
+    """A self-contained page.
+
+    Args:
+        body: template of what stands below the title, and the end of the page.
+        style: what this page has beside the common style.
+        content: of the template.
+    """
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(HEAD + body)
+    return page.render(title=title, style=STYLE + Markup(style), **content)
