@@ -37,16 +37,22 @@ def tally(sample: Sample, token_map: TokenMap, kept: Mapping[str, Tensor]) -> li
         raise InputError(
             f"{sample.id}: {unsized[0].camera} has boxes, but image_sizes does not say in which image size"
         )
-    centres = {camera: _centres(token_map, camera, kept) for camera in {thing.camera for thing in shown}}
     found: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
-    for thing in shown:
-        width, height = sample.image_sizes[thing.camera]
-        x0, y0, x1, y1 = (edge / side for edge, side in zip(thing.box, (width, height) * 2, strict=True))
-        x_K, y_K = centres[thing.camera].unbind(1)
-        is_covered = bool(((x0 <= x_K) & (x_K <= x1) & (y0 <= y_K) & (y_K <= y1)).any())
-        size = next(name for name, limit in SIZES.items() if (x1 - x0) * (y1 - y0) < limit)
-        found[thing.camera, size, object_class(thing)].append(is_covered)
+    for camera in dict.fromkeys(thing.camera for thing in shown):
+        things = [thing for thing in shown if thing.camera == camera]
+        boxes_O4 = torch.tensor([thing.box for thing in things]) / torch.tensor(sample.image_sizes[camera] * 2)
+        areas = (boxes_O4[:, 2:] - boxes_O4[:, :2]).prod(dim=1).tolist()
+        are_covered = _covered(boxes_O4, _centres(token_map, camera, kept))
+        for thing, area, covered in zip(things, areas, are_covered, strict=True):
+            size = next(name for name, limit in SIZES.items() if area < limit)
+            found[camera, size, object_class(thing)].append(covered)
     return [(*key, sum(covered), len(covered)) for key, covered in found.items()]
+
+
+def _covered(boxes_O4: Tensor, centres_K2: Tensor) -> list[bool]:
+    """Whether a centre lies in each box, in units of the image."""
+    inside_OK2 = (boxes_O4[:, None, :2] <= centres_K2) & (centres_K2 <= boxes_O4[:, None, 2:])
+    return inside_OK2.all(dim=2).any(dim=1).tolist()
 
 
 def object_class(thing: ObjectBox) -> str:

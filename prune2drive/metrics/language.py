@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,8 @@ def score_captions(
     if tokenizer == "regex":
         logger.warning("no java on PATH: BLEU, ROUGE-L and CIDEr come from a regex tokenizer close to the official one")
     tokenize = tokenize_java if tokenizer == "java" else tokenize_regex
-    pairs = list(zip(tokenize(predictions), tokenize(references), strict=True))
+    with ThreadPoolExecutor(2) as pool:  # Java takes longer to start than to read them
+        pairs = list(zip(*pool.map(tokenize, (predictions, references)), strict=True))
     rouge = Rouge()
     estimates = {
         **_bleu(pairs, samples),
