@@ -18,6 +18,7 @@ from prune2drive.loop import Evaluation
 from prune2drive.metrics.coverage import coverage
 from prune2drive.metrics.efficiency import Efficiency
 from prune2drive.parts import Parts, build, check_settings
+from prune2drive.prefixed_loop import PrefixedEvaluation
 from prune2drive.provenance import describe_run
 from prune2drive.pruning.none import NoPruner
 from prune2drive.pruning.ratios import Allocator
@@ -55,7 +56,7 @@ class Task:
         done: what has been done to a finished question, in a word.
     """
 
-    loop: type[Evaluation]
+    loop: Callable[..., Evaluation]
     measure: Callable[[Parts, Sequence[Prediction]], dict[str, float]]
     headline: str
     missing: str
@@ -63,7 +64,7 @@ class Task:
 
 
 ANSWER = Task(
-    loop=Evaluation,
+    loop=lambda parts, *rest: (PrefixedEvaluation if parts.prefixes else Evaluation)(parts, *rest),
     measure=lambda parts, predictions: parts.metric(predictions),
     headline="score",
     missing="no score: these questions have no reference answers, or no tags that say how to score them",
@@ -238,7 +239,7 @@ def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
         cfg.num_workers,
         each.done,
         cfg.on_error,
-        parts.prefixes.batches if parts.prefixes else None,
+        parts.prefixes.ready(parts.pruner) if parts.prefixes else None,
     )
     peak_mb = None
     if data.remaining or trainer.world_size > 1:

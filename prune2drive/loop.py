@@ -17,7 +17,7 @@ from prune2drive.errors import InputError
 from prune2drive.metrics.coverage import tally
 from prune2drive.metrics.flops import VisionFlops
 from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
-from prune2drive.models.adapter import Answer
+from prune2drive.models.adapter import Answer, Prompts
 from prune2drive.parts import Parts
 from prune2drive.pruning import Trace, prune
 from prune2drive.pruning.orders import Orders
@@ -63,8 +63,7 @@ class Evaluation(LightningModule):
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Generates answers to a batch of samples, pruned."""
-        generate = self._generate if self.parts.prefixes is None else self._generate_from_prefixes
-        answers, trace, seconds = generate(batch)
+        answers, trace, seconds = self._generate(batch)
         shared = {phase: total / len(batch.samples) for phase, total in seconds.items()}
         found = [
             {"answer": answer.text, "new_tokens": answer.new_tokens, "times": shared, "batch": batch.samples[0].id}
@@ -80,37 +79,15 @@ class Evaluation(LightningModule):
         phases = {"vision": times.vision, "prefill": times.prefill, "decode": times.decode}
         return answers, trace, phases | {"select": trace.select_seconds}
 
-    def _generate_from_prefixes(
-        self, batch: Batch, use_drafts: bool = True
-    ) -> tuple[list[Answer], Trace, dict[str, float]]:
-        """The same with what earlier runs found; without seconds, of which those that are left would mislead.
-
-        Where every question was answered before, these answers are checked, and only those that have changed generated.
-        """
-        adapter, prefixes = self.parts.adapter, self.parts.prefixes
-        assert prefixes is not None
-        drafts = prefixes.drafts(batch, self.parts.pruner, self.generation) if use_drafts else None
-        with prefixes.reusing(adapter.model, self.parts.pruner, batch) as (prompts, orders):
-            with self.pruning(batch, orders) as trace:
-                if drafts is None:
-                    answers, changed = adapter.generate(prompts, **self.generation), []
-                else:
-                    is_right = adapter.confirms(prompts, drafts, **self.generation)
-                    answers, changed = adapter.read(drafts), [row for row, right in enumerate(is_right) if not right]
-        if changed:
-            anew, _, _ = self._generate_from_prefixes(batch.rows(changed), use_drafts=False)
-            for row, answer in zip(changed, anew, strict=True):
-                answers[row] = answer
-        prefixes.note(batch, answers)
-        return answers, trace, {}
-
-    def pruning(self, batch: Batch, orders: Orders | None = None) -> AbstractContextManager[Trace]:
-        """The context in which the batch's prompts are pruned."""
+    def pruning(
+        self, batch: Batch, prompts: Prompts | None = None, orders: Orders | None = None
+    ) -> AbstractContextManager[Trace]:
+        """The context in which the batch's prompts are pruned, or others that begin with them."""
         return prune(
             self.parts.adapter.model,
             self.parts.pruner,
             self.parts.policy,
-            token_map=batch.inputs.token_maps,
+            token_map=(prompts or batch.inputs).token_maps,
             sample_ids=[sample.id for sample in batch.samples],
             questions=[sample.question for sample in batch.samples],
             positions=self.cfg.positions,
@@ -126,7 +103,9 @@ class Evaluation(LightningModule):
             at = row * len(trace.kept) // len(batch.samples)  # beams repeat each prompt in place
             flops = {"selection": trace.select_flops[at]} | (batch.flops or {})
             objects = tally(sample, trace.token_maps[at], trace.kept[at])
-            predictions.append(Prediction.of(sample, flops=flops, objects=objects, **more, **_kept(trace, at)))
+            text = batch.inputs.lengths[row] - trace.full_tokens[at]
+            kept = _kept(trace, at)
+            predictions.append(Prediction.of(sample, text_tokens=text, flops=flops, objects=objects, **more, **kept))
         self._draw(batch, trace)
         return predictions
 
@@ -157,7 +136,6 @@ class Evaluation(LightningModule):
 def _kept(trace: Trace, at: int) -> dict[str, Any]:
     token_map = trace.token_maps[at]
     return {
-        "text_tokens": token_map.length - trace.full_tokens[at],
         "full_counts": token_map.counts,
         "kept_counts": {camera: len(kept) for camera, kept in trace.kept[at].items()},
         "kept": {camera: pack_indices(kept, token_map.counts[camera]) for camera, kept in trace.kept[at].items()},

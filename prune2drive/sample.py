@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from prune2drive.errors import InputError
 
@@ -147,6 +147,14 @@ class TokenMap:
         corner = frame[:, :2] + cell * torch.stack([self.col_P[at_N], self.row_P[at_N]], dim=1)
         return torch.cat([corner, corner + cell], dim=1)
 
+    def followed_by(self, text: int) -> TokenMap:
+        """The map of the prompt with `text` more positions behind it."""
+        parts = (nn.functional.pad(part_P, (0, text), value=-1) for part_P in (self.view_P, self.row_P, self.col_P))
+        longer = TokenMap(self.views, *parts)
+        known = {name: value for name, value in vars(self).items() if name not in vars(longer)}
+        longer.__dict__.update(known)  # what was worked out of the visual tokens, which stay where they are
+        return longer
+
     @classmethod
     def from_grids(cls, grids: Sequence[tuple[View, Tensor]], length: int) -> TokenMap:
         """A map from each view's prompt positions, given in raster order.
@@ -255,7 +263,7 @@ class Prediction:
         )
 
     def to_row(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:

@@ -9,10 +9,14 @@ import torch
 from omegaconf import OmegaConf
 
 from prune2drive import warm
+from prune2drive.data.datamodule import Batch
 from prune2drive.data.minidrive import MiniDrive
 from prune2drive.errors import InputError
 from prune2drive.models.adapter import Adapter
 from prune2drive.models.tiny import Tiny
+from prune2drive.pruning import TFPS
+from prune2drive.pruning.prefix_store import PrefixStore
+from prune2drive.results import RunFolder
 
 KEEPS = (0.3, 0.05, 0.3)
 TRIAL = ("dataset.size=12", "batch_size=5", "generation.max_new_tokens=6")
@@ -82,7 +86,7 @@ def test_later_runs_draw_encode_and_load_nothing(tmp_path, monkeypatch):
 
 
 def test_answers_that_stay_are_checked_in_one_pass(tmp_path, monkeypatch):
-    options = (*TRIAL, "prefix_cache=memory")
+    options = (*TRIAL, "prefix_cache=memory", "batch_size=12")
     runs.run(tmp_path / "1", *options, "ratios.keep=0.3")
     said = []
     generate = Tiny.generate
@@ -100,17 +104,72 @@ def test_answers_that_stay_are_checked_in_one_pass(tmp_path, monkeypatch):
     assert sum(said) == changed > 0
 
 
+def test_answers_wait_until_they_fill_a_batch(tmp_path, monkeypatch):
+    options = (*TRIAL, "prefix_cache=memory", "batch_size=3")
+    runs.run(tmp_path / "1", *options, "ratios.keep=0.3")
+    rows = []
+    append = RunFolder.append
+    monkeypatch.setattr(
+        RunFolder, "append", lambda self, batch: rows.append([row.id for row in batch]) or append(self, batch)
+    )
+    sizes = []
+    generate = Tiny.generate
+    monkeypatch.setattr(
+        Tiny,
+        "generate",
+        lambda self, prompts, **more: sizes.append(len(prompts.lengths)) or generate(self, prompts, **more),
+    )
+    runs.run(tmp_path / "2", *options, "ratios.keep=0.27")
+    assert max(sizes) <= 3, "never more at once than the user said"
+    names = [row.id for row in runs.rows(tmp_path / "2")]
+    assert sorted(sum(rows, [])) == sorted(names) and sum(rows, []) != names, "some wait for another batch"
+    warm.forget()
+    runs.run(tmp_path / "cold", *options, "ratios.keep=0.27")
+    assert told(tmp_path / "2") == told(tmp_path / "cold")
+
+
+def test_a_cut_elsewhere_finds_no_states_but_the_same_answers(tmp_path):
+    for number, layer in enumerate((1, 2, 1, 2)):
+        runs.run(tmp_path / f"{number}", *TRIAL, "prefix_cache=memory", f"pruner.layer={layer}", "ratios.keep=0.2")
+    for number, layer in enumerate((1, 2)):
+        warm.forget()
+        runs.run(tmp_path / f"cold{number}", *TRIAL, f"pruner.layer={layer}", "ratios.keep=0.2")
+        assert told(tmp_path / f"{number}") == told(tmp_path / f"{number + 2}") == told(tmp_path / f"cold{number}")
+
+
+def test_prompts_share_all_that_they_begin_with():
+    adapter, dataset = runs.Lively(), MiniDrive(split="val", size=12)
+    samples = [dataset[index] for index in range(len(dataset))]
+    prefixes = warm.Prefixes(PrefixStore(1), ("model", "dataset"))
+
+    def lengths(chosen):
+        batch = Batch(chosen, inputs=adapter.collate(chosen))
+        with prefixes.reusing(adapter, TFPS(), batch) as reused:
+            assert len({each.name for each in reused.orders.beginnings.values()}) == len({s.frame for s in chosen})
+            return batch.inputs, [reused.orders.beginnings[sample.id].length for sample in chosen]
+
+    prompts, shared = lengths(samples)
+    assert len(set(shared)) == 1
+    after = {ids[shared[0]].item() for ids in prompts.own_ids}
+    before = {ids[shared[0] - 1].item() for ids in prompts.own_ids}
+    assert len(before) == 1 < len(after), "up to where questions part"
+    prompts, shared = lengths(samples[:1])
+    assert shared == [prompts.lengths[0] - 1], "something is left to be read"
+
+
 def told_answers(folder: Path) -> list[tuple]:
     return [(row.id, row.answer, row.new_tokens) for row in runs.rows(folder)]
 
 
-def test_a_store_that_is_full_leaves_the_rest_to_be_computed(tmp_path):
-    options = (*TRIAL, "prefix_cache=memory", "prefix_cache.limit_gb=0.001")
-    for number, keep in enumerate(KEEPS[:2]):
+@pytest.mark.parametrize("limit_mb", [0.1, 1, 2])
+def test_a_store_that_is_full_leaves_the_rest_to_be_computed(tmp_path, limit_mb):
+    options = (*TRIAL, "batch_size=2", "prefix_cache=memory", f"prefix_cache.limit_gb={limit_mb / 1000}")
+    for number, keep in enumerate(KEEPS):
         runs.run(tmp_path / f"{number}", *options, f"ratios.keep={keep}")
     warm.forget()
-    runs.run(tmp_path / "cold", *TRIAL, f"ratios.keep={KEEPS[1]}")
-    assert told(tmp_path / "1") == told(tmp_path / "cold")
+    for number, keep in enumerate(KEEPS[:2]):
+        runs.run(tmp_path / f"cold{number}", *TRIAL, "batch_size=2", f"ratios.keep={keep}")
+    assert told(tmp_path / "1") == told(tmp_path / "cold1") != told(tmp_path / "2") == told(tmp_path / "cold0")
 
 
 def test_another_model_or_dataset_shares_nothing(tmp_path):

@@ -43,6 +43,12 @@ class Batch:
         """Some of its samples."""
         return replace(self, samples=[self.samples[place] for place in places], inputs=self.inputs.rows(places))
 
+    @classmethod
+    def joined(cls, batches: Sequence[Batch], pad: int) -> Batch:
+        """One batch of several, whose prompts are filled up with `pad`."""
+        samples = [sample for batch in batches for sample in batch.samples]
+        return cls(samples, inputs=type(batches[0].inputs).joined([batch.inputs for batch in batches], pad))
+
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its inputs on the device; Lightning calls it, and cannot walk frozen samples itself."""
         return replace(self, inputs=move_data_to_device(self.inputs, device))

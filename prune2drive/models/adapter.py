@@ -47,10 +47,43 @@ class Prompts:
         }
         return Prompts(inputs, tuple(self.token_maps[place] for place in places))
 
+    def followed_by(self, texts: Sequence[Sequence[int]], pad: int) -> Prompts:
+        """Each prompt with token ids behind it, padded on the left with `pad`."""
+        inputs = dict(self.inputs)
+        for name in self._of_positions:
+            rows = [
+                torch.cat([own_P, own_P.new_tensor(_behind(name, ids))])
+                for own_P, ids in zip(self._own(name), texts, strict=True)
+            ]
+            inputs[name] = _padded(name, rows, pad)
+        maps = (token_map.followed_by(len(ids)) for token_map, ids in zip(self.token_maps, texts, strict=True))
+        return Prompts(inputs, tuple(maps))
+
+    @classmethod
+    def joined(cls, batches: Sequence[Prompts], pad: int) -> Prompts:
+        """One batch of several, padded on the left with `pad`."""
+        inputs = {name: torch.cat([batch.inputs[name] for batch in batches]) for name in batches[0]._of_images}
+        for name in batches[0]._of_positions:
+            inputs[name] = _padded(name, [own_P for batch in batches for own_P in batch._own(name)], pad)
+        return cls(inputs, tuple(token_map for batch in batches for token_map in batch.token_maps))
+
     @property
     def own_ids(self) -> list[Tensor]:
         """Each prompt's input ids, without padding."""
-        return [ids[len(ids) - length :] for ids, length in zip(self.inputs["input_ids"], self.lengths, strict=True)]
+        return self._own("input_ids")
+
+    @property
+    def _of_positions(self) -> list[str]:
+        """The inputs that say something of each position, [B, P]."""
+        return [name for name, value in self.inputs.items() if value.shape == self.inputs["input_ids"].shape]
+
+    @property
+    def _of_images(self) -> list[str]:
+        return [name for name in self.inputs if name not in self._of_positions]
+
+    def _own(self, name: str) -> list[Tensor]:
+        """Each prompt's part of an input, without padding."""
+        return [row_P[len(row_P) - length :] for row_P, length in zip(self.inputs[name], self.lengths, strict=True)]
 
     @property
     def lengths(self) -> list[int]:
@@ -107,6 +140,12 @@ class Adapter(ABC):
     @cached_property
     def model(self) -> Any:
         return self.load().eval()
+
+    @property
+    def pad(self) -> int:
+        """The id that fills up shorter prompts; nothing reads it."""
+        tokenizer = self.processor.tokenizer
+        return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
     @property
     def text_config(self) -> Any:
@@ -197,6 +236,11 @@ class Adapter(ABC):
 
         Costs little more than reading the prompt. Positions are computed together that `generate` computes one by one,
         so that a tie within the rounding error of the model's dtype may fall otherwise.
+
+        Args:
+            prompts: each followed by its draft but for the last token.
+            drafts: answers, the end token included.
+            options: of `generate`.
         """
         inputs = self._placed(prompts)
         return self.model.generate(**inputs, **options, custom_generate=check_drafts, drafts=drafts).tolist()
@@ -219,6 +263,16 @@ class Adapter(ABC):
         ended_BT = torch.isin(tokens_BT, ends)
         first_B = torch.where(ended_BT.any(dim=1), ended_BT.int().argmax(dim=1) + 1, tokens_BT.shape[1])
         return first_B.tolist()
+
+
+def _behind(name: str, ids: Sequence[int]) -> list[int]:
+    """What a model input says of text behind the prompt."""
+    return {"input_ids": list(ids), "attention_mask": [1] * len(ids)}.get(name, [0] * len(ids))
+
+
+def _padded(name: str, rows: list[Tensor], pad: int) -> Tensor:
+    filler = pad if name == "input_ids" else 0
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=filler, padding_side="left")
 
 
 def _pictures(sample: Sample) -> Mapping[str, Image.Image]:

@@ -7,6 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.generation import logits_process
+
+COUNTING = (  # of logits processors: count from the end of the prompt, which a draft behind it hides
+    logits_process.MinLengthLogitsProcessor,
+    logits_process.MinNewTokensLengthLogitsProcessor,
+    logits_process.ForcedBOSTokenLogitsProcessor,
+    logits_process.ForcedEOSTokenLogitsProcessor,
+    logits_process.ExponentialDecayLengthPenalty,
+    logits_process.SuppressTokensAtBeginLogitsProcessor,
+)
 
 
 def check_drafts(
@@ -25,7 +35,7 @@ def check_drafts(
 
     Args:
         model: whose `generate` calls this.
-        input_ids: the prompts, [B, P].
+        input_ids: the prompts, each followed by its draft but for the last token, padded on the left; [B, P].
         logits_processor: applied to what the model says at each place.
         stopping_criteria: unused; drafts have ends.
         generation_config: unused; decoding is greedy.
@@ -33,23 +43,20 @@ def check_drafts(
         model_kwargs: what `generate` prepared.
 
     Returns:
-        For each prompt whether its draft is right, [B].
+        For each prompt whether its draft is right, [B]; False for all under a processor that counts answer tokens.
     """
     longest = max(map(len, drafts))
-    drafts_BT = input_ids.new_zeros(len(drafts), longest)
-    is_draft_BT = torch.zeros_like(drafts_BT, dtype=torch.bool)
-    for row, draft in enumerate(drafts):
-        drafts_BT[row, : len(draft)] = torch.tensor(draft)
-        is_draft_BT[row, : len(draft)] = True
+    drafts_BT = torch.stack([_at_the_right(draft, longest) for draft in drafts]).to(input_ids.device)
+    if any(isinstance(each, COUNTING) for each in logits_processor):
+        return drafts_BT.new_zeros(len(drafts), dtype=torch.bool)
     inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
-    outputs = model(**inputs, return_dict=True)
-    logits_BTV = outputs.logits[:, -1:].float()
-    ids = torch.cat([input_ids, drafts_BT], dim=1)
-    if longest > 1:
-        model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, num_new_tokens=longest - 1)
-        inputs = model.prepare_inputs_for_generation(ids[:, :-1], next_sequence_length=longest - 1, **model_kwargs)
-        inputs.pop("logits_to_keep", None)
-        logits_BTV = torch.cat([logits_BTV, model(**inputs, return_dict=True).logits.float()], dim=1)
+    logits_BTV = model(**{**inputs, "logits_to_keep": longest}, return_dict=True).logits.float()
     for place in range(longest if logits_processor else 0):
-        logits_BTV[:, place] = logits_processor(ids[:, : input_ids.shape[1] + place], logits_BTV[:, place])
-    return ((logits_BTV.argmax(dim=2) == drafts_BT) | ~is_draft_BT).all(dim=1)
+        before = input_ids[:, : input_ids.shape[1] - longest + 1 + place]
+        logits_BTV[:, place] = logits_processor(before, logits_BTV[:, place])
+    return ((logits_BTV.argmax(dim=2) == drafts_BT) | (drafts_BT < 0)).all(dim=1)
+
+
+def _at_the_right(draft: Sequence[int], longest: int) -> Tensor:
+    """A draft at the right of `longest` places, the others -1."""
+    return torch.tensor([-1] * (longest - len(draft)) + list(draft))

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prune2drive.pruning.sharing import Beginnings
+
 
 @dataclass(frozen=True)
 class Call:
@@ -67,6 +69,8 @@ class Forward:
 class Cut:
     """What is left of the prompt from layer k on; shorter rows are padded on the left with copies of position 0.
 
+    Where rows share their beginnings, each of the two parts is padded so.
+
     Args:
         kept_BK: prompt positions.
         real_BK: False at the padding.
@@ -74,6 +78,7 @@ class Cut:
         is_ragged: whether there is padding at all.
         layer: where it was cut.
         log_sizes_BK: logarithm of how many tokens each position stands for, where that weighs attention.
+        beginnings: which rows begin alike, where they are read together.
     """
 
     kept_BK: Tensor
@@ -82,15 +87,17 @@ class Cut:
     is_ragged: bool
     layer: int
     log_sizes_BK: Tensor | None = None
+    beginnings: Beginnings | None = None
 
     @classmethod
-    def at(cls, rows: Sequence[Tensor], device: torch.device, layer: int) -> Cut:
-        longest = max(map(len, rows))
-        kept_BK = torch.stack([nn.functional.pad(row, (longest - len(row), 0)) for row in rows])
-        lengths_B = torch.tensor([len(row) for row in rows])
-        real_BK = torch.arange(longest) >= longest - lengths_B[:, None]
-        shift_B = torch.zeros(len(rows), dtype=torch.long, device=device)
-        return cls(kept_BK.to(device), real_BK.to(device), shift_B, not real_BK.all(), layer)
+    def at(
+        cls, blocks: Sequence[Sequence[Tensor]], device: torch.device, layer: int, beginnings: Beginnings | None = None
+    ) -> Cut:
+        """The cut of rows whose kept positions come in one block or more, each of them padded for itself."""
+        padded = [_padded(rows) for rows in blocks]
+        kept_BK, real_BK = (torch.cat(parts, dim=1) for parts in zip(*padded, strict=True))
+        shift_B = torch.zeros(len(kept_BK), dtype=torch.long, device=device)
+        return cls(kept_BK.to(device), real_BK.to(device), shift_B, not real_BK.all(), layer, beginnings=beginnings)
 
     def within(self, before: Cut | None) -> Cut:
         """The cut in prompt positions, if it was made among those that an earlier one left."""
@@ -154,6 +161,14 @@ class Cut:
             lowest = torch.finfo(dtype).min
             mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest)
         return mask + sizes_BK[:, None, None].to(mask)
+
+
+def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Positions of all rows, padded on the left, and where they are real; [B, K]."""
+    longest = max(map(len, rows))
+    kept_BK = torch.stack([nn.functional.pad(row, (longest - len(row), 0)) for row in rows])
+    lengths_B = torch.tensor([len(row) for row in rows])
+    return kept_BK, torch.arange(longest) >= longest - lengths_B[:, None]
 
 
 def gather(states_BPD: Tensor, at_CK: Tensor, row_C: Tensor | None = None) -> Tensor:

@@ -1,28 +1,32 @@
-"""Selection orders that were found before: the picks for a smaller budget are the first of those for a larger one."""
+"""What prompts that are given again have in common: selection orders, and the frame that they begin with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
 from prune2drive.pruning.base import Context, Pool, Pruner
 from prune2drive.pruning.plan import Picks, choose
+from prune2drive.pruning.sharing import Beginning
 
 
 @dataclass(frozen=True)
 class Orders:
     """What a nested method picked of prompts that it is given again, all tokens in its order.
 
+    The picks for a smaller budget are the first of those for a larger one.
+
     Args:
         known: orders found so far; grows.
-        prompts: sample id -> what its tokens' states depend on besides the sample, for methods that look at nothing
-            else; ids that share it share an order.
+        beginnings: sample id -> how its prompt begins. Prompts that begin alike share an order, if the method looks at
+            nothing else, and the layers behind the cut read what is left of their beginnings once.
     """
 
     known: MutableMapping[tuple[str, ...], Picks] = field(default_factory=dict)
-    prompts: Mapping[str, str] = field(default_factory=dict)
+    beginnings: Mapping[str, Beginning] = field(default_factory=dict)
 
     def choose(
         self, pruner: Pruner, hidden_BPD: Tensor, pools: Sequence[Pool], sizes: Sequence[int], context: Context
@@ -41,6 +45,14 @@ class Orders:
             for key, size in zip(keys, sizes, strict=True)
         ]
 
+    def alike(self, pruner: Pruner, sample_ids: Sequence[str], cache: Any) -> list[Beginning] | None:
+        """How each row of a batch begins; None where rows cannot share what the method leaves of it."""
+        is_shared = len(pruner.cuts) == 1 and not pruner.weighs and not (pruner.merges and pruner.sees_question)
+        if not is_shared or cache is None or not all(name in self.beginnings for name in sample_ids):
+            return None
+        return [self.beginnings[name] for name in sample_ids]
+
     def _key(self, pruner: Pruner, pool: Pool) -> tuple[str, ...]:
-        about = pool.sample_id if pruner.sees_question else self.prompts.get(pool.sample_id, pool.sample_id)
+        known = None if pruner.sees_question else self.beginnings.get(pool.sample_id)
+        about = known.name if known else pool.sample_id
         return (repr(pruner), about, *pool.cameras)

@@ -16,6 +16,7 @@ from prune2drive.errors import InputError
 from prune2drive.pruning.base import Context, Pool, Pruner, Selection
 from prune2drive.pruning.cut import Cut, gather
 from prune2drive.pruning.prompt import Prompt
+from prune2drive.pruning.sharing import Beginning, part
 from prune2drive.sample import TokenMap
 
 
@@ -138,9 +139,10 @@ def carry_out(
     real_BP: Tensor | None,
     pools: Sequence[Pool],
     picks: Sequence[Picks],
-    before: Cut | None,
-) -> tuple[Tensor, Cut, list[Pool]]:
-    """Makes a cut: the states of what is left, the cut, and the pools at their places in the shorter batch.
+    starts: Sequence[int] = (),
+    alike: Sequence[Beginning] | None = None,
+) -> tuple[Tensor, Cut]:
+    """Makes a cut: the states of what is left, and what that is of the positions there were.
 
     Args:
         layer: the cut's.
@@ -148,13 +150,15 @@ def carry_out(
         real_BP: True where that is no padding; None where none is.
         pools: what was chosen among.
         picks: what each of them keeps.
-        before: the cut before this one.
+        starts: where each row's prompt begins in the batch before any cut.
+        alike: how each of them begins, for rows that are to share it.
     """
     if real_BP is None:
         real_BP = torch.ones(hidden_BPD.shape[:2], dtype=torch.bool)
     kept = kept_positions(real_BP, pools, picks)
-    cut = Cut.at(kept, hidden_BPD.device, layer)
-    return gather(hidden_BPD, cut.kept_BK), cut.within(before), left(pools, picks, kept)
+    blocks, beginnings = part(kept, starts, alike) if alike else ([kept], None)
+    cut = Cut.at(blocks, hidden_BPD.device, layer, beginnings)
+    return gather(hidden_BPD, cut.kept_BK), cut
 
 
 def own_positions(prompt: Prompt, cuts: Sequence[Cut]) -> list[Tensor]:
@@ -169,18 +173,15 @@ def own_positions(prompt: Prompt, cuts: Sequence[Cut]) -> list[Tensor]:
     return [at - padding for at, padding in zip(kept, paddings, strict=True)]
 
 
-def left(pools: Sequence[Pool], picks: Sequence[Picks], kept: Sequence[Tensor]) -> list[Pool]:
-    """The pools of what a cut left, at their places in the shorter batch.
-
-    Args:
-        kept: each row's kept positions, ascending; shorter rows are padded on the left.
-    """
-    longest = max(map(len, kept))
+def left(pools: Sequence[Pool], picks: Sequence[Picks], cut: Cut) -> list[Pool]:
+    """The pools of what a cut left, at their places in the shorter batch."""
+    real_BK, kept_BK = cut.real_BK.cpu(), cut.kept_BK.cpu()
+    places = [real_K.nonzero().flatten() for real_K in real_BK]
+    kept = [kept_K[place_K] for kept_K, place_K in zip(kept_BK, places, strict=True)]
     after = []
     for pool, picked in zip(pools, picks, strict=True):
         order_K = picked.picks_K.sort().values
-        row_K = kept[pool.row]
-        at_K = torch.searchsorted(row_K, pool.at_N[order_K]) + longest - len(row_K)
+        at_K = places[pool.row][torch.searchsorted(kept[pool.row], pool.at_N[order_K])]
         after.append(replace(pool, at_N=at_K, of_N=pool.of_N[order_K]))
     return after
 

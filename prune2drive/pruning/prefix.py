@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prune2drive.errors import InputError
@@ -53,12 +54,16 @@ class Row:
         question: key of the rest.
         length: positions of the prompt, without padding.
         split: positions of the first part.
+        answer: key of the beginning of an answer behind the prompt.
+        said: positions of that.
     """
 
     frame: str
     question: str
     length: int
     split: int
+    answer: str = ""
+    said: int = 0
 
     @classmethod
     def of(cls, about: str, frame: str, sample_id: str, ids_P: Tensor, token_map: TokenMap) -> Row:
@@ -71,8 +76,18 @@ class Row:
         split = int((token_map.view_P >= 0).nonzero().max()) + 1
         return cls(_key(about, frame, ids_P[:split]), _key(about, sample_id, ids_P), len(ids_P), split)
 
+    def followed_by(self, ids: Sequence[int]) -> Row:
+        """The same prompt with the beginning of an answer behind it."""
+        return replace(self, answer=_key(self.question, "answer", torch.tensor(ids)), said=len(ids)) if ids else self
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        """Keys, and how many positions each stands for, one part behind the other."""
+        parts = [(self.frame, self.split), (self.question, self.length - self.split), (self.answer, self.said)]
+        return parts if self.said else parts[:2]
+
     def is_in(self, store: PrefixStore) -> bool:
-        return store.get(self.frame) is not None and store.get(self.question) is not None
+        return all(store.get(key) is not None for key, _ in self.parts)
 
 
 def _key(about: str, name: str, ids: Tensor) -> str:
@@ -91,7 +106,7 @@ def fingerprint(model: nn.Module, samples: int = 16) -> str:
 
 
 @contextmanager
-def reuse(model: Any, layers: int, store: PrefixStore, rows: Sequence[Row]) -> Iterator[bool]:
+def reuse(model: Any, layers: int, store: PrefixStore, rows: Sequence[Row], is_final: bool = False) -> Iterator[Replay]:
     """Inside this context prompts enter the decoder at a layer that no ratio has touched yet.
 
     With all rows in the store the prompt must be given without its images; the states that enter the decoder and
@@ -99,37 +114,44 @@ def reuse(model: Any, layers: int, store: PrefixStore, rows: Sequence[Row]) -> I
     usual and its states are stored. What generation does behind the prompt is not changed. To be combined with
     `prune`:
 
-        with reuse(model, layers, store, rows) as known, prune(model, pruner, keep):
-            model.generate(**(inputs_without_images if known else inputs))
+        with reuse(model, layers, store, rows) as replay, prune(model, pruner, keep):
+            model.generate(**(inputs_without_images if replay.is_known else inputs))
 
     Args:
         model: a supported vision-language model.
         layers: how many of its decoder's first layers to leave out: `untouched_layers` of the method.
         store: of this model and these images.
         rows: one a prompt of the batch.
+        is_final: nothing is generated behind the prompts, and no method looks at what enters the decoder: only the
+            states that enter layer `layers` are wanted.
 
     Yields:
-        Whether all rows are known.
+        What knows whether all rows are in the store, and stores answers.
 
     Raises:
         InputError: a batch of other prompts.
     """
-    replay = _Replay(model.get_decoder(), layers, store, rows)
+    replay = Replay(model.get_decoder(), layers, store, rows, is_final)
     with ExitStack() as undo:
         replay.install(undo)
-        yield replay.is_known
+        yield replay
 
 
-class _Replay:
-    """The state behind one `reuse` context, and its hooks."""
+class Replay:
+    """The state behind one `reuse` context, and its hooks; see there.
 
-    def __init__(self, decoder: Any, layers: int, store: PrefixStore, rows: Sequence[Row]) -> None:
-        self.decoder, self.layers, self.store, self.rows = decoder, layers, store, rows
-        found = [(store.get(row.frame), store.get(row.question)) for row in rows]
-        self.found = [(frame, question) for frame, question in found if frame is not None and question is not None]
-        self.is_known = len(self.found) == len(rows)
+    Attributes:
+        is_known: whether all rows are in the store.
+    """
+
+    def __init__(
+        self, decoder: Any, layers: int, store: PrefixStore, rows: Sequence[Row], is_final: bool = False
+    ) -> None:
+        self.decoder, self.layers, self.store, self.rows, self.is_final = decoder, layers, store, rows, is_final
+        self.is_known = all(row.is_in(store) for row in rows)
         self.is_prefill = False
         self.seen: dict[str, Tensor] = {}
+        self.said: list[Tensor] = []
         self.length = 0
 
     def install(self, undo: ExitStack) -> None:
@@ -141,26 +163,32 @@ class _Replay:
         cache, embeds_BPD = kwargs.get("past_key_values"), kwargs.get("inputs_embeds")
         self.is_prefill = cache is not None and cache.get_seq_length() == 0
         if not self.is_prefill:
+            if self.layers == 0 and embeds_BPD is not None:
+                self.said.append(embeds_BPD)
             return None
-        longest = max(row.length for row in self.rows)
+        self.said = []
+        longest = max(row.length + row.said for row in self.rows)
         if embeds_BPD is None or len(embeds_BPD) % len(self.rows) or embeds_BPD.shape[1] < longest:
             raise InputError(f"prefix_cache: the decoder was not given the embeddings of {len(self.rows)} prompts")
         self.length = embeds_BPD.shape[1]
         if not self.is_known:
             self._see("embeds", embeds_BPD)
             return None
-        kwargs["inputs_embeds"] = self._recall("embeds", embeds_BPD)
+        if self.layers == 0 or not self.is_final:
+            kwargs["inputs_embeds"] = self._recall("embeds", embeds_BPD)
         return args, kwargs
 
     def _on_layer(self, index: int, original: Callable[..., Any], hidden_BPD: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not self.is_prefill:
-            return original(hidden_BPD, *args, **kwargs)
         cache, is_last = kwargs["past_key_values"], index == self.layers - 1
-        if self.is_known:
-            keys, values = (self._recall(f"{part}.{index}", hidden_BPD) for part in ("keys", "values"))
-            cache.update(keys, values, index)
+        if self.is_prefill and self.is_known:
+            if not self.is_final:
+                cache.update(*(self._recall(f"{part}.{index}", hidden_BPD) for part in ("keys", "values")), index)
             return self._recall("hidden", hidden_BPD) if is_last else hidden_BPD
         output = original(hidden_BPD, *args, **kwargs)
+        if not self.is_prefill:
+            if is_last:
+                self.said.append(output)
+            return output
         self._see(f"keys.{index}", cache.layers[index].keys)
         self._see(f"values.{index}", cache.layers[index].values)
         if is_last:
@@ -187,14 +215,29 @@ class _Replay:
             return
         self.store.put(row.question, part(start + row.split, self.length))
 
+    def keep_answers(self, answers: Sequence[Sequence[int]]) -> None:
+        """Stores the states of what was generated: an answer to each prompt, its last token included."""
+        if not self.said or len(self.said[0]) != len(self.rows):
+            return
+        name, states_BTD = "hidden" if self.layers else "embeds", torch.cat(self.said, dim=1)
+        for row, ids, states_TD in zip(self.rows, answers, states_BTD, strict=True):
+            if said := row.followed_by(ids[:-1]).said:
+                self.store.put(row.followed_by(ids[:-1]).answer, {name: states_TD[:said].to("cpu", copy=True)})
+
     def _recall(self, name: str, like_BPD: Tensor) -> Tensor:
         """States of the batch from the store, 0 at its padding; each prompt as often as beams repeat it."""
-        first = self.found[0][0][name]
+        first = self._stored(self.rows[0].frame)[name]
         batch = first.new_zeros(len(self.rows), *first.shape[:-2], self.length, first.shape[-1])
-        for states, row, (frame, question) in zip(batch, self.rows, self.found, strict=True):
-            start = self.length - row.length
-            states[..., start : start + row.split, :] = frame[name]
-            states[..., start + row.split :, :] = question[name]
+        for states, row in zip(batch, self.rows, strict=True):
+            start = self.length - row.length - row.said
+            for key, length in row.parts:
+                states[..., start : start + length, :] = self._stored(key)[name]
+                start += length
         batch = batch.to(like_BPD.device)
         beams = len(like_BPD) // len(self.rows)
         return batch if beams == 1 else batch.repeat_interleave(beams, dim=0)
+
+    def _stored(self, key: str) -> Tensors:
+        tensors = self.store.get(key)
+        assert tensors is not None
+        return tensors

@@ -4,13 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import CAMERAS
+from families import CAMERAS, PAD
+from transformers import DynamicCache
 
 from prune2drive.errors import InputError
+from prune2drive.models.adapter import Prompts
 from prune2drive.pruning import TFPS, FastV, NoPruner, PyramidDrop, VisPruner, prune
 from prune2drive.pruning.orders import Orders
 from prune2drive.pruning.prefix import Row, check_reuse, fingerprint, reuse, untouched_layers
 from prune2drive.pruning.prefix_store import PrefixStore
+from prune2drive.pruning.sharing import Beginning
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25], [31]]
 NAMES = ("llava_onevision", "llava", "internvl", "smolvlm", "qwen2_5_vl")
@@ -61,9 +64,9 @@ def test_answers_are_the_same_from_the_store(make_family, name, method, monkeypa
     model = family.model
     inputs, found = prompts(family)
     rows = rows_of(pruner, found)
-    with reuse(model, untouched_layers(pruner), store, rows) as is_known:
+    with reuse(model, untouched_layers(pruner), store, rows) as replay:
         first = answers(model, inputs, pruner, 0.5)
-    assert not is_known and all(row.is_in(store) for row in rows)
+    assert not replay.is_known and all(row.is_in(store) for row in rows)
     plain = {keep: answers(model, inputs, pruner, keep) for keep in (0.5, 0.2, 1.0)}
     assert torch.equal(first[1], plain[0.5][1])
 
@@ -72,11 +75,11 @@ def test_answers_are_the_same_from_the_store(make_family, name, method, monkeypa
 
     monkeypatch.setattr(model.base_model, "get_image_features", fail)
     for keep, (ids, logits, trace) in plain.items():
-        with reuse(model, untouched_layers(pruner), store, rows) as is_known:
+        with reuse(model, untouched_layers(pruner), store, rows) as replay:
             again_ids, again_logits, again = answers(
                 model, without_images(inputs), pruner, keep, [each for _, each in found]
             )
-        assert is_known
+        assert replay.is_known
         assert torch.equal(again_ids, ids) and torch.allclose(again_logits, logits, atol=1e-5)
         assert all(torch.equal(one, other) for one, other in zip(again.positions, trace.positions, strict=True))
 
@@ -98,6 +101,44 @@ def test_the_layers_before_the_cut_are_not_computed(make_family, monkeypatch):
     assert lengths == [kept] + [1] * 3 * (STEPS - 1)
 
 
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_answers_are_recalled_with_their_prompts(make_family, layer, monkeypatch):
+    """What is said behind a prompt with an answer behind it, from the store and anew."""
+    family, pruner, store = make_family("llava_onevision"), TFPS(layer=layer), PrefixStore(1)
+    model = family.model
+    inputs, found = prompts(family)
+    rows, maps = rows_of(pruner, found), tuple(token_map for _, token_map in found)
+    with reuse(model, layer, store, rows) as replay:
+        answers(model, inputs, pruner, 0.9)
+        said, *_ = answers(model, inputs, pruner, 0.5)
+    said = [ids.tolist() for ids in said[:, inputs["input_ids"].shape[1] :]]
+    said[1], said[2] = said[1][:2], said[2][:1]  # as if these had ended sooner
+    replay.keep_answers(said)
+    drafted = Prompts(inputs, maps).followed_by([ids[:-1] for ids in said], PAD)
+    longer = [row.followed_by(ids[:-1]) for row, ids in zip(rows, said, strict=True)]
+    assert all(row.is_in(store) for row in longer) and longer[2] == rows[2]
+    assert not rows[0].followed_by([1, 2]).is_in(store)
+    with torch.inference_mode(), prune(model, pruner, 0.2, token_map=drafted.token_maps) as trace:
+        expected = model(**drafted.inputs, logits_to_keep=STEPS).logits
+
+    def fail(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    for module in model.get_decoder().layers[:layer]:
+        monkeypatch.setattr(module.mlp, "forward", fail)
+    with (
+        torch.inference_mode(),
+        reuse(model, layer, store, longer, is_final=True) as replay,
+        prune(model, pruner, 0.2, token_map=drafted.token_maps) as again,
+    ):
+        short = drafted.without_images().inputs
+        logits = model(**short, logits_to_keep=STEPS, past_key_values=DynamicCache()).logits
+    assert replay.is_known
+    assert all(torch.equal(*each) for each in zip(again.positions, trace.positions, strict=True))
+    for row, ids in enumerate(said):
+        assert torch.allclose(logits[row, -len(ids) :], expected[row, -len(ids) :], atol=1e-4)
+
+
 def test_rows_may_come_in_other_batches_and_orders(make_family):
     family, pruner, store = make_family("internvl"), TFPS(layer=1), PrefixStore(1)
     inputs, found = prompts(family)
@@ -106,9 +147,9 @@ def test_rows_may_come_in_other_batches_and_orders(make_family):
         answers(family.model, inputs, pruner, 0.5)
     turned = [TEXTS[2], TEXTS[0]]
     expected = family.inputs(turned, seeds=[2, 0])
-    with reuse(family.model, 1, store, [rows[2], rows[0]]) as is_known:
+    with reuse(family.model, 1, store, [rows[2], rows[0]]) as replay:
         again, *_ = answers(family.model, without_images(expected), pruner, 0.3)
-    assert is_known and torch.equal(again, answers(family.model, expected, pruner, 0.3)[0])
+    assert replay.is_known and torch.equal(again, answers(family.model, expected, pruner, 0.3)[0])
 
 
 def test_beams_repeat_what_is_stored(make_family):
@@ -151,7 +192,7 @@ def test_orders_are_worked_out_once_a_frame_and_cut_to_any_budget(make_family):
     family = make_family("llava_onevision")
     inputs, found = prompts(family)
     known = {}
-    orders = Orders(known, {f"sample {place}": f"frame {place % 2}" for place in range(3)})
+    orders = Orders(known, {f"sample {place}": Beginning(f"frame {place % 2}", 1) for place in range(3)})
     counted = []
 
     class Counting(TFPS):
@@ -174,7 +215,7 @@ def test_orders_are_worked_out_once_a_frame_and_cut_to_any_budget(make_family):
                 assert all(torch.equal(mine[camera], theirs[camera]) for camera in CAMERAS)
     tokens = len(known) and next(iter(known.values())).picks_K.numel()
     assert counted == [(2 * len(CAMERAS), tokens)]
-    question = Orders({}, {"sample 0": "frame", "sample 1": "frame"})
+    question = Orders({}, {f"sample {place}": Beginning("frame", 1) for place in range(2)})
     with (
         torch.inference_mode(),
         prune(family.model, FastV(layer=1), 0.5, cameras=CAMERAS, sample_ids=["sample 0", "sample 1"], orders=question),
