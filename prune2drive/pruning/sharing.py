@@ -127,6 +127,7 @@ class Together:
 
         cache = DynamicCache()
         self.first_SKD = run(self.first_SKD, row_S, 0, cache)
+        hidden_BKD = hidden_BKD.to(self.first_SKD.device)  # layers may lie on several
         of_B = self.beginnings.of_B.to(self.first_SKD.device)
         room = (0, 0, 0, self.real_BK.shape[1] - width)
         keys, values = (pad(part_SGKE[of_B], room) for part_SGKE in _held(cache, index))

@@ -3,9 +3,11 @@
 import families
 import pytest
 import torch
+from test_sharing import answers, prompts
 
 from prune2drive import prune
 from prune2drive.pruning import TFPS, FastV, RandomPruner, UniformPruner
+from prune2drive.pruning.orders import Orders
 from prune2drive.pruning.selection import farthest_points
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -29,3 +31,13 @@ def test_a_ragged_batch_in_bfloat16(name, pruner):
         answers = family.model.generate(**inputs, max_new_tokens=3, do_sample=False)
     assert answers.shape[1] == inputs["input_ids"].shape[1] + 3
     assert trace.kept_tokens == [len(families.CAMERAS) * families.TOKENS // 4] * 2
+
+
+def test_questions_share_their_frames():
+    family = families.make("llava_onevision")
+    asked, beginnings = prompts(family)
+    family.model.cuda()
+    asked = asked.to("cuda")
+    ids, logits, _ = answers(family.model, asked, TFPS(), 0.3)
+    mine, my_logits, _ = answers(family.model, asked, TFPS(), 0.3, Orders({}, beginnings))
+    assert torch.equal(mine, ids) and torch.allclose(my_logits, logits, atol=1e-3)
