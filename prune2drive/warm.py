@@ -104,7 +104,7 @@ class Prefixes:
             rows = [row.followed_by(draft[:-1]) for row, draft in zip(rows, drafts, strict=True)]
             if batch.ids not in self._drafted or self._drafted[batch.ids][0] != drafts:
                 behind = [draft[:-1] for draft in drafts]
-                self._drafted[batch.ids] = drafts, prompts.followed_by(behind, adapter.pad)
+                self._drafted[batch.ids] = drafts, prompts.without_images().followed_by(behind, adapter.pad)
             prompts = self._drafted[batch.ids][1]
         with reuse(adapter.model, untouched_layers(pruner), self.store, rows, is_final=drafts is not None) as replay:
             yield Reused(prompts.without_images() if replay.is_known else prompts, orders, replay)

@@ -53,6 +53,8 @@ def test_selection_is_pure():
 SURGERY = {
     "__init__.py",
     "hooks.py",
+    "engine.py",
+    "sharing.py",
     "guards.py",
     "cut.py",
     "plan.py",
@@ -72,7 +74,7 @@ SURGERY = {
 @pytest.mark.parametrize("path", sorted((PACKAGE / "pruning").glob("*.py")), ids=lambda path: path.name)
 def test_only_the_hooks_touch_a_model(path):
     names = {name.split(".")[0] for name in imported(path)}
-    assert ("transformers" in names) == (path.name in ("masks.py", "clip.py"))
+    assert ("transformers" in names) == (path.name in ("masks.py", "sharing.py", "clip.py"))
     if path.name not in SURGERY:
         assert not imported(path) & {f"prune2drive.pruning.{name.removesuffix('.py')}" for name in SURGERY}
 

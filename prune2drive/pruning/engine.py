@@ -37,7 +37,7 @@ _ACTIVE: WeakSet[nn.Module] = WeakSet()
 
 
 class Engine:
-    """The state behind one `prune` context, and its hooks; see there for what it is made of."""
+    """The state behind one `prune` context, and its hooks; what it is made of is explained there."""
 
     def __init__(
         self,
