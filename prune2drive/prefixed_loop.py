@@ -17,8 +17,8 @@ from prune2drive.warm import Prefixes
 class PrefixedEvaluation(Evaluation):
     """Answers with what earlier runs found; without seconds, of which those that are left would mislead.
 
-    Where every question of a batch was answered before, these answers are checked in one forward pass. Questions whose
-    answers change wait until they fill a batch, and are answered together.
+    Where every question of a batch was answered before, these answers are checked instead of being said again.
+    Questions whose answers change wait until they fill a batch, and are answered together.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -38,11 +38,12 @@ class PrefixedEvaluation(Evaluation):
             answers, trace = self._generate_anew(batch)
             self.prefixes.keep(adapter, pruner, batch)
             return self._rows(batch, trace, answers)
+        are_read = not pruner.sees_question  # behind a prompt a draft would be taken for a part of the question
         with (
-            self.prefixes.reusing(adapter, pruner, batch, drafts) as reused,
+            self.prefixes.reusing(adapter, pruner, batch, drafts if are_read else None) as reused,
             self.pruning(batch, reused.prompts, reused.orders) as trace,
         ):
-            is_right = adapter.confirms(reused.prompts, drafts, **self.generation)
+            is_right = adapter.confirms(reused.prompts, drafts, are_read, **self.generation)
         rows = self._rows(batch, trace, adapter.read(drafts))
         right = [place for place, right in enumerate(is_right) if right]
         self.prefixes.note([(rows[place].id, drafts[place]) for place in right])

@@ -127,11 +127,13 @@ class Prefixes:
         """The most frequent answer to each question; None where there are none, or checking them cannot tell."""
         is_greedy = not generation.get("do_sample") and generation.get("num_beams", 1) == 1
         known = [self.answers.get(sample.id) for sample in batch.samples]
-        if not is_greedy or pruner.sees_question or not all(known):
+        if not is_greedy or not all(known) or (pruner.sees_question and pruner.cuts[0] == 0):
             return None
         drafts = [counts.most_common(1)[0][0] for counts in known if counts]
-        rows = zip(self._rows(adapter.model, pruner, batch), drafts, strict=True)
-        return drafts if all(row.followed_by(draft[:-1]).is_in(self.store) for row, draft in rows) else None
+        rows = self._rows(adapter.model, pruner, batch)
+        if not pruner.sees_question:
+            rows = [row.followed_by(draft[:-1]) for row, draft in zip(rows, drafts, strict=True)]
+        return drafts if all(row.is_in(self.store) for row in rows) else None
 
     def note(self, answers: Iterable[tuple[str, tuple[int, ...]]]) -> None:
         """Counts answers by the samples' ids, for drafts."""

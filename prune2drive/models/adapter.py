@@ -231,19 +231,24 @@ class Adapter(ABC):
         return self.read([tuple(ids[:length].tolist()) for ids, length in zip(tokens, lengths, strict=True)])
 
     @torch.inference_mode()
-    def confirms(self, prompts: Prompts, drafts: Sequence[Sequence[int]], **options: Any) -> list[bool]:
+    def confirms(
+        self, prompts: Prompts, drafts: Sequence[Sequence[int]], are_read: bool = True, **options: Any
+    ) -> list[bool]:
         """Whether `generate` would answer each prompt with these tokens; for greedy options.
 
         Costs little more than reading the prompt. Positions are computed together that `generate` computes one by one,
         so that a tie within the rounding error of the model's dtype may fall otherwise.
 
         Args:
-            prompts: each followed by its draft but for the last token.
+            prompts: as they are or, where drafts are to be read with them, each followed by its draft but for the last
+                token.
             drafts: answers, the end token included.
+            are_read: whether the prompts are followed by their drafts.
             options: of `generate`.
         """
         inputs = self._placed(prompts)
-        return self.model.generate(**inputs, **options, custom_generate=check_drafts, drafts=drafts).tolist()
+        drafted = {"custom_generate": check_drafts, "drafts": drafts, "are_read": are_read}
+        return self.model.generate(**inputs, **options, **drafted).tolist()
 
     def read(self, answers: Sequence[tuple[int, ...]]) -> list[Answer]:
         """Generated tokens as answers."""

@@ -36,7 +36,10 @@ def ask(adapter, questions=QUESTIONS) -> Prompts:
 
 
 def confirmed(adapter, prompts, drafts, **options):
-    return adapter.confirms(prompts.followed_by([ids[:-1] for ids in drafts], adapter.pad), drafts, **options)
+    """The verdict, which is the same whether drafts are read with their prompts or behind them."""
+    read = adapter.confirms(prompts.followed_by([ids[:-1] for ids in drafts], adapter.pad), drafts, **options)
+    assert adapter.confirms(prompts, drafts, are_read=False, **options) == read
+    return read
 
 
 @pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.7}, {"no_repeat_ngram_size": 1}])
@@ -77,7 +80,9 @@ def test_nothing_is_confirmed_where_answer_tokens_are_counted(adapter, option):
     options = {"max_new_tokens": 5, "do_sample": False, **option}
     prompts = ask(adapter)
     said = [answer.ids for answer in adapter.generate(prompts, **options)]
-    assert confirmed(adapter, prompts, said, **options) == [False] * len(said)
+    drafted = prompts.followed_by([ids[:-1] for ids in said], adapter.pad)
+    assert adapter.confirms(drafted, said, **options) == [False] * len(said)
+    assert adapter.confirms(prompts, said, are_read=False, **options) == [True] * len(said)
 
 
 def test_text_behind_prompts_is_padded_on_the_left(adapter):
