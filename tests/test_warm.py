@@ -37,6 +37,18 @@ class Speaking(runs.Lively):
         return model
 
 
+def generated(monkeypatch) -> list[int]:
+    """Grows by how many questions are answered at once, whenever some are."""
+    sizes: list[int] = []
+    generate = Tiny.generate
+    monkeypatch.setattr(
+        Tiny,
+        "generate",
+        lambda self, prompts, **more: sizes.append(len(prompts.lengths)) or generate(self, prompts, **more),
+    )
+    return sizes
+
+
 def told(folder: Path) -> list[tuple]:
     """What a run found, but for its costs."""
     return [(row.id, row.answer, row.new_tokens, row.kept, row.stages, row.flops) for row in runs.rows(folder)]
@@ -88,13 +100,7 @@ def test_later_runs_draw_encode_and_load_nothing(tmp_path, monkeypatch):
 def test_answers_that_stay_are_checked_in_one_pass(tmp_path, monkeypatch):
     options = (*TRIAL, "prefix_cache=memory", "batch_size=12")
     runs.run(tmp_path / "1", *options, "ratios.keep=0.3")
-    said = []
-    generate = Tiny.generate
-    monkeypatch.setattr(
-        Tiny,
-        "generate",
-        lambda self, prompts, **more: said.append(len(prompts.lengths)) or generate(self, prompts, **more),
-    )
+    said = generated(monkeypatch)
     runs.run(tmp_path / "2", *options, "ratios.keep=0.3")
     assert said == []
     runs.run(tmp_path / "3", *options, "ratios.keep=0.1")
@@ -112,13 +118,7 @@ def test_answers_wait_until_they_fill_a_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(
         RunFolder, "append", lambda self, batch: rows.append([row.id for row in batch]) or append(self, batch)
     )
-    sizes = []
-    generate = Tiny.generate
-    monkeypatch.setattr(
-        Tiny,
-        "generate",
-        lambda self, prompts, **more: sizes.append(len(prompts.lengths)) or generate(self, prompts, **more),
-    )
+    sizes = generated(monkeypatch)
     runs.run(tmp_path / "2", *options, "ratios.keep=0.27")
     assert max(sizes) <= 3, "never more at once than the user said"
     names = [row.id for row in runs.rows(tmp_path / "2")]
