@@ -221,8 +221,9 @@ class Replay:
             return
         name, states_BTD = "hidden" if self.layers else "embeds", torch.cat(self.said, dim=1)
         for row, ids, states_TD in zip(self.rows, answers, states_BTD, strict=True):
-            if said := row.followed_by(ids[:-1]).said:
-                self.store.put(row.followed_by(ids[:-1]).answer, {name: states_TD[:said].to("cpu", copy=True)})
+            longer = row.followed_by(ids[:-1])
+            if longer.said:
+                self.store.put(longer.answer, {name: states_TD[: longer.said].to("cpu", copy=True)})
 
     def _recall(self, name: str, like_BPD: Tensor) -> Tensor:
         """States of the batch from the store, 0 at its padding; each prompt as often as beams repeat it."""
