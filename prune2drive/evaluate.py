@@ -12,7 +12,7 @@ import lightning
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from prune2drive.data.datamodule import DriveDataModule
+from prune2drive.data.datamodule import DriveDataModule, check_ranks
 from prune2drive.errors import InputError
 from prune2drive.loop import Evaluation
 from prune2drive.metrics.coverage import coverage
@@ -24,23 +24,11 @@ from prune2drive.pruning.none import NoPruner
 from prune2drive.pruning.ratios import Allocator
 from prune2drive.report.publish import pictures, show
 from prune2drive.results import RunFolder
+from prune2drive.resume import resume_run
 from prune2drive.sample import Prediction
 
 log = logging.getLogger(__name__)
 
-SAME_ON_RESUME = (
-    "task",
-    "model",
-    "dataset",
-    "metrics",
-    "pruner",
-    "ratios",
-    "positions",
-    "rounding",
-    "budget_axis",
-    "generation",
-    "seed",
-)
 FULL = "full"  # the folder, in a run's own, of the same questions answered without pruning
 
 
@@ -131,7 +119,7 @@ def run_task(cfg: DictConfig, task: Task, parts: Parts) -> float:
         passes.insert(0, _unpruned(pruned))
     if trainer.is_global_zero:  # the other ranks are told what remains when their loaders are made
         for each in passes:
-            _begin(each, resume=bool(cfg.resume) and (each is pruned or each.folder.has_rows))
+            _begin(each, bool(cfg.resume) and (each is pruned or each.folder.has_rows), trainer.world_size)
     for each in passes:
         if each is not pruned:
             log.info("first all questions without pruning, to compare with; full=false leaves that out")
@@ -184,48 +172,20 @@ def _unpruned(pruned: Pass) -> Pass:
     return Pass(replace(pruned.parts, pruner=none), RunFolder(pruned.folder.path / FULL), record, set(), {}, [])
 
 
-def _begin(each: Pass, resume: bool) -> None:
+def _begin(each: Pass, resume: bool, ranks: int) -> None:
     """Writes run.json, or finds out what an earlier run finished.
 
     Raises:
-        InputError: the folder holds another run.
+        InputError: the folder holds another run, or some ranks would have nothing to do. Found here, before other
+            ranks are started: later, Lightning may kill the one that says so.
     """
     folder = each.folder
     if resume:
-        each.done = _resume(folder, each.record)
+        each.done = resume_run(folder, each.record)
     elif folder.has_rows:
         raise InputError(f"{folder.path} holds another run: go on with resume={folder.path}, or choose another folder")
+    check_ranks(sum(name not in each.done for name in each.parts.dataset.ids), ranks)
     folder.write_json("run.json", each.record)
-
-
-def _resume(folder: RunFolder, record: dict[str, Any]) -> set[str]:
-    """The ids that an earlier run in this folder finished.
-
-    Raises:
-        InputError: that run was another one.
-    """
-    before = folder.read_json("run.json")
-    for part in SAME_ON_RESUME:
-        was, now = (_without_judge(run.get("config", {}).get(part)) for run in (before, record))
-        if was != now:
-            raise InputError(f"resume={folder.path}: {part} was {was}, now {now}")
-    if before.get("judge") not in (None, record["judge"]):
-        raise InputError(f"resume={folder.path}: the judge was {before['judge']}, now {record['judge']}")
-    record["dtype"] = before.get("dtype")
-    if before.get("dataset") != record["dataset"]:
-        raise InputError(
-            f"resume={folder.path}: the dataset has changed since ({before.get('dataset')} -> {record['dataset']})"
-        )
-    done = folder.keep_answered()
-    log.info("resuming %s: %d of %d questions are done", folder.path, len(done), record["dataset"]["size"])
-    return done
-
-
-def _without_judge(settings: Any) -> Any:
-    """Settings but for the judge's: what of it has to stay as it was is `judge` in run.json."""
-    if not isinstance(settings, dict):
-        return settings
-    return {name: _without_judge(value) for name, value in settings.items() if name != "judge"}
 
 
 def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:

@@ -17,13 +17,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from prune2drive.errors import InputError
-from prune2drive.evaluate import SAME_ON_RESUME
 from prune2drive.parts import Parts, build, check_settings
 from prune2drive.pruning.selection import budget
 from prune2drive.ratio_jobs import Job, Jobs, Result
 from prune2drive.report.ledger import NOTES, Ledger
 from prune2drive.report.search import write_search_report
 from prune2drive.results import write_atomically
+from prune2drive.resume import SAME_ON_RESUME
 from prune2drive.search.engines import Engine
 from prune2drive.search.objective import Objective
 from prune2drive.search.space import Space, make_space

@@ -83,4 +83,6 @@ def test_fewer_samples_than_ranks(tmp_path):
     done = two_ranks(tmp_path / "run", *OPTIONS, "dataset.size=1")
     assert done.returncode == 2
     assert "error: 1 samples left for 2 ranks; set trainer.devices to at most 1" in done.stderr
+    assert done.stderr.count("error:") == 1 and "GLOBAL_RANK" not in done.stderr, "before other ranks are started"
+    assert not (tmp_path / "run" / "run.json").exists()
     assert "Traceback" not in done.stderr

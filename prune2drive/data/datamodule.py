@@ -54,6 +54,16 @@ class Batch:
         return replace(self, inputs=move_data_to_device(self.inputs, device))
 
 
+def check_ranks(left: int, ranks: int) -> None:
+    """Refuses to share so few samples that a rank has none, which the others would wait for without end.
+
+    Raises:
+        InputError: fewer samples are left than there are ranks.
+    """
+    if 0 < left < ranks:
+        raise InputError(f"{left} samples left for {ranks} ranks; set trainer.devices to at most {left}")
+
+
 class DriveDataModule(LightningDataModule):
     """Every question that is not `done` yet, exactly once over all ranks.
 
@@ -111,9 +121,7 @@ class DriveDataModule(LightningDataModule):
         Raises:
             InputError: some ranks would have no sample, which they would wait on for ever.
         """
-        left = len(self.remaining)
-        if 0 < left < world_size:
-            raise InputError(f"{left} samples left for {world_size} ranks; set trainer.devices to at most {left}")
+        check_ranks(len(self.remaining), world_size)
         sampler = UnrepeatedDistributedSampler(self.remaining, num_replicas=world_size, rank=rank, shuffle=False)
         ready, rest = [], []
         for places in BatchSampler(sampler, self.batch_size, drop_last=False):
