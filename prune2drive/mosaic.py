@@ -54,12 +54,10 @@ class Mosaic:
     def crop(self, picture: Image.Image) -> dict[str, Image.Image]:
         """The cameras' images; every pixel goes to exactly one."""
         width, height = picture.size
-        scale = (width, height, width, height)
-        boxes = {
-            camera: tuple(round(side * size) for side, size in zip(cell, scale, strict=True))
-            for camera, cell in self.cells.items()
+        return {
+            camera: picture.crop((round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height)))
+            for camera, (x0, y0, x1, y1) in self.cells.items()
         }
-        return {camera: picture.crop(box) for camera, box in boxes.items()}  # type: ignore[arg-type]
 
     def stitch(self, images: Mapping[str, Image.Image]) -> Image.Image:
         """The picture of the cameras' images: what `crop` was given, where they come from there.

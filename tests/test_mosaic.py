@@ -77,11 +77,13 @@ def test_every_token_goes_to_the_camera_at_its_centre(rows, cols, padding):
 def test_tiles_and_thumbnail():
     """Three tiles side by side do not line up with two rows of cameras; the thumbnail shows all of them."""
     third = 1 / 3
-    frames = [(0, 0, third, 1), (third, 0, 2 * third, 1), (2 * third, 0, 1, 1), (0, 0, 1, 1)]
-    grids = [
-        (View("picture", 16, 16, frame), torch.arange(256) + 256 * index)  # type: ignore[arg-type]
-        for index, frame in enumerate(frames)
+    frames: list[tuple[float, float, float, float]] = [
+        (0, 0, third, 1),
+        (third, 0, 2 * third, 1),
+        (2 * third, 0, 1, 1),
+        (0, 0, 1, 1),
     ]
+    grids = [(View("picture", 16, 16, frame), torch.arange(256) + 256 * index) for index, frame in enumerate(frames)]
     divided = SIX.divide(TokenMap.from_grids(grids, 1024))
     # Of each camera: half of a tile, 8 x 16, and of the thumbnail 8 rows of 5 or (in the middle) 6 columns.
     assert divided.counts == {"FL": 168, "F": 176, "FR": 168, "BR": 168, "B": 176, "BL": 168}

@@ -5,7 +5,6 @@ Shape suffixes: B batch rows, P prompt positions (padded), D channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -64,7 +63,10 @@ class Looks:
     ) -> None:
         """Remembers the layer before a cut; its keys are read only if they are asked for."""
         cache = kwargs.get("past_key_values")
-        keys: Callable[[], Tensor | None] = lambda: None if cache is None else cache.layers[index].keys  # noqa: E731
+
+        def keys() -> Tensor | None:
+            return None if cache is None else cache.layers[index].keys
+
         self.before = LayerView(module, args[0], kwargs["position_embeddings"], real_BP, keys)
 
     def context(self, at: LayerView, prompt: Prompt, cut: Cut | None) -> Context:

@@ -47,7 +47,7 @@ def test_a_damaged_checkpoint_is_one_clear_line(checkpoint, tmp_path, harm):
     else:
         weights.write_bytes(weights.read_bytes()[:-100] if harm == "truncated" else b"weights" * 99)
     with pytest.raises(InputError, match="model.checkpoint=") as raised:
-        MiniDriveModel(checkpoint=str(tmp_path)).model  # noqa: B018
+        MiniDriveModel(checkpoint=str(tmp_path)).model  # noqa: B018  # weights are read when they are first asked for
     assert "\n" not in str(raised.value)
 
 
