@@ -26,6 +26,7 @@ from prune2drive.report.publish import pictures, show
 from prune2drive.results import RunFolder
 from prune2drive.resume import resume_run
 from prune2drive.sample import Prediction
+from prune2drive.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +106,10 @@ def run_task(cfg: DictConfig, task: Task, parts: Parts) -> float:
     folder = RunFolder(cfg.folder)
     if parts.adapter.cpu_threads:
         torch.set_num_threads(parts.adapter.cpu_threads)
-    trainer = build(
+    trainer = build_trainer(
         cfg.trainer,
         logger=build(cfg.logger, save_dir=str(folder.path)) if cfg.logger else False,
-        use_distributed_sampler=False,
         enable_checkpointing=False,
-        enable_model_summary=False,
         default_root_dir=str(folder.path),
     )
     pruned = Pass(parts, folder, _describe(cfg, parts), set(), {}, [])

@@ -31,6 +31,7 @@ from prune2drive.data.minidrive_questions import KINDS_ASKED
 from prune2drive.errors import InputError
 from prune2drive.models.minidrive_model import Architecture, build_model, save
 from prune2drive.models.minidrive_tokenizer import build_tokenizer
+from prune2drive.trainer import build_trainer
 from prune2drive.training.attention import PACKED, Watch
 from prune2drive.training.guidance import gaze_loss, naming_losses
 from prune2drive.training.schedule import Schedule
@@ -184,7 +185,7 @@ def run(cfg: DictConfig) -> float:
     if cfg.logger:
         loggers.append(instantiate(cfg.logger, save_dir=str(folder)))
     every = timedelta(minutes=cfg.task.checkpoint_minutes)
-    trainer = instantiate(
+    trainer = build_trainer(
         cfg.trainer,
         precision=cfg.task.precision,
         max_steps=module.schedule.steps,
@@ -194,8 +195,6 @@ def run(cfg: DictConfig) -> float:
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.task.log_every,
         gradient_clip_val=cfg.task.clip,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
         default_root_dir=str(folder),
         logger=loggers,
         callbacks=[ModelCheckpoint(folder, filename=LAST, train_time_interval=every, enable_version_counter=False)],

@@ -16,6 +16,17 @@ IDS = MiniDrive(size=7).ids
 pytestmark = pytest.mark.slow
 
 
+AT_EXIT = """
+import atexit, sys
+
+@atexit.register
+def check():
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_initialized():
+        print("still in the process group", file=sys.stderr)
+"""  # registered first, so called last
+
+
 def two_ranks(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
     ranks = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.enable_progress_bar=false")
     where = f"hydra.run.dir={folder}"
@@ -29,7 +40,9 @@ def two_ranks(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
         *runs.SMALL,
         *overrides,
     ]
-    path = os.pathsep.join(filter(None, (str(runs.REPOSITORY / "tests"), os.environ.get("PYTHONPATH"))))
+    (folder.parent / "sitecustomize.py").write_text(AT_EXIT)
+    paths = (str(folder.parent), str(runs.REPOSITORY / "tests"), os.environ.get("PYTHONPATH"))
+    path = os.pathsep.join(filter(None, paths))
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -57,6 +70,7 @@ def test_an_odd_number_of_samples(alone, tmp_path):
     folder = tmp_path / "run"
     done = two_ranks(folder, *OPTIONS, "logger=wandb", "full=true")
     assert done.returncode == 0, done.stderr
+    assert "still in the process group" not in done.stderr
     assert [row.id for row in runs.rows(folder / "full")] == IDS
     check_equal(folder, alone)
     assert len(list(folder.rglob("*.wandb"))) == 1
