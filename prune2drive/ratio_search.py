@@ -75,6 +75,10 @@ def search(settings: DictConfig, jobs: Jobs) -> Path:
     from prune2drive.ratio_verdict import decide
 
     name, storage = _study(settings, jobs.folder)
+    elsewhere = storage if storage != default_storage(jobs.folder) else None  # the folder may be moved
+    notes = {"study": name, "storage": elsewhere}
+    if not settings.resume:
+        _check_folder(jobs.folder, notes)
     plan = make_plan(settings, jobs)
     logger = build(jobs.config.logger, save_dir=str(jobs.folder)) if jobs.config.logger else None
     study = Study(
@@ -88,8 +92,8 @@ def search(settings: DictConfig, jobs: Jobs) -> Path:
         settings.seed,
         found=lambda number: jobs.finished(str(number)),
     )
-    elsewhere = storage if storage != default_storage(jobs.folder) else None  # the folder may be moved
-    write_atomically(jobs.folder / NOTES, [json.dumps({"study": name, "storage": elsewhere}), "\n"])
+    _check_runs(jobs.folder, study)
+    write_atomically(jobs.folder / NOTES, [json.dumps(notes), "\n"])
     ledger, ended = Ledger(study.ledger), False
     try:
         study.ledger.set_user_attr("about", _about(plan))
@@ -106,6 +110,31 @@ def search(settings: DictConfig, jobs: Jobs) -> Path:
         _say(f"what the search saw: {write_search_report(jobs.folder, ledger)}")
         if logger:
             logger.publish_search(ledger, ended)
+
+
+def _check_folder(folder: Path, notes: Mapping[str, Any]) -> None:
+    """Runs are known by their trials' numbers, so a folder is one study's, on however many machines.
+
+    Raises:
+        InputError: it is another one's.
+    """
+    try:
+        held = json.loads((folder / NOTES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if held != notes:
+        advice = f"go on with search.resume={folder}, or choose another hydra.sweep.dir for this one"
+        raise InputError(f"{folder} holds another search: {advice}")
+
+
+def _check_runs(folder: Path, study: Study) -> None:
+    """A study that knows of no trial must find no runs, or it would take them for its own.
+
+    Raises:
+        InputError: it would.
+    """
+    if not study.ledger.get_trials(deepcopy=False) and any(folder.glob("*/run.json")):
+        raise InputError(f"{folder} holds runs that this search does not know; choose another hydra.sweep.dir")
 
 
 def make_plan(settings: DictConfig, jobs: Jobs) -> Plan:

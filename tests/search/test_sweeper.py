@@ -93,6 +93,26 @@ def test_a_storage_elsewhere_is_remembered(cli, launcher, tmp_path):
     search_report.main([str(folder)])
 
 
+def test_a_folder_is_one_studys(cli, launcher, tmp_path):
+    """Runs are known by their trials' numbers: another study would take them for its own, whatever they kept."""
+    folder = tmp_path / "there"
+    search = ("-m", "search=random", *FEW, f"hydra.sweep.dir={folder}")
+    cli(*search)
+    before = len(launcher.launched)
+    for option in ("search.study=t", f"search.storage={tmp_path}/trials.log"):
+        code, _, errors = cli(*search, "search.keep=0.5", option)
+        assert code == 2 and errors.startswith(
+            f"error: {folder} holds another search: go on with search.resume={folder}"
+        )
+    assert [trial.number for trial in trials(folder)] == [0, 1, 2, 3, 4, 5]
+    (folder / "study.db").unlink()
+    unknown = f"error: {folder} holds runs that this search does not know; choose another hydra.sweep.dir\n"
+    assert cli(*search, "search.keep=0.5")[::2] == (2, unknown)
+    (folder / "study.json").unlink()
+    assert cli(*search, "search.study=t")[::2] == (2, unknown)
+    assert len(launcher.launched) == before
+
+
 def test_failed_runs(cli, launcher, tmp_path):
     def outcome(ratios):
         if len(launcher.launched) % 2:
