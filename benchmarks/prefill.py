@@ -33,7 +33,7 @@ from prune2drive.metrics.flops import decoder_flops, layer_lengths
 from prune2drive.metrics.timing import timed
 from prune2drive.pruning import Pruner
 from prune2drive.pruning.selection import budget
-from prune2drive.sample import TokenMap
+from prune2drive.token_map import TokenMap
 
 CAMERAS, PER_CAMERA = 6, 729
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "pruner"

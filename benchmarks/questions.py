@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from prune2drive.cameras import CAMERAS
 from prune2drive.data.drivelm import DriveLM
-from prune2drive.vocabulary import CAMERAS
 
 FRAMES, SCENES, STAGES = 4072, 696, {"perception": 33, "prediction": 29, "planning": 31, "behavior": 1}
 OBJECTS = 5

@@ -2,7 +2,7 @@
 
     python -m benchmarks.snapshot record BEFORE --drivelm DIR     # on the code as it was
     python -m benchmarks.snapshot record AFTER --drivelm DIR      # on the code as it is
-    python -m benchmarks.snapshot compare BEFORE AFTER            # lists every difference; exits with 1 if there are any
+    python -m benchmarks.snapshot compare BEFORE AFTER            # lists every difference, exits with 1 if any
 
 Recorded are the rows of predictions.jsonl without times, metrics.json without times and memory, flops.json, the winner
 of a search, and how a run ended: for every pruner at 25 and 10 % on MiniDrive, every way to give ratios, object
@@ -65,7 +65,7 @@ def run(tree: Path, options: tuple[str, ...], folder: Path) -> str:
     where = f"hydra.sweep.dir={folder}" if options[0] == "-m" else f"hydra.run.dir={folder}"
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, str(tree / "run.py"), *options, where]
-    ended = subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     errors = [line for line in ended.stderr.splitlines() if line.startswith("error")]
     (folder.parent / f"{folder.name}.log").write_text(ended.stdout + ended.stderr)
     return f"exit {ended.returncode}" + "".join(f"; {line}" for line in errors)

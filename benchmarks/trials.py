@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs import PLAIN, REPOSITORY, in_process
-from prune2drive.results import RunFolder
-from prune2drive.vocabulary import CAMERAS
+from prune2drive.cameras import CAMERAS
+from prune2drive.results.run_folder import RunFolder
 
 Way = tuple[Callable[[Sequence[str]], None], str, float]
 

@@ -23,11 +23,11 @@ from omegaconf import OmegaConf
 from transformers import AutoConfig
 
 from experiments.runs import REPOSITORY, Options, Runs, commit
-from prune2drive.data.minidrive import MiniDrive
-from prune2drive.metrics.bootstrap import difference, interval
-from prune2drive.models.minidrive import PACKAGED
-from prune2drive.pruning.budgeting import layer_average
+from prune2drive.metrics.statistics import difference, interval
+from prune2drive.minidrive.dataset import MiniDrive
+from prune2drive.minidrive.model import PACKAGED
 from prune2drive.pruning.selection import budget
+from prune2drive.pruning.surgery.budgets import layer_average
 from prune2drive.search.baselines import baselines
 
 BASELINES = OmegaConf.load(REPOSITORY / "configs" / "experiment" / "baselines.yaml")
@@ -129,7 +129,7 @@ def kinds(questions: int) -> Table:
     dataset = MiniDrive("test", size=questions)
     asked: dict[str, dict[str, str]] = defaultdict(dict)
     for at, question in enumerate(dataset.ids):
-        asked[dataset.kind(at)][question] = str(dataset[at].answer)
+        asked[dataset.kind(at)][question] = str(dataset[at].reference)
     table: Table = [["kind", "n", "commonest answer", "no pruning", "T-FPS, 10%", "random, 10%"]]
     for kind, replies in asked.items():
         commonest = max(Counter(replies.values()).values()) / len(replies)

@@ -14,13 +14,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
 from rich.progress import track
 
-import prune2drive.config  # noqa: F401  # registers the resolvers that configs/ uses
-from prune2drive import evaluate
+from prune2drive.tasks import evaluate
+from prune2drive.tasks.config import compose
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLAIN = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
@@ -32,12 +29,7 @@ Options = tuple[str, ...]
 
 def in_process(overrides: Sequence[str]) -> None:
     """What `run.py` does with these options, in this process; `folder` has to be one of them."""
-    with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    evaluate.run(cfg)
+    evaluate.run(compose(overrides))
 
 
 class Runs:

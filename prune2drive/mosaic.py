@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.sample import TokenMap, View
+from prune2drive.token_map import TokenMap, View
 
 Rectangle = tuple[float, float, float, float]
 

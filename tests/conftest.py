@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prune2drive import warm
+from prune2drive.tasks import process_cache as warm
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

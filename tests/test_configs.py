@@ -2,22 +2,19 @@ import inspect
 import json
 from pathlib import Path
 
-import checkpoints
-import originals
 import pytest
-import runs
-import stock
 import wandb
+from helpers import checkpoints, originals, runs, stock
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
-from prune2drive.data.minidrive import MiniDrive
+from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError
 from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.exact_match import ExactMatch
-from prune2drive.parts import Parts
+from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.pruning import Adaptive
-from prune2drive.vocabulary import CAMERAS
+from prune2drive.tasks.components import Components
 
 FILES = sorted(file.relative_to(runs.CONFIGS).with_suffix("") for file in runs.CONFIGS.glob("*/**/*.yaml"))
 SEARCHED = sorted((runs.CONFIGS / "ratios" / "adaptive").glob("*.yaml"))  # what ratios=adaptive reads: no choices
@@ -161,25 +158,25 @@ def test_adaptive_reads_the_file_of_its_model_and_dataset(tmp_path, monkeypatch)
     path.write_text(CAMERA_RATIOS)
     assert instantiate(cfg.ratios).ratios(("CAM_BACK", "CAM_FRONT")) == {"CAM_BACK": 0.1, "CAM_FRONT": 0.5}
     with pytest.raises(InputError, match="tiny_minidrive.yaml: no keep ratio for camera CAM_FRONT_LEFT"):
-        Parts.build(cfg)
+        Components.build(cfg)
 
 
 def test_ratios_by_hand(tmp_path):
     options = [f"folder={tmp_path}", "ratios=per_camera"]
-    front_heavy = Parts.build(runs.configuration(*options)).policy.ratios(CAMERAS)
+    front_heavy = Components.build(runs.configuration(*options)).policy.ratios(CAMERAS)
     assert sum(front_heavy.values()) / len(CAMERAS) == pytest.approx(0.1)
     changed = runs.configuration(*options, "ratios.keep={CAM_FRONT: 0.3, CAM_BACK: 1}")
     assert instantiate(changed.ratios).ratios(CAMERAS) == front_heavy | {"CAM_FRONT": 0.3, "CAM_BACK": 1.0}
     with pytest.raises(InputError, match="no keep ratio for camera CAM_BACK:"):
-        Parts.build(runs.configuration(*options, "~ratios.keep.CAM_BACK"))
+        Components.build(runs.configuration(*options, "~ratios.keep.CAM_BACK"))
 
 
 def test_a_shared_budget_is_checked_before_a_model_is_loaded(tmp_path):
     options = [f"folder={tmp_path}", "ratios=dynamic"]
     with pytest.raises(InputError, match="weight for unknown camera CAM_UP"):
-        Parts.build(runs.configuration(*options, "ratios.weights={CAM_UP: 1}"))
+        Components.build(runs.configuration(*options, "ratios.weights={CAM_UP: 1}"))
     with pytest.raises(InputError, match="scope=global FastV makes one pool"):
-        Parts.build(runs.configuration(*options, "pruner=fastv", "pruner.scope=global"))
+        Components.build(runs.configuration(*options, "pruner=fastv", "pruner.scope=global"))
     (tmp_path / "ratios.yaml").write_text(CAMERA_RATIOS)
     searched = ["ratios.weights=adaptive", f"ratios.file={tmp_path}/ratios.yaml"]
     assert instantiate(runs.configuration(*options, *searched).ratios).provenance == {"by": "hand"}

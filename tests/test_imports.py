@@ -1,15 +1,24 @@
-"""Data moves one way: the parts share a vocabulary and know nothing of each other."""
+"""Rooms in one order: a folder of the package imports only folders above it."""
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "prune2drive"
-PARTS = ("data", "models", "pruning", "metrics", "search")
-SHARED = {"sample", "mosaic", "errors", "visual_tokens", "vocabulary"}
-MODULES = sorted(path for part in PARTS for path in (PACKAGE / part).rglob("*.py"))
+ORDER = (  # folders of one line know nothing of each other; files beside the folders are the vocabulary
+    {"families"},
+    {"data", "models", "pruning", "metrics"},
+    {"minidrive", "results"},
+    {"report"},
+    {"tasks"},
+    {"search"},
+)
+WITHIN = {"pruning": ({""}, {"methods", "surgery"}, {"reuse"})}  # the same for the folders of a room; "" is its files
+OPEN = {"pruning/__init__.py"}  # gives its room's names to users
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.relative_to(PACKAGE).parts)
 
 
 def imported(path: Path) -> set[str]:
@@ -25,24 +34,39 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def parts_of(path: Path) -> set[str]:
-    """The parts and top-level modules of the package that a file imports."""
-    return {name.split(".")[1] for name in imported(path) if name.startswith("prune2drive.")}
+def rooms_of(names: set[str], room: str = "") -> set[str]:
+    """The folders of the package, or of one of its rooms, that these modules lie in; "" for files beside them."""
+    inside = f"{PACKAGE.name}.{room}." if room else f"{PACKAGE.name}."
+    parts = {name.removeprefix(inside).split(".")[0] for name in names if name.startswith(inside)}
+    return {part if (PACKAGE / room / part).is_dir() else "" for part in parts}
+
+
+def above(order: tuple[set[str], ...], room: str) -> set[str]:
+    """The rooms that a room may import, itself included."""
+    place = next(index for index, rooms in enumerate(order) if room in rooms)
+    return {room}.union(*order[:place])
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_sideways_import(path):
-    assert parts_of(path) <= {path.relative_to(PACKAGE).parts[0], *SHARED}
+def test_a_room_imports_only_rooms_above_it(path):
+    place, names = path.relative_to(PACKAGE), imported(path)
+    room = place.parts[0] if len(place.parts) > 1 else ""
+    order = ({""}, *ORDER)
+    if room or place.name != "__init__.py":
+        assert rooms_of(names) <= above(order, room)
+    if room in WITHIN and str(place) not in OPEN:
+        assert rooms_of(names, room) <= above(WITHIN[room], place.parts[1] if len(place.parts) > 2 else "")
 
 
-@pytest.mark.parametrize("name", sorted(SHARED))
-def test_the_vocabulary_knows_no_part(name):
-    assert parts_of(PACKAGE / f"{name}.py") <= SHARED
+def test_every_folder_has_its_place():
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert folders - {"configs"} == set().union(*ORDER)
 
 
-def test_the_report_knows_no_part():
-    for path in (PACKAGE / "report").rglob("*.py"):
-        assert not parts_of(path) & {"evaluate", "train", *PARTS}
+def test_there_are_no_circles():
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in MODULES}
+    graph = {name: imported(path) & modules.keys() - {name} for name, path in modules.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises where there is one
 
 
 def test_selection_is_pure():
@@ -50,40 +74,21 @@ def test_selection_is_pure():
     assert names <= {"torch", *sys.stdlib_module_names}
 
 
-SURGERY = {
-    "__init__.py",
-    "hooks.py",
-    "engine.py",
-    "sharing.py",
-    "guards.py",
-    "cut.py",
-    "plan.py",
-    "prompt.py",
-    "ratios.py",
-    "allocation.py",
-    "budgeting.py",
-    "looks.py",
-    "rotary.py",
-    "masks.py",
-    "shadow.py",
-    "prefix.py",
-    "orders.py",
-}
-
-
-@pytest.mark.parametrize("path", sorted((PACKAGE / "pruning").glob("*.py")), ids=lambda path: path.name)
-def test_only_the_hooks_touch_a_model(path):
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.parent.name == "methods"], ids=lambda path: path.stem
+)
+def test_methods_know_no_model(path):
     names = {name.split(".")[0] for name in imported(path)}
-    assert ("transformers" in names) == (path.name in ("masks.py", "sharing.py", "clip.py"))
-    if path.name not in SURGERY:
-        assert not imported(path) & {f"prune2drive.pruning.{name.removesuffix('.py')}" for name in SURGERY}
+    assert "transformers" not in names or path.stem == "clip"
 
 
 def test_relative_imports_are_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "prune2drive")
-    path = tmp_path / "prune2drive/data/a.py"
-    path.parent.mkdir(parents=True)
+    package = tmp_path / "prune2drive"
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", package)
+    for room in ("data", "models", "metrics", "report"):
+        (package / room).mkdir(parents=True)
+    path = package / "data/a.py"
     path.write_text(
-        "def f():\n    from ..models import adapter\nfrom prune2drive import metrics\nimport prune2drive.report.html\n"
+        "def f():\n    from ..models import adapter\nfrom prune2drive import metrics\nimport prune2drive.report.x\n"
     )
-    assert parts_of(path) == {"models", "metrics", "report"}
+    assert rooms_of(imported(path)) == {"models", "metrics", "report"}

@@ -26,7 +26,7 @@ ConfigStore.instance().store(
 
 
 class RatioSearchSweeper(Sweeper):
-    """Every trial is a run, started by whichever launcher there is (see `prune2drive.ratio_search`)."""
+    """Every trial is a run, started by whichever launcher there is (see `prune2drive.search.search`)."""
 
     def __init__(self, params: Mapping[str, Any] | None = None) -> None:
         self.params = params  # what an experiment would have Hydra's own sweeper go through
@@ -36,8 +36,8 @@ class RatioSearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from prune2drive.errors import InputError
-        from prune2drive.ratio_jobs import Jobs
-        from prune2drive.ratio_search import search
+        from prune2drive.search.runner import Jobs
+        from prune2drive.search.search import search
 
         try:
             if self.params:

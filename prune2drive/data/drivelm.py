@@ -18,10 +18,10 @@ from PIL import Image
 
 from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_prompt
 from prune2drive.data.images import check_files, inside, read_image
-from prune2drive.data.json_files import field, kind_of, read_json
 from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError
+from prune2drive.files import field, kind_of, read_json
 from prune2drive.sample import IMAGE_MARKER, ObjectBox, Sample
 
 QUESTION_FILES = ("v1_1_train_nus.json", "v1_1_val_nus_q_only.json", "test_eval.json", "test_llama.json")
@@ -131,7 +131,7 @@ class DriveLM:
             images=images,
             question=question.text,
             prompt=multi_view_prompt(tuple(images), question.text),
-            answer=question.answer,
+            reference=question.answer,
             tags=question.tags,
             scene=frame.scene,
             frame=frame.token,

@@ -18,9 +18,9 @@ from PIL import Image
 
 from prune2drive.data.dataset import fingerprint, multi_view_prompt
 from prune2drive.data.images import check_files, inside, read_image
-from prune2drive.data.json_files import field, kind_of, read_json
 from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError
+from prune2drive.files import field, kind_of, read_json
 from prune2drive.mosaic import Mosaic
 from prune2drive.sample import IMAGE_MARKER, Sample
 
@@ -125,7 +125,7 @@ class DriveLMMo1:
             images=images,
             question=item.text,
             prompt=self._prompt(item.text),
-            answer=item.answer,
+            reference=item.answer,
             steps=item.steps,
             scene=item.scene,
             frame=item.frame,

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from prune2drive.cameras import CAMERAS
 from prune2drive.data.images import inside
 from prune2drive.errors import InputError
 from prune2drive.sample import ObjectBox
-from prune2drive.vocabulary import CAMERAS
 
 NEAR = 0.1  # metres: what is closer to the camera's plane has no place in its image
 EDGES = tuple((a, b) for a in range(8) for b in range(a + 1, 8))  # those of a box, and its diagonals, which lie within

@@ -29,8 +29,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from prune2drive.errors import InputError
 from prune2drive.metrics.drivelm_files import read_predictions, read_references
-from prune2drive.metrics.endpoint import Unanswered
-from prune2drive.metrics.judge import ChatJudge, identity_of, key_of
+from prune2drive.metrics.judge.chat import ChatJudge, identity_of, key_of
+from prune2drive.metrics.judge.endpoint import Unanswered
 from prune2drive.metrics.language import Estimate, combine, mean, score_captions
 from prune2drive.sample import Prediction
 

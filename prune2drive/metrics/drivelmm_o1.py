@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prune2drive.metrics.endpoint import Unanswered
-from prune2drive.metrics.judge import Rubric, identity_of, key_of
+from prune2drive.metrics.judge.chat import Rubric, identity_of, key_of
+from prune2drive.metrics.judge.endpoint import Unanswered
 from prune2drive.metrics.language import mean
 from prune2drive.sample import Prediction
 

@@ -12,8 +12,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 )
 
 from prune2drive.errors import InputError
+from prune2drive.families.base import ImageInfo
 from prune2drive.models.pretrained import Pretrained
-from prune2drive.visual_tokens import ImageInfo
 
 
 class ImageProcessor(InternVLProcessor):

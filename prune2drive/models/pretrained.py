@@ -12,8 +12,8 @@ from transformers.utils import is_flash_attn_2_available
 
 from prune2drive.errors import InputError
 from prune2drive.models.adapter import Adapter
-from prune2drive.models.checkpoint import Checkpoint
 from prune2drive.models.conversion import ORIGINALS, Original
+from prune2drive.models.hub import Checkpoint
 
 
 class Pretrained(Adapter):

@@ -8,8 +8,8 @@ from typing import Any
 from transformers import ProcessorMixin, SmolVLMForConditionalGeneration, SmolVLMProcessor
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
+from prune2drive.families.base import ImageInfo
 from prune2drive.models.pretrained import Pretrained
-from prune2drive.visual_tokens import ImageInfo
 
 
 class ImageProcessor(SmolVLMProcessor):

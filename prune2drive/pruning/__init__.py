@@ -1,25 +1,27 @@
 """Visual-token pruning: methods, ratios and the hooks that apply them inside a stock model."""
 
-from prune2drive.pruning.allocation import Dynamic
-from prune2drive.pruning.base import Context, Pool, Pruner, ScorePruner, Selection
-from prune2drive.pruning.cdpruner import CDPruner
-from prune2drive.pruning.dart import DART
-from prune2drive.pruning.divprune import DivPrune
-from prune2drive.pruning.facility import FacilityLocation
-from prune2drive.pruning.fastv import FastV
-from prune2drive.pruning.hooks import prune
-from prune2drive.pruning.none import NoPruner
-from prune2drive.pruning.outlier import OutlierPruner
-from prune2drive.pruning.pact import PACT
-from prune2drive.pruning.plan import Trace
-from prune2drive.pruning.pyramiddrop import PyramidDrop
-from prune2drive.pruning.random import RandomPruner
+from prune2drive.pruning.base import Pruner, ScorePruner
+from prune2drive.pruning.context import Context, Selection
+from prune2drive.pruning.dynamic_ratios import Dynamic
+from prune2drive.pruning.methods.cdpruner import CDPruner
+from prune2drive.pruning.methods.dart import DART
+from prune2drive.pruning.methods.divprune import DivPrune
+from prune2drive.pruning.methods.facility import FacilityLocation
+from prune2drive.pruning.methods.fastv import FastV
+from prune2drive.pruning.methods.none import NoPruner
+from prune2drive.pruning.methods.outlier import OutlierPruner
+from prune2drive.pruning.methods.pact import PACT
+from prune2drive.pruning.methods.pyramiddrop import PyramidDrop
+from prune2drive.pruning.methods.random import RandomPruner
+from prune2drive.pruning.methods.sparsevlm import SparseVLM
+from prune2drive.pruning.methods.tfps import TFPS
+from prune2drive.pruning.methods.uniform import UniformPruner
+from prune2drive.pruning.methods.vispruner import VisPruner
+from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.ratios import Adaptive, Allocator, PerCamera, RatioPolicy, Uniform
-from prune2drive.pruning.sparsevlm import SparseVLM
 from prune2drive.pruning.stages import Staged
-from prune2drive.pruning.tfps import TFPS
-from prune2drive.pruning.uniform import UniformPruner
-from prune2drive.pruning.vispruner import VisPruner
+from prune2drive.pruning.surgery.prune import prune
+from prune2drive.pruning.surgery.selecting import Trace
 
 __all__ = [
     "Adaptive",

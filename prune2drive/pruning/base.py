@@ -5,102 +5,18 @@ Shape suffixes: B batch rows, P prompt positions, C pools, N tokens of a pool, D
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.attention import LayerView
+from prune2drive.pruning.context import Context, Selection
 from prune2drive.pruning.selection import highest
-from prune2drive.sample import TokenMap
-
-if TYPE_CHECKING:
-    from prune2drive.pruning.vision import VisionTokens
 
 SCOPES = ("per_camera", "global")
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The tokens one budget is spent on: one camera of one sample or, with `scope=global`, all of them.
-
-    Args:
-        sample_id: identifies the sample whatever its place in the batch.
-        cameras: the cameras in the pool.
-        row: the sample's row in the batch.
-        at_N: positions of the tokens in the (padded) batch, as it is after earlier cuts.
-        token_map: where the tokens lie in the cameras' grids.
-        of_N: which of the pool's tokens before any cut these are.
-    """
-
-    sample_id: str
-    cameras: tuple[str, ...]
-    row: int
-    at_N: Tensor
-    token_map: TokenMap
-    of_N: Tensor
-
-    def whole(self, length: int) -> Tensor:
-        """Positions of all the pool's tokens in the (padded) batch of `length` that was not cut yet."""
-        at_N = torch.cat([self.token_map.positions(camera) for camera in self.cameras])
-        return at_N + length - self.token_map.length
-
-    def generator(self, seed: int) -> torch.Generator:
-        """A CPU generator that depends on the seed, the sample and the cameras, and on nothing else."""
-        key = f"{seed}/{self.sample_id}/{'+'.join(self.cameras)}".encode()
-        digest = hashlib.blake2b(key, digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a method may look at besides the tokens; positions are those of the batch as it is after earlier cuts.
-
-    Args:
-        pools: what each row of `tokens_CND` is.
-        before: the layer before the cut; None where that is before the LLM.
-        at: the layer whose input is cut.
-        embeddings_BPD: what entered the LLM.
-        prompt_BPD: the same of the whole prompt, before any cut.
-        norm: the decoder's last norm.
-        question_BP: True at the text behind the last image: the question and the end of the chat template.
-        vision: the vision tower's view of the tokens, for methods that declare `needs_vision`.
-        questions: what each row of the batch asks, in words, where the caller of `prune` said.
-        notes: what a method wants to find again at the prompt's later cuts.
-    """
-
-    pools: tuple[Pool, ...]
-    before: LayerView | None
-    at: LayerView
-    embeddings_BPD: Tensor
-    prompt_BPD: Tensor
-    norm: Callable[[Tensor], Tensor]
-    question_BP: Tensor
-    vision: Callable[[], VisionTokens]
-    questions: Sequence[str] | None = None
-    notes: dict[Any, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What a method keeps, where that is more than indices.
-
-    Args:
-        picks_CK: slots to keep, in selection order, indices into each pool.
-        rows_CKD: what the slots hold from now on, where tokens were merged; their own states by default.
-        sizes_CK: how many tokens each slot stands for: attention to it is weighted so (proportional attention).
-        raw_C: how many tokens the method's own rule would have kept, for those that have no budget.
-    """
-
-    picks_CK: Tensor
-    rows_CKD: Tensor | None = None
-    sizes_CK: Tensor | None = None
-    raw_C: Sequence[int] | None = None
 
 
 @dataclass

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.base import Context, Pruner, Selection
-from prune2drive.pruning.tfps import TFPS
+from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.context import Context, Selection
+from prune2drive.pruning.methods.tfps import TFPS
 
 S = TypeVar("S", bound="Stages")
 

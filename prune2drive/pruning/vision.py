@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.base import Pool
-from prune2drive.sample import TokenMap
+from prune2drive.pruning.pool import Pool
+from prune2drive.token_map import TokenMap
 
 TOWERS = {
     "llava": "vision_tower",
@@ -110,7 +110,7 @@ class VisionTokens:
 
     @classmethod
     def of(cls, seen: Seen, maps: Sequence[TokenMap], config: Any) -> VisionTokens:
-        """Parts the images between prompts; beams repeat each prompt in place, its images are encoded once.
+        """Components the images between prompts; beams repeat each prompt in place, its images are encoded once.
 
         Raises:
             InputError: visual tokens that do not stand for the tower's patches one to one, or square to one.

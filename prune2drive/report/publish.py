@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from prune2drive.report.drawing import camera_sheet
-from prune2drive.report.html import write_report
-from prune2drive.sample import Prediction, Sample, TokenMap
+from prune2drive.report.run_page import write_report
+from prune2drive.report.token_overlay import camera_sheet
+from prune2drive.sample import Prediction, Sample
+from prune2drive.token_map import TokenMap
 
 LONGEST_NAME = 200  # file systems allow 255 bytes
 SHOWN = (

@@ -11,11 +11,11 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from prune2drive.errors import InputError
-from prune2drive.report.trials import Point, best, best_so_far, has_one_total, pareto
 from prune2drive.sample import Prediction
+from prune2drive.search.trials import Point, best, best_so_far, has_one_total, pareto
 
 if TYPE_CHECKING:  # it imports Optuna, which a run by itself does without
-    from prune2drive.report.ledger import Ledger
+    from prune2drive.search.ledger import Ledger
 
 TABLE_ROWS = 200
 

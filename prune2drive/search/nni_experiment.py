@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError
 from prune2drive.search.nni_trial import Settings
 from prune2drive.search.space import HIGH
-from prune2drive.vocabulary import CAMERAS
 
 TUNERS = {"tpe": "TPE", "evolution": "Evolution", "random": "Random", "grid": "GridSearch"}
 

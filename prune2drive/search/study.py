@@ -16,8 +16,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from prune2drive.errors import InputError
-from prune2drive.search.engines import Engine, Exhausted, distributions
 from prune2drive.search.objective import Objective
+from prune2drive.search.samplers import Engine, Exhausted, distributions
 from prune2drive.search.space import Space
 from prune2drive.search.storage import is_dead, open_storage, storage_errors, this_worker
 

@@ -1,5 +1,5 @@
 import pytest
-from drivelm_files import SHOWN, SIX
+from helpers.drivelm_files import SHOWN, SIX
 from hypothesis import given
 from hypothesis import strategies as st
 

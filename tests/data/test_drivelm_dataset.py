@@ -2,7 +2,7 @@ import json
 import pickle
 
 import pytest
-from drivelm_files import SHOWN, SIX, ask, conversation, draw, key_frame, scenes, write
+from helpers.drivelm_files import SHOWN, SIX, ask, conversation, draw, key_frame, scenes, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,7 +26,7 @@ def test_scene_layout(tmp_path):
 
     assert dataset.ids == ["s_f_0", "s_f_1", "s_f_2", "s_f_3"]
     assert [dataset.question(i) for i in range(len(dataset))] == ["A?", "A2?", "P?", "B?"]
-    assert [sample.answer for sample in dataset] == ["Nothing."] * 4
+    assert [sample.reference for sample in dataset] == ["Nothing."] * 4
     assert dataset.cameras == SIX
 
     sample = dataset[2]
@@ -45,7 +45,7 @@ def test_scene_layout(tmp_path):
 def test_a_file_of_questions_alone(tmp_path):
     dataset = draw(write(tmp_path, scenes(f=key_frame(perception=[ask("A?", None), ask("B?", "")]))))
     dataset.check()
-    assert [sample.answer for sample in dataset] == [None, None]
+    assert [sample.reference for sample in dataset] == [None, None]
 
 
 def test_conversation_layout_asks_the_same(tmp_path):
@@ -55,7 +55,7 @@ def test_conversation_layout_asks_the_same(tmp_path):
 
     assert flat.fingerprint == nested.fingerprint
     assert [flat[i].prompt for i in (0, 1)] == [nested[i].prompt for i in (0, 1)]
-    assert (flat[0].scene, flat[0].frame, flat[0].answer, flat[1].answer) == ("s", "f", "A van.", "There.")
+    assert (flat[0].scene, flat[0].frame, flat[0].reference, flat[1].reference) == ("s", "f", "A van.", "There.")
     assert flat[0].images.keys() == nested[0].images.keys()
 
 
@@ -91,7 +91,7 @@ def test_the_sample(drivelm_sample):
     assert nested.file.name == "test_eval.json"
     assert nested.ids == flat.ids == [row["id"] for row in answered]
     assert nested.fingerprint == flat.fingerprint
-    assert (nested[0].prompt, nested[0].answer) == (flat[0].prompt, flat[0].answer)
+    assert (nested[0].prompt, nested[0].reference) == (flat[0].prompt, flat[0].reference)
     assert {tag for sample in nested for tag in sample.tags} == {0, 1, 2, 3}
 
     train = DriveLM(drivelm_sample, "train_sample.json", cameras=["CAM_BACK", "CAM_FRONT"], sample=5, seed=3)

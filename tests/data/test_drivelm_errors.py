@@ -1,5 +1,5 @@
 import pytest
-from drivelm_files import SIX, ask, conversation, draw, key_frame, scenes, write
+from helpers.drivelm_files import SIX, ask, conversation, draw, key_frame, scenes, write
 
 from prune2drive.data.drivelm import DriveLM
 from prune2drive.errors import InputError

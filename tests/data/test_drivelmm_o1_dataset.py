@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from drivelmm_o1_files import CAMERAS, colour, draw, item, write
+from helpers.drivelmm_o1_files import CAMERAS, colour, draw, item, write
 
 from prune2drive.data.dataset import Dataset
 from prune2drive.data.drivelmm_o1 import INSTRUCTION, LAYOUT, DriveLMMo1
@@ -15,7 +15,7 @@ def test_an_item(tmp_path):
     assert dataset.ids == ["s_f_1", "s_f_2"] and dataset.cameras == CAMERAS
     sample = dataset[0]
     assert (sample.id, sample.frame, sample.scene) == ("s_f_1", "s_f", "s")
-    assert sample.answer == "A van." and sample.steps == ("1. Look at the top row.", "2. A van is near.")
+    assert sample.reference == "A van." and sample.steps == ("1. Look at the top row.", "2. A van is near.")
     assert sample.prompt == f"{INSTRUCTION}\n<image>\nWhat is near?"
     assert dataset[1].question == dataset.question(1) == "Where to?"
     assert sample.mosaic.rows == LAYOUT
@@ -118,9 +118,9 @@ def test_questions_without_answers_are_legal_and_one_missing_is_not(tmp_path):
     draw(tmp_path, "s_f")
     alone = write(tmp_path, item(final_answer=None, steps=None))
     alone.check()
-    assert alone[0].answer is None and alone[0].steps == ()
+    assert alone[0].reference is None and alone[0].steps == ()
     mixed = write(tmp_path, item(), item("s_f_2", final_answer=""))
-    assert mixed[0].answer
+    assert mixed[0].reference
     for ask in (mixed.check, lambda: mixed[1]):
         with pytest.raises(InputError, match="question s_f_2 has no final_answer"):
             ask()

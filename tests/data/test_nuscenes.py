@@ -3,12 +3,12 @@ import subprocess
 import sys
 
 import numpy as np
-import nuscenes_tables as tiny
 import pytest
-from drivelm_files import key_frame, scenes, write
+from helpers import nuscenes_tables as tiny
+from helpers.drivelm_files import key_frame, scenes, write
+from helpers.nuscenes_tables import FOCAL, SIZE, VERSION, annotation
 from hypothesis import given
 from hypothesis import strategies as st
-from nuscenes_tables import FOCAL, SIZE, VERSION, annotation
 
 from prune2drive.data.drivelm import DriveLM
 from prune2drive.data.nuscenes import NuScenesTables, project

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from drivelm_files import SIX, key_frame, write
+from helpers.drivelm_files import SIX, key_frame, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

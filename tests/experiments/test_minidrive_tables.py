@@ -6,7 +6,7 @@ import pytest
 from experiments import minidrive
 from experiments.minidrive import TABLES, Cell, Cost, answers, markdown, needed, put
 from experiments.runs import REPOSITORY, Runs
-from prune2drive.data.minidrive import MiniDrive
+from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.pruning import Adaptive, Uniform
 from prune2drive.pruning.selection import budget
 

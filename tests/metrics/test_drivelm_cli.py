@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from chat_server import serving, status
+from helpers.chat_server import serving, status
 
 from prune2drive.metrics.drivelm import main
 from prune2drive.metrics.drivelm_files import read_references

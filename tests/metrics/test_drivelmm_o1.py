@@ -2,12 +2,12 @@ import json
 import re
 
 import pytest
-from chat_server import serving, status
+from helpers.chat_server import serving, status
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.metrics.drivelmm_o1 import CRITERIA, MARKS, DriveLMMo1Score, final_answer, option, parse_marks
-from prune2drive.metrics.judge import ChatJudge
+from prune2drive.metrics.judge.chat import ChatJudge
 from prune2drive.sample import Prediction
 
 TITLES = [title for title, _ in CRITERIA.values()]

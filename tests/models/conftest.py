@@ -1,5 +1,5 @@
-import originals
 import pytest
+from helpers import originals
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,14 @@
 from types import SimpleNamespace
 
 import pytest
-import runs
 import torch
+from helpers import runs
 from PIL import Image
 
 from prune2drive.data.dataset import multi_view_prompt
 from prune2drive.errors import InputError
-from prune2drive.models.minidrive_tokenizer import END, PAD
-from prune2drive.models.tiny import Tiny
+from prune2drive.minidrive.tiny import Tiny
+from prune2drive.minidrive.tokenizer import END, PAD
 from prune2drive.sample import IMAGE_MARKER, Sample
 
 GRID = 64  # tokens of an image: 8 x 8

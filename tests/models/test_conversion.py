@@ -3,9 +3,9 @@
 import math
 import shutil
 
-import originals
 import pytest
 import torch
+from helpers import originals
 from safetensors.torch import load_file, save_file
 
 from prune2drive.errors import InputError

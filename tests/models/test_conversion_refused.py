@@ -4,9 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-import originals
 import pytest
 import torch
+from helpers import originals
 from safetensors.torch import load_file, save_file
 
 from prune2drive.errors import InputError

@@ -1,15 +1,14 @@
 """Every stock family from a checkpoint to pruned answers, and one picture that shows several cameras."""
 
-import originals
 import pytest
-import stock
 import torch
+from helpers import originals, stock
 from hydra.utils import get_class
 from PIL import Image
 
 from prune2drive import prune
-from prune2drive.data.minidrive import MiniDrive
 from prune2drive.errors import InputError
+from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.models.internvl import InternVL
 from prune2drive.models.llava_onevision import LlavaOnevision
 from prune2drive.models.qwen_vl import QwenVL

@@ -3,18 +3,17 @@ import shutil
 from os.path import expanduser
 from pathlib import Path
 
-import checkpoints
 import huggingface_hub
 import pytest
-import runs
 import torch
+from helpers import checkpoints, runs
 from safetensors.torch import load_file, save_file
 
-from prune2drive.data.minidrive import MiniDrive
 from prune2drive.errors import InputError
+from prune2drive.minidrive.dataset import MiniDrive
+from prune2drive.minidrive.model import MiniDriveModel
+from prune2drive.minidrive.tokenizer import CHAT_TEMPLATE
 from prune2drive.models.llava_onevision import LlavaOnevision
-from prune2drive.models.minidrive import MiniDriveModel
-from prune2drive.models.minidrive_tokenizer import CHAT_TEMPLATE
 
 GREEDY = {"max_new_tokens": 4, "do_sample": False}
 

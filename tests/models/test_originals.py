@@ -3,9 +3,9 @@
 import json
 
 import numpy as np
-import originals
 import pytest
 import torch
+from helpers import originals
 from PIL import Image
 
 from prune2drive import prune

@@ -2,9 +2,9 @@ import functools
 import os
 from pathlib import Path
 
-import families
 import pytest
 import torch
+from helpers import families
 from hypothesis import settings
 
 torch.set_num_threads(1)

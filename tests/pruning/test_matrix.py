@@ -3,17 +3,17 @@
 import functools
 from pathlib import Path
 
-import families
 import pytest
 import torch
-from families import CAMERAS, TOKENS
+from helpers import families
+from helpers.families import CAMERAS, TOKENS
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from prune2drive.errors import InputError
 from prune2drive.pruning import prune
-from prune2drive.pruning.guards import check_model
 from prune2drive.pruning.selection import budget
+from prune2drive.pruning.surgery.checks import check_model
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]

@@ -3,18 +3,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import families
 import pytest
 import torch
-from contexts import context
-from families import CAMERAS, TOKENS
+from helpers import families
+from helpers.contexts import context
+from helpers.families import CAMERAS, TOKENS
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
 from prune2drive.pruning import PACT, TFPS, FastV, Pruner, RandomPruner, Staged, UniformPruner, prune
-from prune2drive.pruning.base import Pool
-from prune2drive.sample import TokenMap, View
+from prune2drive.pruning.pool import Pool
+from prune2drive.token_map import TokenMap, View
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/pruner"
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prune2drive.report.drawing import camera_sheet, draw_kept
-from prune2drive.report.html import write_report
-from prune2drive.sample import Prediction, TokenMap, View
+from prune2drive.report.run_page import write_report
+from prune2drive.report.token_overlay import camera_sheet, draw_kept
+from prune2drive.sample import Prediction
+from prune2drive.token_map import TokenMap, View
 
 GREY = (120, 140, 160)
 

@@ -1,8 +1,8 @@
 import pytest
+from helpers.made_up_runs import Launcher
 from hydra.core.plugins import Plugins
-from made_up_runs import Launcher
 
-from prune2drive.models.tiny import Tiny
+from prune2drive.minidrive.tiny import Tiny
 
 
 @pytest.fixture

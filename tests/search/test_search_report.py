@@ -6,16 +6,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import studies
+from helpers import studies
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
-from prune2drive.report import search
-from prune2drive.report.charts import TICKS, bars, ticks
-from prune2drive.report.ledger import FEWEST, Ledger, open_ledger
-from prune2drive.report.search import write_search_report
-from prune2drive.report.trials import Point, best, best_so_far, pareto
+from prune2drive.search import page as search
+from prune2drive.search.charts import TICKS, bars, ticks
+from prune2drive.search.ledger import FEWEST, Ledger, open_ledger
+from prune2drive.search.page import write_search_report
+from prune2drive.search.trials import Point, best, best_so_far, pareto
 
 VERDICT = {
     "sentence": "The searched ratios beat uniform ones.",

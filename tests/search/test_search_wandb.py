@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
-from made_up_runs import SMALL
-from wandb_files import read, read_file
+from helpers.made_up_runs import SMALL
+from helpers.wandb_files import read, read_file
 
 OPTIONS = ("model=tiny", "search.study=s", "search.space=penalty", *SMALL, "search.trials=21")
 

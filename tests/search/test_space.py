@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError
 from prune2drive.pruning.selection import budget
 from prune2drive.search.baselines import baselines
 from prune2drive.search.space import make_space, share_out, whole_tokens
-from prune2drive.vocabulary import CAMERAS
 
 LOW = 0.02
 weights = st.lists(st.floats(0.001, 100), min_size=1, max_size=8).map(lambda each: dict(enumerate(each)))

@@ -5,12 +5,12 @@ import time
 
 import optuna
 import pytest
+from helpers.studies import CAMERAS, CANDIDATES, in_a_process, score, search, study
 from optuna.trial import TrialState
-from studies import CAMERAS, CANDIDATES, in_a_process, score, search, study
 
 from prune2drive.errors import InputError
-from prune2drive.search.nni_engine import SAMPLERS as NNI
-from prune2drive.search.optuna_engine import SAMPLERS as OPTUNA
+from prune2drive.search.nni import SAMPLERS as NNI
+from prune2drive.search.optuna_samplers import SAMPLERS as OPTUNA
 from prune2drive.search.storage import default_storage
 
 SEARCHES = [("optuna", name) for name in OPTUNA] + [("nni", name) for name in NNI]

@@ -8,18 +8,18 @@ from pathlib import Path
 import cloudpickle
 import optuna
 import pytest
-import runs
+from helpers import runs
+from helpers.made_up_runs import FEW
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from made_up_runs import FEW
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
+from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError
 from prune2drive.pruning import Adaptive
 from prune2drive.pruning.selection import budget
-from prune2drive.ratio_jobs import QuietTask, RunFailed
-from prune2drive.report import search as search_report
-from prune2drive.vocabulary import CAMERAS
+from prune2drive.search import page as search_report
+from prune2drive.search.runner import QuietTask, RunFailed
 
 
 def trials(folder: Path):

@@ -1,0 +1,110 @@
+"""Reads and writes files: JSON whose layout is known, and writes that leave a whole file or none."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prune2drive.errors import InputError
+
+T = TypeVar("T")
+
+UNENCODABLE = "backslashreplace"  # half a surrogate pair, which UTF-8 has not, becomes JSON's \ud800
+
+
+def read_json(file: Path, advice: str = "") -> Any:
+    """Reads a UTF-8 JSON file, with or without a byte order mark.
+
+    Args:
+        file: the file.
+        advice: what to do where it is missing or damaged, appended to the message.
+
+    Raises:
+        InputError: it cannot be read, or is no JSON.
+    """
+    then = f"; {advice}" if advice else ""
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            return json.load(stream)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{file}: not valid JSON at {place}: {error.msg}{then}") from None
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file{then}") from None
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{file}: cannot be read as UTF-8 text ({error}){then}") from None
+
+
+def write_json(file: Path, content: Any, indent: int = 2) -> None:
+    """Writes a whole JSON file or nothing; values that JSON has not become text.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    write_atomically(file, [json.dumps(content, indent=indent, ensure_ascii=False, default=str), "\n"])
+
+
+def write_atomically(file: Path, lines: Iterable[str]) -> None:
+    """Writes a whole text file or nothing.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+
+    def write(draft: Path) -> None:
+        with draft.open("w", encoding="utf-8", errors=UNENCODABLE) as stream:
+            stream.writelines(lines)
+
+    replace_atomically(file, write)
+
+
+def replace_atomically(file: Path, write: Callable[[Path], object]) -> None:
+    """Puts a file in place once it is whole.
+
+    Args:
+        file: the file.
+        write: writes a draft to the path it is given, in the file's folder and with its suffix.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    draft = file.with_name(f".{os.getpid()}.{file.name}")
+    try:
+        write(draft)
+        draft.replace(file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise InputError(f"{file}: cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def field(holder: Any, name: str, kind: type[T], where: str, optional: bool = False) -> T:
+    """Returns `holder[name]`, which the layout says is a `kind`.
+
+    Args:
+        holder: a JSON object.
+        name: the field's name.
+        kind: the Python type of its value.
+        where: the place of the object in its file, for the message.
+        optional: whether the field may be absent or null, which gives an empty value.
+
+    Raises:
+        InputError: the value is of another kind, or is missing.
+    """
+    if not isinstance(holder, dict):
+        raise InputError(f"{where}: expected an object with the field {name!r}, found {kind_of(holder)}")
+    value = holder.get(name)
+    if value is None and optional:
+        return kind()
+    if not isinstance(value, kind):
+        found = kind_of(value) if name in holder else "nothing"
+        raise InputError(f"{where}: field {name!r} should be {kind_of(kind())}, found {found}")
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """Names the JSON type of a value."""
+    names = {dict: "an object", list: "a list", str: "a string", type(None): "null", bool: "a boolean"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,140 @@
+"""The architecture of MiniDrive's model: a stock LLaVA-OneVision, small enough to train on a CPU."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+
+from prune2drive.minidrive.tokenizer import CHAT_TEMPLATE, VIDEO, build_tokenizer
+from prune2drive.models.llava_onevision import ImageProcessor
+from prune2drive.sample import IMAGE_MARKER
+
+NEAR, SIMILAR = 1.3, 0.8  # strength of the two preferences with which attention starts
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the two towers.
+
+    Args:
+        resolution: pixels a side of a camera's image; `resolution / patch` tokens a side.
+    """
+
+    resolution: int = 112
+    patch: int = 14
+    vision_width: int = 192
+    vision_layers: int = 4
+    vision_heads: int = 3
+    width: int = 256
+    layers: int = 5
+    heads: int = 4
+    mlp: int = 512
+
+
+def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
+    """A model with random weights from torch's global generator."""
+    tokenizer = build_tokenizer()
+    ids = tokenizer.get_vocab()
+    vision = SiglipVisionConfig(
+        hidden_size=sizes.vision_width,
+        intermediate_size=4 * sizes.vision_width,
+        num_hidden_layers=sizes.vision_layers,
+        num_attention_heads=sizes.vision_heads,
+        image_size=sizes.resolution,
+        patch_size=sizes.patch,
+        vision_use_head=False,
+    )
+    text = Qwen2Config(
+        vocab_size=-(-len(tokenizer) // 8) * 8,
+        hidden_size=sizes.width,
+        intermediate_size=sizes.mlp,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    config = LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=ids[IMAGE_MARKER],
+        video_token_index=ids[VIDEO],
+        image_grid_pinpoints=[[sizes.resolution, sizes.resolution]],
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_9",
+        tie_word_embeddings=True,
+    )
+    model = LlavaOnevisionForConditionalGeneration(config)
+    _start_attention(model)
+    return model
+
+
+@torch.no_grad()
+def _start_attention(model: LlavaOnevisionForConditionalGeneration) -> None:
+    """Starts half of the heads looking nearby and half looking for what resembles the token itself.
+
+    From the usual start a question's few words drown among hundreds of visual tokens, and nothing is
+    learned for a long time. Constant biases of queries and keys turn, under rotary embeddings, into a
+    preference for what is near; shared weights of queries and keys into one for what is similar.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    for layer in model.get_decoder().layers:
+        query, key = layer.self_attn.q_proj, layer.self_attn.k_proj
+        near, width = query.out_features // 2, query.in_features
+        similar = SIMILAR * torch.linalg.qr(torch.randn(width, width, generator=generator, device="cpu"))[0][near:]
+        for projection in (query, key):
+            projection.bias[:near] = NEAR
+            projection.weight[near:] = similar
+
+
+def build_processor(resolution: int = 112, patch: int = 14) -> ImageProcessor:
+    """Tokenizer and image processor; pass images nested per sample, so that none is split into tiles."""
+    square = {"height": resolution, "width": resolution}
+    images = LlavaOnevisionImageProcessorPil(
+        size=square, image_grid_pinpoints=[list(square.values())], image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    return ImageProcessor(
+        image_processor=images,
+        tokenizer=build_tokenizer(),
+        num_image_tokens=(resolution // patch) ** 2,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def save(model: LlavaOnevisionForConditionalGeneration, sizes: Architecture, folder: Path) -> None:
+    """Writes the model in bf16 with its tokenizer and processor, in the layout of the Hub's LLaVA-OneVision."""
+    model.bfloat16().save_pretrained(folder)
+    processor = build_processor(sizes.resolution, sizes.patch)
+    processor.save_pretrained(folder)
+    stock = "LlavaOnevisionProcessor"
+    settings = {
+        "processor_class": stock,
+        "num_image_tokens": processor.num_image_tokens,
+        "vision_feature_select_strategy": processor.vision_feature_select_strategy,
+        "vision_aspect_ratio": processor.vision_aspect_ratio,
+        "video_processor": {
+            "video_processor_type": "LlavaOnevisionVideoProcessor",
+            "size": {"height": sizes.resolution, "width": sizes.resolution},
+        },
+    }
+    for name, changes in (("processor_config.json", settings), ("tokenizer_config.json", {"processor_class": stock})):
+        file = folder / name
+        content = json.loads(file.read_text(encoding="utf-8")) | changes
+        file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

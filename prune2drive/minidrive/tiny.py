@@ -1,0 +1,46 @@
+"""A few megabytes of random weights with which the whole path runs offline in seconds."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+import torch
+
+from prune2drive.errors import InputError
+from prune2drive.minidrive.architecture import Architecture, build_model, build_processor
+from prune2drive.models.adapter import Adapter
+
+log = logging.getLogger(__name__)
+
+
+class Tiny(Adapter):
+    """A seeded, untrained LLaVA-OneVision with a real tokenizer: for tests and first steps, its answers are noise.
+
+    Args:
+        seed: of the weights.
+        attention: `sdpa` or `eager`.
+
+    Raises:
+        InputError: another attention.
+    """
+
+    is_noise: ClassVar[bool] = True
+    cpu_threads: ClassVar[int | None] = 1
+
+    def __init__(self, seed: int = 0, attention: str = "sdpa") -> None:
+        if attention not in ("sdpa", "eager"):
+            raise InputError(f"model.attention={attention}: choose sdpa or eager")
+        self.seed, self.attention = seed, attention
+        self.sizes = Architecture(vision_width=96, vision_layers=2, width=128, layers=4, mlp=256)
+        with torch.device("meta"):
+            config = build_model(self.sizes).config
+        super().__init__(config, build_processor(self.sizes.resolution, self.sizes.patch))
+
+    def load(self) -> Any:
+        log.warning("model=tiny has random weights: its answers are noise, only counts and times mean something")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = build_model(self.sizes)
+        model.set_attn_implementation(self.attention)
+        return model

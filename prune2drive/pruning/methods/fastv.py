@@ -1,0 +1,35 @@
+"""FastV (ECCV 2024, arXiv 2403.06764): keep what the last prompt token attends to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from prune2drive.pruning.base import ScorePruner
+from prune2drive.pruning.context import Context
+
+
+@dataclass
+class FastV(ScorePruner):
+    """Ranks tokens by the attention the last prompt position pays them in the layer before the cut.
+
+    That is the released code's score; the paper's text speaks of the average attention received. One
+    row of attention is recomputed, so every layer stays on its fast kernel. The paper cuts at layer
+    2, with all images in one pool: `scope=global`.
+    """
+
+    layer: int = 2
+
+    needs_attention: ClassVar[bool] = True
+
+    def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
+        assert ctx.before is not None
+        attention_BP = ctx.before.last_row()
+        return torch.stack([attention_BP[pool.row, pool.at_N] for pool in ctx.pools])
+
+    def flops(self, count: int, k: int, channels: int) -> int:
+        """One query's products with the cached keys."""
+        return 2 * count * channels

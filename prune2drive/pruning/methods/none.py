@@ -1,0 +1,22 @@
+"""No pruning: the reference every method is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.context import Context
+
+
+@dataclass
+class NoPruner(Pruner):
+    """Keeps every token, whatever the ratios say."""
+
+    drops: ClassVar[bool] = False
+
+    def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
+        return torch.arange(k, device=tokens_CND.device).expand(len(tokens_CND), k)

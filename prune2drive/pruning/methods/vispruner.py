@@ -1,0 +1,71 @@
+"""VisPruner (ICCV 2025, arXiv 2412.01818): what the vision tower attends to, and what differs from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from prune2drive.errors import InputError
+from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.context import Context
+
+STEP = 8  # tokens dropped at a time
+
+
+@dataclass
+class VisPruner(Pruner):
+    """Keeps tokens that the vision tower attends to most, and of the rest the least alike; before the LLM.
+
+    Important tokens are those that the class token of the tower's feature layer attends to most; where there is no
+    class token, as in SigLIP, those that all patches do (the authors' answer for such towers). Of the others, taken in
+    the order of attention, every second one is compared with those between, by cosine of the tower's features, and the
+    most alike are dropped, eight at a time, until enough are gone.
+
+    int(important * k) tokens are important, the rest of k is diverse. An odd number of tokens, with which the released
+    code fails, has one more on the side that drops.
+
+    Args:
+        important: share of the budget that goes to important tokens.
+    """
+
+    layer: int = 0
+    important: float = 0.5
+
+    nested: ClassVar[bool] = False
+    positions: ClassVar[str] = "renumber"
+    needs_vision: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.important <= 1:
+            raise InputError(f"VisPruner: important={self.important} is no share: use a number from 0 to 1")
+
+    def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
+        received_CN, features_CND = ctx.vision().of_pools(ctx.pools)
+        order_CN = received_CN.argsort(dim=1, descending=True, stable=True)
+        first = int(self.important * k)
+        return torch.cat([order_CN[:, :first], _least_alike(order_CN[:, first:], features_CND, k - first)], dim=1)
+
+    def flops(self, count: int, k: int, channels: int) -> int:
+        """Cosines of all pairs, once."""
+        return 2 * count * count * channels
+
+
+def _least_alike(list_CR: Tensor, features_CND: Tensor, k: int) -> Tensor:
+    """Drops from the list, eight at a time, the evens most alike to some odd, until k are left."""
+    unit_CND = torch.nn.functional.normalize(features_CND, dim=-1)
+    cosine_CNN = unit_CND @ unit_CND.transpose(1, 2)
+    pool_C11 = torch.arange(len(list_CR), device=list_CR.device)[:, None, None]
+    while (surplus := list_CR.shape[1] - k) > 0:
+        even_CE, odd_CO = list_CR[:, ::2], list_CR[:, 1::2]
+        if odd_CO.shape[1] == 0:
+            return list_CR[:, :k]
+        alike_CE = cosine_CNN[pool_C11, even_CE[:, :, None], odd_CO[:, None]].amax(dim=2)
+        order_CE = alike_CE.argsort(dim=1, descending=True, stable=True)
+        # Survivors stay in the order of likeness, as released: it decides how the list is parted next.
+        even_CE = even_CE.gather(1, order_CE[:, min(STEP, surplus) :])
+        list_CR = torch.cat([even_CE, odd_CO], dim=1)
+    return list_CR

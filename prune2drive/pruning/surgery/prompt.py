@@ -1,0 +1,145 @@
+"""The batch of prompts in flight: which row shows which cameras where.
+
+Shape suffixes: B batch rows, P prompt positions (padded), N tokens of a pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from prune2drive.errors import InputError
+from prune2drive.families.base import ImageInfo, locate_batch
+from prune2drive.pruning.pool import Pool
+from prune2drive.token_map import TokenMap
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What the caller of `prune` says about its prompts; see there."""
+
+    cameras: Sequence[str] | Sequence[Sequence[str]] | None = None
+    token_map: TokenMap | Sequence[TokenMap] | None = None
+    sample_ids: Sequence[str] | None = None
+    questions: Sequence[str] | None = None
+
+    def camera_names(self, rows: int) -> list[Sequence[str]] | None:
+        """The cameras of each row."""
+        if not self.cameras:
+            return None
+        every: Any = [self.cameras] if isinstance(self.cameras[0], str) else self.cameras
+        return _spread(every, rows, "cameras")
+
+    def token_maps(
+        self, rows: int, ids_BP: Tensor | None, mask_BP: Tensor | None, config: Any, images: ImageInfo
+    ) -> list[TokenMap]:
+        """The TokenMap of each row: the caller's, or found from the input ids."""
+        if self.token_map is not None:
+            given = [self.token_map] if isinstance(self.token_map, TokenMap) else self.token_map
+            return _spread(given, rows, "token_map")
+        if ids_BP is None:
+            raise InputError("inputs_embeds do not say where the visual tokens are: pass token_map=")
+        return locate_batch(ids_BP, mask_BP, config, self.camera_names(rows), images)
+
+    def ids(self, rows: int, ids_BP: Tensor | None, mask_BP: Tensor | None) -> list[str]:
+        """A name for each row, independent of its place: the caller's, or a hash of the text."""
+        if self.sample_ids is not None:
+            return _spread(self.sample_ids, rows, "sample_ids")
+        if ids_BP is None:
+            return [""] * rows
+        texts = [ids if mask_BP is None else ids[mask_BP[row]] for row, ids in enumerate(ids_BP)]
+        return [hashlib.blake2b(text.cpu().numpy().tobytes(), digest_size=8).hexdigest() for text in texts]
+
+    def asked(self, rows: int) -> list[str] | None:
+        """Each row's question in words, where the caller says."""
+        return None if self.questions is None else _spread(self.questions, rows, "questions")
+
+
+def _spread(given: Sequence[T], rows: int, name: str) -> list[T]:
+    """One entry a row: beams repeat each prompt in place."""
+    if len(given) == 0 or rows % len(given):
+        raise InputError(f"{name} has {len(given)} entries for a batch of {rows}")
+    return [given[row * len(given) // rows] for row in range(rows)]
+
+
+@dataclass
+class Prompt:
+    """The batch of prompts in flight.
+
+    Args:
+        length: P, padding included.
+        maps: a TokenMap a row, in coordinates without padding.
+        starts: where each row's TokenMap begins.
+        mask_BP: True at real positions; None where all are.
+        sample_ids: one a row.
+        questions: one a row, in words; None where nobody said.
+    """
+
+    length: int
+    maps: list[TokenMap]
+    starts: list[int]
+    mask_BP: Tensor | None
+    sample_ids: list[str]
+    questions: list[str] | None = None
+
+    @classmethod
+    def build(
+        cls,
+        maps: Sequence[TokenMap],
+        length: int,
+        mask_BP: Tensor | None,
+        sample_ids: Sequence[str],
+        questions: list[str] | None = None,
+    ) -> Prompt:
+        """Places each row's map in the padded batch.
+
+        Raises:
+            InputError: padding on the right, a map made for a prompt of another length, or visual tokens
+                under the padding.
+        """
+        if mask_BP is not None and not mask_BP[:, -1].all():
+            raise InputError("the batch is padded on the right: pad it on the left (padding_side='left')")
+        starts = []
+        for row, token_map in enumerate(maps):
+            padding = 0 if mask_BP is None else int(mask_BP[row].int().argmax())
+            if token_map.length not in (length, length - padding):
+                raise InputError(
+                    f"a prompt of {length - padding} positions has a token_map for {token_map.length}: pruning needs "
+                    "the whole prompt in one forward pass (no chunked prefill) and a token_map made for it"
+                )
+            starts.append(length - token_map.length)
+            visual = (token_map.view_P >= 0).nonzero().flatten() + starts[-1]
+            if mask_BP is not None and not mask_BP[row, visual.to(mask_BP.device)].all():
+                raise InputError(f"row {row}: token_map places visual tokens under the padding")
+        return cls(length, list(maps), starts, mask_BP, list(sample_ids), questions)
+
+    def pools(self, scope: str) -> list[Pool]:
+        """The pools of candidates: one a camera, or one a sample with `scope=global`."""
+        pools = []
+        for row, (token_map, start) in enumerate(zip(self.maps, self.starts, strict=True)):
+            names = [token_map.cameras] if scope == "global" else [(camera,) for camera in token_map.cameras]
+            for cameras in names:
+                at_N = torch.cat([token_map.positions(camera) for camera in cameras]) + start
+                every_N = torch.arange(len(at_N))
+                pools.append(Pool(self.sample_ids[row], cameras, row, at_N, token_map, every_N))
+        return pools
+
+    @cached_property
+    def question(self) -> Tensor:
+        """True at the text behind each row's last visual token, [B, P]."""
+        place_P = torch.arange(self.length)
+        last_B = torch.tensor(
+            [
+                int((token_map.view_P >= 0).nonzero().max()) + start
+                for token_map, start in zip(self.maps, self.starts, strict=True)
+            ]
+        )
+        return place_P > last_B[:, None]

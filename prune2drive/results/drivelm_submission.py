@@ -1,0 +1,76 @@
+"""The DriveLM challenge's submission (challenge/prepare_submission.py of OpenDriveLab/DriveLM)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from prune2drive.errors import InputError
+from prune2drive.files import write_atomically
+from prune2drive.sample import Prediction
+
+NAME = "submission.json"
+_ID = re.compile(r"[0-9a-f]{32}_[0-9a-f]{32}_\d+")  # nuScenes' tokens of the scene and the frame, the question's number
+
+
+@dataclass(frozen=True)
+class DriveLMSubmission:
+    """Who submits what.
+
+    Args:
+        team: as registered for the challenge.
+        institution: or company.
+        country: or region.
+
+    Raises:
+        InputError: an empty field.
+    """
+
+    method: str
+    team: str
+    authors: Sequence[str]
+    email: str
+    institution: str
+    country: str
+
+    def __post_init__(self) -> None:
+        if isinstance(self.authors, str):
+            raise InputError(f"submission.authors={self.authors}: not a list; write submission.authors=[Ada,Alan]")
+        for name, value in asdict(self).items():
+            texts = value if name == "authors" else [value]
+            if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+                raise InputError(f"submission.{name}={value}: the challenge wants a text there; add it")
+
+    def check(self, ids: Iterable[str]) -> None:
+        """Looks whether these questions can be the challenge's.
+
+        Raises:
+            InputError: an id of another form.
+        """
+        if others := [id for id in ids if not _ID.fullmatch(id)]:
+            form = "<scene>_<frame>_<number>"
+            raise InputError(f"submission=drivelm: {others[0]} is no id of DriveLM's, {form}; ask the challenge's file")
+
+    def write(self, folder: Path, predictions: Sequence[Prediction], planned: int) -> str:
+        """Writes submission.json.
+
+        Args:
+            predictions: of the whole run.
+            planned: how many questions there are.
+
+        Returns:
+            The command that uploads it, to a model repository of the submitter's, as the challenge wants.
+
+        Raises:
+            InputError: answers are missing.
+        """
+        answered = [row for row in predictions if row.answer is not None and row.error is None]
+        if missing := planned - len(answered):
+            raise InputError(f"no {NAME}: {missing} of {planned} answers are missing; go on with resume={folder}")
+        results = [{"id": row.id, "question": row.question, "answer": row.answer} for row in answered]
+        content = {**asdict(self), "authors": list(self.authors), "results": results}
+        write_atomically(folder / NAME, [json.dumps(content, indent=4, ensure_ascii=False), "\n"])
+        return f"hf upload <user>/<repository> {folder / NAME} {NAME}"

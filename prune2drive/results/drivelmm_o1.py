@@ -1,0 +1,60 @@
+"""A run's answers as DriveLMM-o1's evaluation script reads them.
+
+    python -m prune2drive.results.drivelmm_o1 RUN_FOLDER
+
+writes RUN_FOLDER/results_drivelmm_o1.json; set `input_file` of the benchmark's script to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from prune2drive.errors import InputError
+from prune2drive.files import write_atomically
+from prune2drive.results.run_folder import RunFolder
+from prune2drive.sample import Prediction
+
+RESULTS = "results_drivelmm_o1.json"
+
+
+def result(row: Prediction) -> dict[str, str | None]:
+    """An answer under the names that the benchmark's scoring reads, and under those that its inference writes."""
+    scored = {"idx": row.id, "question": row.question, "llm-response": row.answer}
+    return scored | {"id": row.id, "answer": row.answer, "gt_answers": row.reference}
+
+
+def write_results(folder: Path, file: Path | None = None) -> tuple[Path, int, int]:
+    """Writes a run's answers; questions that failed are left out, as the script knows no way to mark them.
+
+    Returns:
+        the file, and the numbers of answers in it and of failed questions.
+
+    Raises:
+        InputError: no run there, or the file cannot be written.
+    """
+    if not (folder / "predictions.jsonl").is_file():
+        raise InputError(f"{folder}: no predictions.jsonl there; name the folder that the run printed")
+    rows = list(RunFolder(folder).rows())
+    results = [result(row) for row in rows if row.answer is not None]
+    file = file or folder / RESULTS
+    write_atomically(file, [json.dumps(results, indent=2, ensure_ascii=False), "\n"])
+    return file, len(results), len(rows) - len(results)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Write a run's answers as DriveLMM-o1's evaluation script reads them.")
+    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("--to", type=Path, metavar="FILE", help=f"default: RUN_FOLDER/{RESULTS}")
+    options = parser.parse_args(arguments)
+    try:
+        file, answered, failed = write_results(options.folder, options.to)
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    print(f"{file}: {answered} answers" + (f"; {failed} failed questions are left out" if failed else ""))
+
+
+if __name__ == "__main__":
+    main()

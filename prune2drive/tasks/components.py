@@ -1,0 +1,114 @@
+"""From a configuration to the objects it names, with whatever is wrong said before the model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from prune2drive.errors import InputError
+from prune2drive.models.adapter import Adapter
+from prune2drive.pruning import Pruner, RatioPolicy
+from prune2drive.pruning.reuse.prefix_cache import check_reuse
+from prune2drive.pruning.surgery.checks import check_model, check_policy
+from prune2drive.tasks.prefix_session import Prefixes
+from prune2drive.tasks.process_cache import latest, recipe
+
+CHOICES = {
+    "positions": (None, "keep", "renumber"),
+    "rounding": ("nearest", "seed"),
+    "budget_axis": ("final", "layer_average"),
+    "on_error": ("fail", "skip"),
+}
+LEAST = {"seed": 0, "batch_size": 1, "num_workers": 0, "warm_up": 0, "pictures": 0}
+
+
+@dataclass
+class Components:
+    """What a configuration names, built and checked, with the model's weights not loaded yet."""
+
+    dataset: Any
+    adapter: Adapter
+    pruner: Pruner
+    policy: RatioPolicy
+    metric: Any
+    submission: Any = None
+    prefixes: Prefixes | None = None
+
+    @classmethod
+    def build(cls, cfg: DictConfig) -> Components:
+        """Builds the parts and looks for everything that can be known to be wrong now.
+
+        Raises:
+            InputError: what it finds.
+        """
+        if cfg.judge:
+            build(cfg.judge)  # the metrics' judge too, but here its settings have the names they are given by
+        names = {"pruner": cfg.pruner, "policy": cfg.ratios, "metric": cfg.metrics}
+        shared = {"dataset": cfg.dataset, "adapter": cfg.model}
+        parts = cls(
+            **{name: build(node) for name, node in names.items()},
+            **{name: latest(name, recipe(node), partial(build, node)) for name, node in shared.items()},
+        )
+        if cfg.submission:
+            parts.submission = build(cfg.submission)
+            parts.submission.check(parts.dataset.ids)
+        generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
+        parts.adapter.check_options(generation)
+        layers = parts.adapter.text_config.num_hidden_layers
+        parts.pruner = parts.pruner.fit(layers)
+        if parts.pruner.cuts[-1] >= layers:
+            raise InputError(f"pruner.layer={parts.pruner.cuts[-1]}: the model's decoder has layers 0 to {layers - 1}")
+        check_model(parts.adapter.config, parts.pruner)
+        check_policy(parts.policy, parts.pruner)
+        if parts.pruner.drops:
+            parts.policy.ratios(parts.dataset.cameras)
+        if cfg.on_error == "fail":
+            parts.dataset.check()
+        if cfg.prefix_cache:
+            check_reuse(parts.adapter.config, parts.pruner)
+            about = (recipe(cfg.model), parts.dataset.fingerprint, recipe(cfg.generation))
+            parts.prefixes = latest(
+                "prefixes",
+                "/".join((recipe(cfg.prefix_cache), *about)),
+                lambda: Prefixes(build(cfg.prefix_cache), about),
+            )
+        return parts
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """The settings that belong to no part.
+
+    Raises:
+        InputError: one that is out of range.
+    """
+    for name, least in LEAST.items():
+        if not isinstance(cfg[name], int) or cfg[name] < least:
+            raise InputError(f"{name}={cfg[name]}: use a whole number, {least} or more")
+    for name, choices in CHOICES.items():
+        if cfg[name] not in choices:
+            raise InputError(f"{name}={cfg[name]}: choose from {', '.join(filter(None, choices))}")
+
+
+def build(node: DictConfig, **more: Any) -> Any:
+    """Hydra's instantiate, with our own errors as they are and others in one line.
+
+    Raises:
+        InputError: the object refused its configuration.
+    """
+    try:
+        return instantiate(node, _convert_="all", **more)
+    except MissingMandatoryValue as error:
+        raise InputError(f"{error.full_key} is not set, and has no default: add {error.full_key}=...") from error
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, (TypeError, ValueError, MisconfigurationException)):
+            raise InputError(f"{node.get('_target_')}: {error.__cause__}") from error
+        raise

@@ -1,0 +1,47 @@
+"""Composes configurations: from the command line's options to what a task is given."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
+"""The configurations: inside an installed package, beside it in a checkout."""
+
+os.environ.setdefault("WANDB_SILENT", "true")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+warnings.filterwarnings("ignore", module="lightning.*")
+OmegaConf.register_new_resolver("first", lambda *values: next(value for value in values if value), replace=True)
+OmegaConf.register_new_resolver("single_run", lambda mode: mode != RunMode.MULTIRUN, replace=True)
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """Returns the configuration that `run.py` would give a task for these options.
+
+    Args:
+        overrides: options as on the command line, such as `pruner=tfps`.
+
+    Raises:
+        hydra.errors.HydraException: an option or a choice that does not exist.
+    """
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        whole = hydra.compose("config", list(overrides), return_hydra_config=True)
+    return of_task(whole)
+
+
+def of_task(whole: DictConfig) -> DictConfig:
+    """Returns what a task sees of a configuration composed with Hydra's own part; its interpolations read that part."""
+    HydraConfig.instance().set_config(whole)
+    cfg = copy.deepcopy(whole)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg

@@ -1,0 +1,101 @@
+"""Which objects a pruner leaves visible: `python run.py task=coverage`, without generating a word.
+
+The vision tower runs, and the decoder as deep as the pruner looks; the rest is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import DictConfig
+
+from prune2drive.data.datamodule import Batch
+from prune2drive.data.dataset import Dataset, fingerprint
+from prune2drive.errors import InputError
+from prune2drive.pruning.surgery.early_exit import stop_at
+from prune2drive.sample import Prediction, Sample
+from prune2drive.tasks.components import Components, check_settings
+from prune2drive.tasks.evaluate import Task, run_task
+from prune2drive.tasks.loop import Evaluation
+
+PER = ("question", "frame")
+
+
+class Choosing(Evaluation):
+    """Lets the pruner choose for every question, and goes no further."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.warm_up = 0  # nothing is timed
+
+    def answer(self, batch: Batch) -> list[Prediction]:
+        adapter = self.parts.adapter
+        with self.pruning(batch) as trace, stop_at(adapter.model, self.parts.pruner.cuts[-1]):
+            adapter.generate(batch.inputs, max_new_tokens=1)
+        return self.rows(batch, trace, [{}] * len(batch.samples))
+
+
+CHOOSE = Task(
+    loop=Choosing,
+    measure=lambda parts, predictions: {},
+    headline="coverage/objects",
+    missing="no coverage: these questions come without annotated objects",
+    done="looked at",
+)
+
+
+def run(cfg: DictConfig) -> float:
+    """Measures the object coverage of one configuration and leaves its run folder.
+
+    Returns:
+        `coverage/objects`; NaN without annotated objects.
+
+    Raises:
+        InputError: bad input, before the model is loaded where it can be known then.
+    """
+    check_settings(cfg)
+    if cfg.task.per not in PER:
+        raise InputError(f"task.per={cfg.task.per}: choose from {', '.join(PER)}")
+    if cfg.submission:
+        raise InputError("submission: task=coverage answers no question that could be submitted; leave it out")
+    parts = Components.build(cfg)
+    if cfg.task.per == "frame":
+        parts = replace(parts, dataset=OneAFrame(parts.dataset))
+    return run_task(cfg, CHOOSE, parts)
+
+
+class OneAFrame:
+    """The first question of each frame: enough for a pruner that does not look at the question."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        first: dict[str, int] = {}
+        for index in range(len(dataset)):
+            first.setdefault(dataset.frame(index) or dataset.ids[index], index)
+        self._places = list(first.values())
+        self.ids: Sequence[str] = [dataset.ids[index] for index in self._places]
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return self.dataset.cameras
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint([(self.dataset.fingerprint, *self.ids)])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self._places[index]]
+
+    def question(self, index: int) -> str:
+        return self.dataset.question(self._places[index])
+
+    def frame(self, index: int) -> str:
+        return self.dataset.frame(self._places[index])
+
+    def check(self) -> None:
+        self.dataset.check()

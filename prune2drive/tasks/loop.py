@@ -1,0 +1,145 @@
+"""The Lightning loop: prunes, generates, measures, and writes each batch's rows as it finishes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from omegaconf import DictConfig, OmegaConf
+
+from prune2drive.data.datamodule import Batch
+from prune2drive.errors import InputError
+from prune2drive.metrics.flops import VisionFlops
+from prune2drive.metrics.object_coverage import count_covered_objects
+from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
+from prune2drive.models.prompts import Answer, Prompts
+from prune2drive.pruning import Trace, prune
+from prune2drive.pruning.reuse.selection_cache import Orders
+from prune2drive.report.publish import save_picture
+from prune2drive.results.run_folder import RunFolder
+from prune2drive.sample import Prediction, pack_indices
+from prune2drive.tasks.components import Components
+
+log = logging.getLogger(__name__)
+
+
+class Evaluation(LightningModule):
+    """Answers every question once; each batch's rows are on disk before the next begins."""
+
+    def __init__(self, parts: Components, cfg: DictConfig, folder: RunFolder, pictures: int) -> None:
+        super().__init__()
+        self.parts, self.cfg, self.folder = parts, cfg, folder
+        self.generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
+        self.peak_mb: float | None = None
+        self.warm_up = cfg.warm_up
+        self.pictures = pictures
+        if getattr(parts.adapter.model, "hf_device_map", None) is None:
+            self.model = parts.adapter.model  # registered, so that the trainer places it
+
+    @cached_property
+    def count_vision(self) -> VisionFlops | None:
+        return VisionFlops(self.parts.adapter.config)
+
+    def on_test_start(self) -> None:
+        self.folder = RunFolder(self.folder.path, self.global_rank)
+        reset_peak_memory(self.device)
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        if batch.samples:
+            batch = replace(batch, flops=self.vision_flops(batch))
+            for _ in range(self.warm_up):
+                self.answer(batch)
+            self.warm_up = 0
+        self.folder.append([*batch.failures, *(self.answer(batch) if batch.samples else ())])
+
+    def on_test_end(self) -> None:
+        self.peak_mb = peak_memory_mb(self.device)
+        self.trainer.strategy.barrier("all rows are written")
+
+    def answer(self, batch: Batch) -> list[Prediction]:
+        """Generates answers to a batch of samples, pruned."""
+        answers, trace, seconds = self._generate(batch)
+        shared = {phase: total / len(batch.samples) for phase, total in seconds.items()}
+        found = [
+            {"answer": answer.text, "new_tokens": answer.new_tokens, "times": shared, "batch": batch.samples[0].id}
+            for answer in answers
+        ]
+        return self.rows(batch, trace, found)
+
+    def _generate(self, batch: Batch) -> tuple[list[Answer], Trace, dict[str, float]]:
+        """Answers, what was kept, and the seconds of each phase."""
+        adapter = self.parts.adapter
+        with self.pruning(batch) as trace, timed(adapter.model, adapter.vision_modules) as times:
+            answers = adapter.generate(batch.inputs, **self.generation)
+        phases = {"vision": times.vision, "prefill": times.prefill, "decode": times.decode}
+        return answers, trace, phases | {"select": trace.select_seconds}
+
+    def pruning(
+        self, batch: Batch, prompts: Prompts | None = None, orders: Orders | None = None
+    ) -> AbstractContextManager[Trace]:
+        """The context in which the batch's prompts are pruned, or others that begin with them."""
+        return prune(
+            self.parts.adapter.model,
+            self.parts.pruner,
+            self.parts.policy,
+            token_map=(prompts or batch.inputs).token_maps,
+            sample_ids=[sample.id for sample in batch.samples],
+            questions=[sample.question for sample in batch.samples],
+            positions=self.cfg.positions,
+            rounding=self.cfg.rounding,
+            budget_axis=self.cfg.budget_axis,
+            orders=orders,
+        )
+
+    def rows(self, batch: Batch, trace: Trace, found: Sequence[Mapping[str, Any]]) -> list[Prediction]:
+        """A batch's rows: what was kept of each sample, and what else was found of it."""
+        predictions = []
+        for row, (sample, more) in enumerate(zip(batch.samples, found, strict=True)):
+            at = row * len(trace.kept) // len(batch.samples)  # beams repeat each prompt in place
+            flops = {"selection": trace.select_flops[at]} | (batch.flops or {})
+            objects = count_covered_objects(sample, trace.token_maps[at], trace.kept[at])
+            text = batch.inputs.lengths[row] - trace.full_tokens[at]
+            kept = _kept(trace, at)
+            predictions.append(Prediction.of(sample, text_tokens=text, flops=flops, objects=objects, **more, **kept))
+        self._draw(batch, trace)
+        return predictions
+
+    def vision_flops(self, batch: Batch) -> dict[str, int]:
+        """FLOPs of encoding one sample's images; nothing for towers that cannot be counted without pixels."""
+        if batch.flops is not None:
+            return batch.flops
+        if self.count_vision is None:
+            return {}
+        try:
+            return {"vision": self.count_vision(batch.inputs.inputs) // len(batch.samples)}
+        except InputError as error:
+            log.warning("flops/vision is left out: %s", error)
+            self.count_vision = None
+            return {}
+
+    def _draw(self, batch: Batch, trace: Trace) -> None:
+        """Pictures of the first samples, on the first rank, not of the warm-up."""
+        if self.global_rank or self.warm_up:
+            return
+        for row, sample in enumerate(batch.samples[: self.pictures]):
+            at = row * len(trace.kept) // len(batch.samples)
+            images = self.parts.dataset[list(self.parts.dataset.ids).index(sample.id)].images
+            save_picture(self.folder.path, sample, images, trace.token_maps[at], trace.kept[at])
+            self.pictures -= 1
+
+
+def _kept(trace: Trace, at: int) -> dict[str, Any]:
+    token_map = trace.token_maps[at]
+    return {
+        "full_counts": token_map.counts,
+        "kept_counts": {camera: len(kept) for camera, kept in trace.kept[at].items()},
+        "kept": {camera: pack_indices(kept, token_map.counts[camera]) for camera, kept in trace.kept[at].items()},
+        "stages": trace.stages[at],
+        "nominal": trace.nominal_tokens[at],
+        "raw": trace.raw_tokens[at] if trace.raw_tokens else None,
+    }

@@ -1,0 +1,33 @@
+"""Lightning's trainer, as configured."""
+
+from __future__ import annotations
+
+import atexit
+from typing import Any
+
+import lightning
+from omegaconf import DictConfig
+from torch import distributed
+
+from prune2drive.tasks.components import build
+
+
+def build_trainer(node: DictConfig, **more: Any) -> lightning.Trainer:
+    """The trainer that `configs/trainer` describes; samplers are the data's own, or means would count some twice.
+
+    Raises:
+        InputError: Lightning refuses its settings.
+    """
+    atexit.unregister(_leave_group)  # by an earlier run in this process
+    atexit.register(_leave_group)
+    return build(node, use_distributed_sampler=False, enable_model_summary=False, **more)
+
+
+def _leave_group() -> None:
+    """Leaves the process group while Python still runs.
+
+    Gloo's threads may hold tensors, and one that lets go of them later aborts the process
+    (https://github.com/pytorch/pytorch/issues/190489); Lightning sees to NCCL's group alone.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,148 @@
+"""Where the visual tokens of a prompt lie: which camera each position shows, and its place in that camera's grid.
+
+Shape suffixes: P positions of a prompt, N tokens of one camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from prune2drive.errors import InputError
+
+
+@dataclass(frozen=True)
+class View:
+    """A grid of tokens that shows one camera, or a part of it.
+
+    Args:
+        frame: the rectangle (x0, y0, x1, y1) of the camera's image that the grid covers, in units of
+            its width and height. It exceeds [0, 1] where the image was padded before encoding.
+    """
+
+    camera: str
+    rows: int
+    cols: int
+    frame: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """For every position of a prompt, the camera it shows and its place in that camera's grid.
+
+    A camera is a set of positions, never an image index: separate images, one stitched image and
+    tiles all reduce to it. Positions of no view (text, newlines, separators) are never candidates.
+
+    Args:
+        view_P: index into `views`, -1 for positions of no view.
+        row_P: grid row within the view (-1 outside).
+        col_P: grid column within the view (-1 outside).
+    """
+
+    views: tuple[View, ...]
+    view_P: Tensor
+    row_P: Tensor
+    col_P: Tensor
+
+    @property
+    def length(self) -> int:
+        return len(self.view_P)
+
+    @cached_property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera names in order of first appearance."""
+        return tuple(dict.fromkeys(view.camera for view in self.views))
+
+    @cached_property
+    def _positions(self) -> dict[str, Tensor]:
+        mine = {camera: [view.camera == camera for view in self.views] + [False] for camera in self.cameras}
+        return {camera: torch.tensor(is_mine)[self.view_P].nonzero().flatten() for camera, is_mine in mine.items()}
+
+    def positions(self, camera: str) -> Tensor:
+        """Prompt positions of a camera's tokens, ascending; int64 [N]."""
+        return self._positions[camera]
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Visual tokens per camera."""
+        return {camera: len(self.positions(camera)) for camera in self.cameras}
+
+    def boxes(self, camera: str) -> Tensor:
+        """Each token's rectangle (x0, y0, x1, y1) in units of the camera's image; float [N, 4], not to be changed."""
+        return self._boxes[camera]
+
+    @cached_property
+    def _boxes(self) -> dict[str, Tensor]:
+        return {camera: self._rectangles(camera) for camera in self.cameras}
+
+    def _rectangles(self, camera: str) -> Tensor:
+        at_N = self.positions(camera)
+        view_N = self.view_P[at_N]
+        frame = torch.tensor([view.frame for view in self.views])[view_N]
+        grid = torch.tensor([(view.cols, view.rows) for view in self.views])[view_N]
+        cell = (frame[:, 2:] - frame[:, :2]) / grid
+        corner = frame[:, :2] + cell * torch.stack([self.col_P[at_N], self.row_P[at_N]], dim=1)
+        return torch.cat([corner, corner + cell], dim=1)
+
+    def followed_by(self, text: int) -> TokenMap:
+        """The map of the prompt with `text` more positions behind it."""
+        parts = (nn.functional.pad(part_P, (0, text), value=-1) for part_P in (self.view_P, self.row_P, self.col_P))
+        longer = TokenMap(self.views, *parts)
+        known = {name: value for name, value in vars(self).items() if name not in vars(longer)}
+        longer.__dict__.update(known)  # what was worked out of the visual tokens, which stay where they are
+        return longer
+
+    @classmethod
+    def from_grids(cls, grids: Sequence[tuple[View, Tensor]], length: int) -> TokenMap:
+        """A map from each view's prompt positions, given in raster order.
+
+        Raises:
+            InputError: positions outside the prompt, claimed twice, or not rows x cols of them.
+        """
+        view_P = torch.full((length,), -1)
+        row_P, col_P = view_P.clone(), view_P.clone()
+        for index, (view, at_N) in enumerate(grids):
+            if len(at_N) != view.rows * view.cols or len(at_N) == 0:
+                raise InputError(f"{view.camera}: {len(at_N)} tokens cannot fill a {view.rows} x {view.cols} grid")
+            if int(at_N.min()) < 0 or int(at_N.max()) >= length:
+                raise InputError(f"{view.camera}: visual tokens lie outside the prompt of {length} positions")
+            if (view_P[at_N] >= 0).any() or len(at_N.unique()) < len(at_N):
+                raise InputError(f"{view.camera}: its visual tokens overlap another camera's or each other")
+            view_P[at_N] = index
+            cell = torch.arange(len(at_N))
+            row_P[at_N], col_P[at_N] = cell // view.cols, cell % view.cols
+        return cls(tuple(view for view, _ in grids), view_P, row_P, col_P)
+
+    @classmethod
+    def from_spans(
+        cls,
+        spans: Mapping[str, tuple[int, int]],
+        length: int,
+        grids: Mapping[str, tuple[int, int]] | None = None,
+    ) -> TokenMap:
+        """A map from half-open spans, one a camera: `{"CAM_FRONT": (20, 749)}`.
+
+        Args:
+            spans: camera -> (start, stop) prompt positions of its tokens, in raster order.
+            length: positions in the prompt.
+            grids: camera -> (rows, cols). By default a square where the count is a square number,
+                else one row.
+
+        Raises:
+            InputError: an empty, reversed, overlapping or out-of-range span, or a grid that does not fit.
+        """
+        views = []
+        for camera, (start, stop) in spans.items():
+            if not 0 <= start < stop <= length:
+                raise InputError(
+                    f"{camera}: span ({start}, {stop}) is not a half-open range within the prompt's {length} positions"
+                )
+            side = round((stop - start) ** 0.5)
+            square = (side, side) if side * side == stop - start else (1, stop - start)
+            rows, cols = (grids or {}).get(camera, square)
+            views.append((View(camera, rows, cols), torch.arange(start, stop)))
+        return cls.from_grids(views, length)

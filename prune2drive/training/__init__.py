@@ -1,1 +1,0 @@
-"""What MiniDrive's model is trained with; `prune2drive.train` is the task."""

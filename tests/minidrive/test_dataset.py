@@ -1,0 +1,249 @@
+import hashlib
+import json
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prune2drive.cameras import CAMERAS
+from prune2drive.data.drivelm import DriveLM
+from prune2drive.errors import InputError
+from prune2drive.minidrive.dataset import PER_FRAME, MiniDrive, main
+from prune2drive.minidrive.questions import KINDS_ASKED, LETTERS
+from prune2drive.minidrive.render import render
+from prune2drive.minidrive.scene import DIFFICULTIES, SPLITS, make_scene
+from prune2drive.minidrive.vocabulary import VEHICLES
+from prune2drive.sample import IMAGE_MARKER
+
+FIRST_SCENE = [
+    ("black pedestrian", "<c1,CAM_FRONT,500.0,506.2>", None),
+    ("red pedestrian", "<c2,CAM_FRONT,1100.0,393.8>", None),
+    ("cone", "<c3,CAM_FRONT,1300.0,393.8>", None),
+    ("black car", "<c4,CAM_FRONT,700.0,393.8>", "Going ahead"),
+    ("light", "<c9,CAM_FRONT,700.0,168.8>", "Red"),
+    ("yellow cyclist", "<c1,CAM_FRONT_LEFT,500.0,506.2>", None),
+    ("cone", "<c1,CAM_FRONT_RIGHT,1100.0,618.8>", None),
+    ("blue pedestrian", "<c2,CAM_FRONT_RIGHT,900.0,393.8>", None),
+    ("black pedestrian", "<c3,CAM_FRONT_RIGHT,300.0,281.2>", None),
+    ("green pedestrian", "<c4,CAM_FRONT_RIGHT,1100.0,281.2>", None),
+    ("cone", "<c1,CAM_BACK,700.0,618.8>", None),
+    ("green pedestrian", "<c2,CAM_BACK,500.0,506.2>", None),
+    ("cone", "<c3,CAM_BACK,700.0,393.8>", None),
+    ("barrier", "<c1,CAM_BACK_LEFT,500.0,731.2>", None),
+    ("blue pedestrian", "<c2,CAM_BACK_LEFT,1500.0,393.8>", None),
+    ("yellow cyclist", "<c1,CAM_BACK_RIGHT,500.0,618.8>", None),
+    ("black truck", "<c2,CAM_BACK_RIGHT,700.0,393.8>", "Stopped"),
+]
+
+
+def scenes(difficulty="standard", count=60):
+    return [make_scene("val", index, difficulty) for index in range(count)]
+
+
+def digest(dataset, index):
+    sample = dataset[index]
+    pixels = b"".join(image.tobytes() for image in sample.images.values())
+    return sample.id, sample.question, sample.reference, sample.objects, hashlib.sha256(pixels).hexdigest()
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_a_sample_depends_on_split_difficulty_and_index_alone(difficulty):
+    forwards, backwards = MiniDrive("val", difficulty, size=30), MiniDrive("val", difficulty, size=60)
+    expected = [digest(forwards, index) for index in range(0, 30, 7)]
+    assert [digest(backwards, index) for index in range(28, -1, -7)] == expected[::-1]
+
+
+def test_the_first_scene_never_changes():
+    """Every published score rests on it."""
+    scene = make_scene("test", 0)
+    things = [(thing.name, thing.tag, thing.status) for thing in scene.things]
+    assert things == FIRST_SCENE
+
+
+def test_splits_and_difficulties_share_no_scene():
+    seen = Counter(
+        tuple(thing.box for thing in make_scene(split, index, difficulty).things)
+        for split in SPLITS
+        for difficulty in DIFFICULTIES
+        for index in range(50)
+    )
+    assert max(seen.values()) == 1
+
+
+def test_samples_are_drivelm_shaped():
+    dataset = MiniDrive("val", size=100)
+    for index in range(0, 100, 9):
+        sample = dataset[index]
+        assert sample.id == dataset.ids[index] == f"{sample.scene}_{sample.frame}_{index % PER_FRAME}"
+        assert sample.id.count("_") == 2
+        assert sample.question == dataset.question(index)
+        assert sample.cameras == CAMERAS
+        assert sample.prompt.count(IMAGE_MARKER) == len(CAMERAS) and sample.prompt.endswith(sample.question)
+        assert {image.size for image in sample.images.values()} == {(112, 112)}
+        assert all(
+            0 <= box.box[0] < box.box[2] <= 112 and 0 <= box.box[1] < box.box[3] <= 112 for box in sample.objects
+        )
+    assert len(set(dataset.ids)) == 100
+    assert {tag for index in range(PER_FRAME) for tag in dataset[index].tags} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_objects_are_told_apart_by_their_c_tags_and_looks(difficulty):
+    for scene in scenes(difficulty):
+        tags = [thing.tag for thing in scene.things]
+        assert len(set(tags)) == len(tags)
+        for things in scene.by_camera.values():
+            looks = [thing.name for thing in things if thing.colour]
+            assert len(set(looks)) == len(looks)
+            assert [thing.number for thing in things] == list(range(1, len(things) + 1))
+            if len(things) > 1:
+                assert things[0].box[3] > things[1].box[3] + 0.05
+        assert scene.by_camera["CAM_FRONT"]
+
+
+def test_answers_agree_with_the_scene():
+    dataset = MiniDrive("val", size=60 * PER_FRAME)
+    for at, scene in enumerate(scenes()):
+        by_kind = {}
+        for index in range(at * PER_FRAME, (at + 1) * PER_FRAME):
+            by_kind[dataset.kind(index)] = dataset[index].question, dataset[index].reference
+        lead = scene.by_camera["CAM_FRONT"][0]
+        assert by_kind["important"][1] == f"There is a {lead.name} at {lead.tag}."
+        if "status" in by_kind:
+            question, answer = by_kind["status"]
+            thing = next(thing for thing in scene.things if thing.tag in question)
+            assert thing.kind in VEHICLES
+            assert f"{answer}. {thing.status}." in question
+        question, answer = by_kind["camera"]
+        shown = {thing.camera for thing in scene.things if question.endswith(f" {thing.name}?")}
+        assert shown == {answer.rstrip(".")}
+        assert by_kind["behavior"][1] == LETTERS[[0, -1, 1].index(scene.bend)]
+
+
+def test_no_answer_is_given_away_by_its_frequency():
+    dataset = MiniDrive("train", size=4000)
+    answers = defaultdict(Counter)
+    for index in range(len(dataset)):
+        scene, questions = dataset._at(index // PER_FRAME)
+        answers[questions[index % PER_FRAME].kind][questions[index % PER_FRAME].answer] += 1
+    assert set(answers) == set(KINDS_ASKED)
+    majority = {kind: max(counts.values()) / sum(counts.values()) for kind, counts in answers.items()}
+    assert all(share < 0.6 for share in majority.values()), majority
+    assert answers["exist"]["Yes."] == pytest.approx(answers["exist"]["No."], rel=0.2)
+
+
+def test_a_higher_resolution_shows_the_same_scene():
+    small, large = (MiniDrive("val", resolution=side, size=10)[0] for side in (112, 448))
+    assert (small.question, small.reference) == (large.question, large.reference)
+    for camera in CAMERAS:
+        shrunk = np.asarray(large.images[camera].reduce(4)).astype(int)
+        assert abs(shrunk - np.asarray(small.images[camera])).mean() < 8
+
+
+def test_fewer_cameras_can_be_shown():
+    sample = MiniDrive("val", cameras=["CAM_BACK"], size=10)[0]
+    assert sample.cameras == ("CAM_BACK",)
+    assert {box.camera for box in sample.objects} <= {"CAM_BACK"}
+
+
+def test_exported_files_give_the_same_samples(tmp_path, capsys):
+    main(["--export", str(tmp_path), "--split", "val", "--size", "35"])
+    assert "35 questions" in capsys.readouterr().out
+    drawn, read = MiniDrive("val", size=35), DriveLM(tmp_path)
+    read.check()
+    assert list(read.ids) == drawn.ids and read.cameras == drawn.cameras
+    for index in range(0, 35, 4):
+        ours, theirs = drawn[index], read[index]
+        assert all(ours.images[camera].tobytes() == theirs.images[camera].tobytes() for camera in CAMERAS)
+        for name in ("id", "question", "prompt", "answer", "tags", "scene", "frame", "objects", "image_sizes"):
+            assert getattr(ours, name) == getattr(theirs, name), name
+    layout = json.loads((tmp_path / "v1_1_train_nus.json").read_text())
+    frame = next(iter(next(iter(layout.values()))["key_frames"].values()))
+    assert list(frame["QA"]) == ["perception", "prediction", "planning", "behavior"]
+    assert frame["QA"]["perception"][0]["tag"] == [2]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 300), st.integers(0, 2**32), st.sampled_from(["search", "val"]))
+def test_a_random_sample_of_a_split(count, seed, split):
+    whole, part = MiniDrive(split), MiniDrive(split, size=3, sample=count, seed=seed)
+    assert len(part) == len(part.ids) == count
+    places = [whole.ids.index(name) for name in part.ids]
+    assert places == sorted(set(places))
+    for index in {0, count // 2, count - 1}:
+        for ask in (MiniDrive.question, MiniDrive.frame, MiniDrive.kind):
+            assert ask(part, index) == ask(whole, places[index])
+    again = MiniDrive(split, sample=count, seed=seed)
+    assert (again.ids, again.fingerprint) == (part.ids, part.fingerprint)
+
+
+def test_samples_follow_their_seed_and_cover_the_split():
+    whole, drawn, other = MiniDrive("val"), *(MiniDrive("val", sample=200, seed=seed) for seed in (0, 1))
+    assert drawn.ids != other.ids and drawn.fingerprint != other.fingerprint
+    assert whole.ids.index(drawn.ids[-1]) > 1800 and Counter(map(drawn.kind, range(200))).keys() == set(KINDS_ASKED)
+    assert digest(drawn, 150) == digest(whole, whole.ids.index(drawn.ids[150]))
+    everything = MiniDrive("val", sample=len(whole), seed=3)
+    assert everything.ids == whole.ids and everything.fingerprint == whole.fingerprint
+
+
+def test_an_exported_sample_asks_the_same(tmp_path):
+    drawn = MiniDrive("val", resolution=28, sample=15, seed=4)
+    drawn.export(tmp_path)
+    read = DriveLM(tmp_path)
+    assert [read.question(index) for index in range(15)] == [drawn.question(index) for index in range(15)]
+    assert [read.frame(index) for index in range(15)] == [drawn.frame(index) for index in range(15)]
+    assert [read[index].reference for index in range(15)] == [drawn[index].reference for index in range(15)]
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        ({"split": "dev"}, "split=dev"),
+        ({"difficulty": "hard"}, "difficulty=hard"),
+        ({"size": 0}, "size=0"),
+        ({"split": "val", "sample": 0}, "sample=0: MiniDrive's val split has 2000 questions; choose from 1 to 2000"),
+        ({"split": "val", "sample": 2001}, "sample=2001"),
+        ({"sample": 1.5}, "sample=1.5"),
+        ({"resolution": 5}, "resolution=5"),
+        ({"cameras": ["CAM_UP"]}, "CAM_UP"),
+        ({"cameras": []}, "at least one"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments, named):
+    with pytest.raises(InputError, match=named) as raised:
+        MiniDrive(**arguments)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("index", [-1, 20, 10**9])
+def test_an_index_out_of_range_is_named(index):
+    dataset = MiniDrive("val", size=20)
+    for ask in (dataset.__getitem__, dataset.question, dataset.kind):
+        with pytest.raises(InputError, match="questions 0 to 19"):
+            ask(index)
+
+
+def test_export_refuses_what_the_dataset_refuses(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--export", str(tmp_path), "--split", "dev"])
+    assert stopped.value.code == 2 and "split=dev" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        main(["--export", str(tmp_path / "file"), "--size", "1"])
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_patches_of_an_object_lie_on_it():
+    for scene in scenes("dense", 20):
+        owner = scene.patches(8)
+        for index, thing in enumerate(scene.things):
+            columns, rows = np.unravel_index(np.flatnonzero(owner[CAMERAS.index(thing.camera)] == index), (8, 8))[::-1]
+            assert ((columns + 1) / 8 > thing.box[0]).all() and (columns / 8 < thing.box[2]).all()
+            assert ((rows + 1) / 8 > thing.box[1]).all() and (rows / 8 < thing.box[3]).all()
+
+
+def test_pictures_differ_between_cameras_and_scenes():
+    pictures = {render(scene, camera, 112) for scene in scenes(count=5) for camera in CAMERAS}
+    assert len(pictures) == 5 * len(CAMERAS)

@@ -1,0 +1,66 @@
+"""The model that comes with the package: it answers, and its answers depend on which tokens are kept."""
+
+import json
+from collections import Counter
+
+import pytest
+from helpers import runs
+from hydra import compose, initialize_config_dir
+from safetensors import safe_open
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from prune2drive.minidrive.dataset import MiniDrive
+from prune2drive.minidrive.model import PACKAGED, MiniDriveModel
+
+QUESTIONS = 60
+ASK = ("model=minidrive", "dataset.split=val", f"dataset.size={QUESTIONS}", "generation.max_new_tokens=32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_java():
+    with runs.without_java():
+        yield
+
+
+def right(folder, *overrides):
+    """How many of the first validation questions are answered to the letter."""
+    runs.evaluate.run(runs.configuration(f"folder={folder}", *runs.BARE, *ASK, *overrides))
+    return sum(row.answer == row.reference for row in runs.rows(folder))
+
+
+def test_it_is_small_and_in_the_hubs_layout():
+    assert sum(file.stat().st_size for file in PACKAGED.iterdir()) < 15e6
+    with safe_open(PACKAGED / "model.safetensors", "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
+    assert json.loads((PACKAGED / "processor_config.json").read_text())["processor_class"] == "LlavaOnevisionProcessor"
+    _, found = LlavaOnevisionForConditionalGeneration.from_pretrained(PACKAGED, output_loading_info=True)
+    assert not found["missing_keys"] and not found["unexpected_keys"]
+
+
+def test_it_fits_the_datasets_default_resolution():
+    adapter, dataset = MiniDriveModel(), MiniDrive("val", size=10)
+    side = adapter.config.vision_config.image_size
+    assert dataset[0].image_sizes == dict.fromkeys(dataset.cameras, (side, side))
+
+
+@pytest.mark.slow
+def test_farthest_points_hold_up_where_random_ones_do_not(tmp_path):
+    dataset = MiniDrive("val", size=QUESTIONS)
+    kinds = [dataset.kind(at) for at in range(QUESTIONS)]
+    commonest = sum(
+        max(Counter(str(dataset[at].reference) for at in range(QUESTIONS) if kinds[at] == kind).values())
+        for kind in set(kinds)
+    )
+    full = right(tmp_path / "full", "pruner=none")
+    tfps = right(tmp_path / "tfps", "pruner=tfps", "ratios.keep=0.1")
+    random = right(tmp_path / "random", "pruner=random", "ratios.keep=0.1")
+    assert full >= 0.85 * QUESTIONS > commonest
+    assert tfps > random + 0.05 * QUESTIONS
+
+
+def test_it_is_what_runs_by_default():
+    with initialize_config_dir(str(runs.CONFIGS), version_base="1.3"):
+        cfg = compose("config")
+    built = {name: cfg[name]._target_.rpartition(".")[2] for name in ("model", "dataset", "pruner", "ratios")}
+    assert built == {"model": "MiniDriveModel", "dataset": "MiniDrive", "pruner": "TFPS", "ratios": "Uniform"}
+    assert (cfg.dataset.split, cfg.ratios.keep, cfg.model.checkpoint) == ("test", 0.1, None)

@@ -1,0 +1,225 @@
+"""`run.py` as its users meet it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import runs
+
+from prune2drive.minidrive.tiny import Tiny
+
+SCRIPT = runs.REPOSITORY / "run.py"
+SMALL = ("model=tiny", *runs.BARE, "trainer.enable_progress_bar=false")
+
+
+@pytest.fixture
+def unloadable(monkeypatch):
+    """No model may be loaded."""
+    monkeypatch.setattr(Tiny, "load", lambda self: pytest.fail("a model was loaded"))
+
+
+def conversation(**changes) -> str:
+    image = "nuscenes/samples/CAM_FRONT/a.jpg"
+    asked = {"id": "a_b_0", "image": [image], "conversations": [{"from": "human", "value": "What is there?"}]}
+    return json.dumps([asked | changes])
+
+
+@pytest.fixture
+def questions(tmp_path):
+    """Writes a question file, its image missing."""
+
+    def write(text: str) -> Path:
+        folder = tmp_path / "drivelm"
+        folder.mkdir()
+        (folder / "test_llama.json").write_text(text)
+        return folder
+
+    return write
+
+
+WRONG_OPTIONS = {
+    "pruner.layer=99": "pruner.layer=99: the model's decoder has layers 0 to 3",
+    "pruner.layer=-1": "layer=-1",
+    "pruner.layer=first": "layer=first",
+    "pruner=fastv pruner.layer=0": "FastV: layer=0 .*set layer to 1 or higher",
+    "pruner.scope=foo": "scope='foo' is not one of per_camera, global",
+    "pruner=uniform +pruner.scope=global": "scope='global' is not one of per_camera",
+    "pruner.metric=foo": "metric='foo' is not one of cosine, l1, l2",
+    "pruner.mode=foo": "mode='foo'",
+    "pruner.start=foo": "start='foo'",
+    "pruner.dtype=foo": "dtype='foo'",
+    "ratios.keep=0": r"ratios.keep = 0 is outside \(0, 1\]",
+    "ratios.keep=1.5": r"ratios.keep = 1.5 is outside \(0, 1\]",
+    "ratios.keep=much": r"ratios.keep = much is outside \(0, 1\]",
+    "ratios=adaptive": "python run.py -m search=tpe model=tiny dataset=minidrive",
+    "positions=foo": "positions=foo: choose from keep, renumber",
+    "rounding=foo": "rounding=foo: choose from nearest, seed",
+    "on_error=foo": "on_error=foo: choose from fail, skip",
+    "batch_size=0": "batch_size=0: use a whole number, 1 or more",
+    "batch_size=many": "batch_size=many",
+    "num_workers=-1": "num_workers=-1",
+    "warm_up=-1": "warm_up=-1",
+    "pictures=-1": "pictures=-1",
+    "seed=foo": "seed=foo",
+    "generation.max_new_tokens=0": "generation: `max_new_tokens` must be greater than 0",
+    "generation.max_new_tokens=foo": "generation: ",
+    "+generation.temprature=0.5": "generation.temprature: `generate` has no such option",
+    "dataset.size=0": "dataset.size=0",
+    "dataset.size=foo": "dataset|MiniDrive",
+    "dataset.split=foo": "foo",
+    "dataset.difficulty=foo": "foo",
+    "+dataset.cameras=[CAM_TOP]": "dataset.cameras: no camera 'CAM_TOP' in MiniDrive; it has CAM_FRONT",
+    "dataset=drivelm": "dataset.root is not set.*dataset.root=",
+    "dataset=drivelm dataset.root=/nowhere": "/nowhere: no such folder; set dataset.root",
+    "dataset=drivelm dataset.root=/nowhere dataset.slice=[3]": r"dataset.slice=\[3\]: give two numbers",
+    "dataset=drivelm dataset.root=/nowhere dataset.split=train": "dataset.split=train: choose from search, val, test",
+    "dataset=drivelm dataset.root=/nowhere dataset.shares.test=0.5": "dataset.shares=.*sum to 1.25",
+    "dataset=drivelmm_o1 metrics=drivelm": "dataset.root is not set",
+    "dataset=drivelmm_o1 metrics=drivelm dataset.root=/nowhere": "/nowhere/DriveLMMo1_TEST.json: no such file",
+    "model.attention=foo": "model.attention=foo: choose sdpa or eager",
+    "model=llava_onevision model.checkpoint=/nowhere": "model.checkpoint=/nowhere: no such folder",
+    "trainer.accelerator=foo": "accelerator='foo'|invalid accelerator",
+    "trainer.accelerator=mps": "Trainer",
+    "trainer.devices=0": "Trainer",
+    "trainer.strategy=foo": "Trainer",
+    "task=coverage task.per=scene": "task.per=scene: choose from question, frame",
+    "resume=nowhere": "resume=nowhere: no such folder",
+    "resume=.": "run.json: not there; .* is no run folder to resume",
+    "hydra.run.dir=/proc/nowhere": "hydra.run.dir=/proc/nowhere: cannot be made",
+    "-m hydra.sweep.dir=/proc/nowhere": "hydra.sweep.dir=/proc/nowhere: cannot be made",
+}
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS)
+def test_a_wrong_option_is_one_line_before_a_model_is_loaded(options, cli, unloadable):
+    code, _, said = cli(*SMALL, *options.split(" "))
+    assert (code, said.count("\n")) == (2, 1), said
+    assert re.match(f"error: .*({WRONG_OPTIONS[options]})", said), said
+
+
+WRONG_FILES = {
+    "{": "test_llama.json: not valid JSON at line 1, column 2",
+    "[]": "test_llama.json: holds no question",
+    conversation(conversations=[{"from": "human", "value": " "}]): "question a_b_0 is empty",
+    conversation(image=[]): "entry 0",
+    conversation(): "drivelm/nuscenes/samples/CAM_FRONT/a.jpg; set dataset.images",
+}
+
+
+@pytest.mark.parametrize("content", WRONG_FILES)
+def test_a_wrong_file_is_one_line_that_names_it(content, cli, unloadable, questions):
+    folder = questions(content)
+    code, _, said = cli(*SMALL, "dataset=drivelm", f"dataset.root={folder}")
+    assert (code, said.count("\n")) == (2, 1), said
+    assert re.match(f"error: .*{WRONG_FILES[content]}", said), said
+
+
+def test_an_unknown_camera_of_a_file(cli, unloadable, questions):
+    code, _, said = cli(
+        *SMALL, "dataset=drivelm", f"dataset.root={questions(conversation())}", "dataset.cameras=CAM_TOP"
+    )
+    assert code == 2 and re.match("error: dataset.cameras: no camera 'CAM_TOP' in .*; it has CAM_FRONT\n$", said)
+
+
+@pytest.mark.parametrize("options", ["pruner=foo", "pruner.foo=1", "foo=1", "dataset=minidrive dataset.root=/x"])
+def test_hydra_says_which_names_there_are_not(options, cli, unloadable):
+    code, _, said = cli(*SMALL, *options.split(" "))
+    assert code == 1 and "Traceback" not in said
+    assert re.search("foo|root", said)
+
+
+def test_a_mistyped_task_is_told_the_others(cli, unloadable):
+    code, _, said = cli(*SMALL, "task=covrage")
+    assert code == 1 and "Traceback" not in said
+    assert all(name in said for name in ("coverage", "evaluate", "train"))
+
+
+def test_ratios_for_another_camera(cli, unloadable, tmp_path):
+    file = tmp_path / "ratios.yaml"
+    file.write_text("ratios: {CAM_FRONT: 0.5}")
+    code, _, said = cli(*SMALL, "ratios=adaptive", f"ratios.file={file}")
+    assert (
+        code == 2
+        and said == f"error: {file}: no keep ratio for camera CAM_FRONT_LEFT: keep ratios are given for CAM_FRONT\n"
+    )
+
+
+def test_a_run_in_a_fresh_folder(cli, tmp_path):
+    code, said, errors = cli(*SMALL, "dataset.size=2", "pruner=random", "ratios.keep=0.25")
+    assert (code, errors) == (0, "")
+    (folder,) = (tmp_path / "outputs/minidrive/tiny/random").iterdir()
+    assert {"run.json", "metrics.json", "predictions.jsonl", "report.html", ".hydra"} <= {
+        f.name for f in folder.iterdir()
+    }
+    assert runs.read(folder, "metrics.json")["tokens/CAM_FRONT/kept"] == 16
+    assert "tiny · minidrive · random · uniform" in said and "2 of 2 questions answered" in said
+    assert str(folder / "report.html") in said and "its answers are noise" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["outputs"]
+    command = runs.read(folder, "run.json")["command"]
+    assert command.startswith("run.py ") and command.endswith("dataset.size=2 pruner=random ratios.keep=0.25")
+
+    rows = (folder / "predictions.jsonl").read_bytes()
+    code, _, errors = cli(*SMALL, "dataset.size=2", "pruner=random", "ratios.keep=0.25", f"resume={folder}")
+    assert (code, errors) == (0, "")
+    assert (folder / "predictions.jsonl").read_bytes() == rows
+    assert len(list((tmp_path / "outputs/minidrive/tiny/random").iterdir())) == 1
+
+
+def test_a_multirun_leaves_a_folder_for_each(cli, tmp_path):
+    code, said, errors = cli(*SMALL, "dataset.size=2", "-m", "pruner=none,random,tfps", "ratios.keep=0.5")
+    assert (code, errors) == (0, "")
+    (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
+    jobs = sorted(folder for folder in sweep.iterdir() if folder.is_dir())
+    assert [job.name for job in jobs] == ["0", "1", "2"]
+    for job, pruner in zip(jobs, ("none", "random", "tfps"), strict=True):
+        assert runs.read(job, "run.json")["choices"]["pruner"] == pruner
+        assert len(runs.rows(job)) == 2
+    kept = [runs.read(job, "metrics.json")["tokens/visual_kept"] for job in jobs]
+    assert kept == [384, 192, 192]
+    table = (sweep / "comparison.md").read_text()
+    assert all(f"pruner={name}" in table for name in ("none", "random", "tfps"))
+    assert table.endswith("budget: tokens after the last cut\n")
+
+
+def test_a_multirun_of_coverage_shows_what_was_measured(cli, tmp_path):
+    code, said, errors = cli(*SMALL, "dataset.size=2", "-m", "task=coverage", "ratios.keep=0.1,0.5")
+    assert (code, errors) == (0, "") and "2 of 2 questions looked at" in said
+    (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
+    header, _, *rows = [line for line in (sweep / "comparison.md").read_text().splitlines() if line.startswith("|")]
+    assert header == "| job | coverage | budget | kept | layer avg | FLOPs |" and len(rows) == 2
+    found = [float(row.split("|")[2].split("[")[0]) for row in rows]
+    assert found == pytest.approx(
+        [runs.read(sweep / name, "metrics.json")["coverage/objects"] for name in "01"], rel=0.01
+    )
+
+
+def test_help_explains_each_group_with_an_example(cli):
+    code, said, errors = cli("--help")
+    assert (code, errors) == (0, "")
+    groups = {folder.name for folder in runs.CONFIGS.iterdir() if folder.is_dir()} - {"hydra"}
+    for group in groups:
+        examples = re.findall(rf"^ +{group}=(\S+) ", said, re.MULTILINE)
+        assert examples, f"no example for {group}"
+        assert examples[0].startswith("<") or (runs.CONFIGS / group / f"{examples[0]}.yaml").is_file()
+        for name in (file.stem for file in (runs.CONFIGS / group).glob("*.yaml")):
+            assert re.search(rf"^{group}: .*\b{name}\b", said, re.MULTILINE), f"{group}={name} is not listed"
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own(tmp_path):
+    done = python(tmp_path, *SMALL, "dataset.size=2")
+    assert done.returncode == 0 and "2 of 2 questions answered" in done.stdout
+    assert done.stderr == ""
+    wrong = python(tmp_path, *SMALL, "ratios.keep=0")
+    assert wrong.returncode == 2
+    assert wrong.stderr == "error: ratios.keep = 0 is outside (0, 1]: it is the share of tokens retained, e.g. 0.1\n"

@@ -1,0 +1,309 @@
+import json
+import math
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import runs
+from PIL import Image
+
+from prune2drive.errors import InputError
+from prune2drive.minidrive.dataset import PER_FRAME as ASKED
+from prune2drive.minidrive.dataset import MiniDrive
+from prune2drive.models.adapter import Adapter
+from prune2drive.results.run_folder import RunFolder
+from prune2drive.sample import unpack_indices
+from prune2drive.tasks import loop
+
+CAMERAS = ("CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
+PRUNERS = sorted(file.stem for file in (runs.CONFIGS / "pruner").glob("*.yaml"))
+SHALLOW = {"pact": ["pruner.layer=3"]}  # it cuts at layer 4, which the tiny decoder has not
+TOKENS = 64  # of each camera of the tiny model
+SCORES = {"score", "exact_match", "accuracy", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "language"}
+SCORES |= {"match_f1", "final_offline"}
+COSTS = {"tokens/visual_full", "tokens/visual_kept", "tokens/layer_average", "tokens/text"}
+COSTS |= {"tokens/nominal", "tokens/stage_1"}
+COSTS |= {f"tokens/{camera}/kept" for camera in CAMERAS}
+COSTS |= {"flops/prefill_full", "flops/prefill_pruned", "flops/vision", "flops/selection", "memory/kv_cache_mb"}
+TIMES = {"time/vision_ms", "time/select_ms", "time/prefill_ms"}
+COVERAGE = {"coverage/objects", *(f"coverage/{camera}" for camera in CAMERAS), "coverage/medium", "coverage/large"}
+COVERAGE |= {f"coverage/class/{name}" for name in ("Vehicle", "Pedestrian", "Traffic element")}
+SINGLE = {"flops/ratio", "time/decode_ms_per_token", "time/samples_per_s", "memory/peak_mb"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_java():
+    with runs.without_java():
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a run with everything on but W&B; in `score.txt` what it returned."""
+    folder = tmp_path_factory.mktemp("run") / "minidrive" / "tiny"
+    options = ("warm_up=1", "pictures=2", "batch_size=3", "ratios.keep=0.2", "generation.max_new_tokens=4")
+    score = runs.run(folder, "metrics=drivelm", *options)
+    (folder / "score.txt").write_text(repr(score))
+    return folder
+
+
+# What a run leaves behind
+
+
+def test_files(finished):
+    names = {str(file.relative_to(finished)) for file in finished.rglob("*") if file.is_file()} - {"score.txt"}
+    pictures = {name for name in names if name.startswith("pictures/")}
+    assert names - pictures == {"run.json", "metrics.json", "predictions.jsonl", "report.html"}
+    assert len(pictures) == 2
+
+
+def test_metrics_are_flat_numbers_under_the_names_of_the_contract(finished):
+    metrics = runs.read(finished, "metrics.json")
+    assert all(type(value) in (int, float) and math.isfinite(value) for value in metrics.values())
+    means = (SCORES - {"exact_match"}) | COSTS | TIMES | COVERAGE
+    for key in means:
+        assert metrics[f"{key}_n"] >= 1 and metrics[f"{key}_stderr"] >= 0, key
+    others = {"official_tokenizer", "skipped_by_graph", "frames_without_graph"}
+    expected = means | {f"{key}{suffix}" for key in means for suffix in ("_n", "_stderr")} | SINGLE | others
+    assert set(metrics) == expected
+    assert metrics["tokens/visual_full"] == 6 * TOKENS and metrics["tokens/visual_kept"] == 6 * 13
+    assert metrics["tokens/layer_average"] == (6 * TOKENS + 3 * 6 * 13) / 4
+    assert 0 < metrics["flops/prefill_pruned"] < metrics["flops/prefill_full"]
+    assert metrics["flops/ratio"] == pytest.approx(metrics["flops/prefill_pruned"] / metrics["flops/prefill_full"])
+    assert all(metrics[key] > 0 for key in (TIMES | SINGLE))
+
+
+def test_the_score_is_what_is_returned(finished, tmp_path):
+    metrics = runs.read(finished, "metrics.json")
+    assert metrics["score"] == metrics["final_offline"] == float((finished / "score.txt").read_text())
+    parts = [metrics[key] for key in ("language", "match_f1", "accuracy")]
+    assert metrics["final_offline"] == pytest.approx(sum(parts) / 3)
+
+
+def test_minidrives_score_is_exact_match(tmp_path, monkeypatch):
+    """A model that says the references of every other question."""
+    told = {sample.prompt: sample.reference for sample in map(MiniDrive(size=8).__getitem__, range(0, 8, 2))}
+
+    def generate(self, prompts, **options):
+        found = original(self, prompts, **options)
+        texts = [told.get(prompt, "no idea") for prompt in self.asked]
+        return [type(answer)(text, answer.ids) for answer, text in zip(found, texts, strict=True)]
+
+    def collate(self, samples):
+        self.asked = [sample.prompt for sample in samples]
+        return collated(self, samples)
+
+    original, collated = Adapter.generate, Adapter.collate
+    monkeypatch.setattr(Adapter, "generate", generate)
+    monkeypatch.setattr(Adapter, "collate", collate)
+    assert runs.run(tmp_path) == 0.5
+    metrics = runs.read(tmp_path, "metrics.json")
+    assert metrics["score"] == metrics["exact_match"] == 0.5 and metrics["score_n"] == 8
+    assert SCORES <= set(metrics)
+
+
+def test_an_exported_split_scores_the_same(tmp_path):
+    size, drivelm = 2 * ASKED, tmp_path / "drivelm"
+    MiniDrive(size=size).export(drivelm)
+    runs.run(tmp_path / "drawn", "metrics=drivelm", f"dataset.size={size}", "ratios.keep=0.3")
+    runs.ask(tmp_path / "read", drivelm, "ratios.keep=0.3")
+    drawn, read = (
+        sorted((r.question, r.frame, r.answer, r.kept) for r in runs.rows(tmp_path / n)) for n in ("drawn", "read")
+    )
+    assert drawn == read
+    drawn, read = (runs.read(tmp_path / name, "metrics.json") for name in ("drawn", "read"))
+    assert runs.without_costs(drawn) == pytest.approx(runs.without_costs(read))
+
+
+def test_questions_without_answers_have_costs_and_no_score(tmp_path, caplog):
+    drivelm = tmp_path / "drivelm"
+    MiniDrive(size=2 * ASKED).export(drivelm)
+    scenes = json.loads((drivelm / "v1_1_train_nus.json").read_text())
+    for frame in (frame for scene in scenes.values() for frame in scene["key_frames"].values()):
+        for row in (row for stage in frame["QA"].values() for row in stage):
+            del row["A"], row["tag"]
+    (tmp_path / "v1_1_val_nus_q_only.json").write_text(json.dumps(scenes))
+    score = runs.ask(tmp_path / "run", tmp_path, f"dataset.images={drivelm}/nuscenes")
+    assert math.isnan(score)
+    metrics = runs.read(tmp_path / "run", "metrics.json")
+    assert COSTS <= set(metrics) and not SCORES & set(metrics)
+    rows = runs.rows(tmp_path / "run")
+    assert len(rows) == 2 * ASKED and all(row.reference is None and row.answer is not None for row in rows)
+    assert "no score: these questions have no reference answers" in caplog.text
+
+
+def test_run_json_tells_what_was_run(finished):
+    run = runs.read(finished, "run.json")
+    assert run["status"] == "finished" and run["started"] <= run["finished"]
+    assert run["counts"] == {"planned": 8, "done": 8, "failed": 0}
+    assert run["choices"] == {"model": "tiny", "dataset": "minidrive", "pruner": "tfps", "ratios": "uniform"}
+    config = run["config"]
+    assert config["ratios"]["keep"] == 0.2 and config["pruner"]["layer"] == 1 and config["batch_size"] == 3
+    assert config["pruner"]["seed"] == config["seed"] == run["seed"] == 0
+    assert "${" not in json.dumps(run)
+    assert run["dataset"] == {"fingerprint": MiniDrive(size=8).fingerprint, "size": 8}
+    assert run["versions"]["torch"] == torch.__version__ and run["versions"]["transformers"]
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=runs.REPOSITORY, capture_output=True, text=True)
+    assert run["git"].keys() == {"commit", "dirty"} and run["git"]["commit"] == (git.stdout.strip() or None)
+    assert run["command"] and run["device"]
+
+
+def test_a_shared_budget_is_recorded(tmp_path):
+    weights = ",".join(f"{camera}:{4 if camera == 'CAM_FRONT' else 1}" for camera in CAMERAS)
+    runs.run(tmp_path, "ratios=dynamic", "ratios.keep=0.2", f"ratios.weights={{{weights}}}")
+    run, rows = runs.read(tmp_path, "run.json"), runs.rows(tmp_path)
+    halves = dict.fromkeys(CAMERAS, 0.5) | {"CAM_FRONT": 1.0}
+    assert run["ratios"] == {"shared": 0.2, "pool": "joint", "weights": halves}
+    assert run["ratios_provenance"] is None
+    assert {sum(row.kept_counts.values()) for row in rows} == {row.nominal for row in rows} == {6 * 13}
+    metrics = runs.read(tmp_path, "metrics.json")
+    for camera in CAMERAS:
+        kept = [row.kept_counts[camera] for row in rows]
+        assert metrics[f"tokens/{camera}/kept"] == pytest.approx(sum(kept) / len(kept))
+    assert metrics["tokens/CAM_FRONT/kept"] > 13
+
+
+def test_a_row_for_each_sample_in_the_datasets_order(finished):
+    dataset = MiniDrive(size=8)
+    rows = runs.rows(finished)
+    assert [row.id for row in rows] == dataset.ids
+    for row, sample in zip(rows, map(dataset.__getitem__, range(8)), strict=True):
+        assert (row.question, row.reference, row.tags) == (sample.question, sample.reference, sample.tags)
+        assert (row.scene, row.frame, row.error) == (sample.scene, sample.frame, None)
+        assert row.answer is not None and 1 <= row.new_tokens <= 4
+        assert row.text_tokens > 20
+        assert row.times.keys() == {"vision", "select", "prefill", "decode"}
+        assert row.flops.keys() == {"vision", "selection"} and min(row.flops.values()) > 0
+    assert len({row.answer for row in rows}) > 1, "a model whose answers tell samples apart"
+
+
+def test_the_report_shows_the_pictures(finished):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert page.count("<img ") == 2
+    first, second = (row.id for row in runs.rows(finished)[:2])
+    for name in (first, second):
+        assert Image.open(finished / "pictures" / f"{name}.png").size[0] > 600
+        assert name in page
+
+
+# How many tokens are kept, and which
+
+
+def kept_sets(folder: Path) -> dict[tuple[str, str], list[int]]:
+    return {
+        (row.id, camera): unpack_indices(packed).tolist()
+        for row in runs.rows(folder)
+        for camera, packed in row.kept.items()
+    }
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_budgets_are_exact(pruner, keep, tmp_path):
+    method = (f"pruner={pruner}", *SHALLOW.get(pruner, ()))
+    runs.run(tmp_path, *method, f"ratios.keep={keep}", "dataset.size=2", "generation.max_new_tokens=1")
+    scope = runs.read(tmp_path, "run.json")["config"]["pruner"].get("scope")
+    rows = runs.rows(tmp_path)
+    expected = TOKENS if pruner == "none" else max(1, math.floor(keep * TOKENS + 0.5))
+    for row in rows:
+        assert row.full_counts == dict.fromkeys(CAMERAS, TOKENS)
+        assert sum(row.kept_counts.values()) == 6 * expected
+        if scope != "global":
+            assert row.kept_counts == dict.fromkeys(CAMERAS, expected)
+        for camera, packed in row.kept.items():
+            indices = unpack_indices(packed)
+            assert len(indices) == row.kept_counts[camera]
+            assert len(indices) == 0 or int(indices.max()) < TOKENS
+    metrics = runs.read(tmp_path, "metrics.json")
+    assert metrics["tokens/visual_kept"] == 6 * expected
+    assert (metrics["flops/ratio"] == 1) == (expected == TOKENS)
+
+
+@pytest.fixture(scope="module")
+def unpruned(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("unpruned")
+    runs.run(folder, "pruner=none")
+    return runs.answers(folder)
+
+
+@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "none"])
+def test_keeping_everything_is_not_pruning(pruner, unpruned, tmp_path):
+    runs.run(tmp_path, f"pruner={pruner}", *SHALLOW.get(pruner, ()), "ratios.keep=1.0")
+    assert runs.answers(tmp_path) == unpruned
+
+
+def test_pruning_changes_answers(unpruned, tmp_path):
+    runs.run(tmp_path, "pruner=tfps", "ratios.keep=0.1")
+    assert runs.answers(tmp_path) != unpruned
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_the_batch_size_changes_nothing(pruner, tmp_path):
+    for size in (1, 3, 8):
+        method = (f"pruner={pruner}", *SHALLOW.get(pruner, ()))
+        runs.run(tmp_path / str(size), *method, f"batch_size={size}", "ratios.keep=0.3")
+    one, three, eight = (runs.rows(tmp_path / str(size)) for size in (1, 3, 8))
+    for row in zip(one, three, eight, strict=True):
+        assert len({(each.id, each.answer, each.new_tokens, each.text_tokens) for each in row}) == 1
+    assert kept_sets(tmp_path / "1") == kept_sets(tmp_path / "3") == kept_sets(tmp_path / "8")
+
+
+def test_random_draws_depend_on_the_seed_and_the_sample(tmp_path):
+    for seed in (0, 1):
+        runs.run(tmp_path / str(seed), "pruner=random", f"seed={seed}", "dataset.size=3", "ratios.keep=0.5")
+    first, second = kept_sets(tmp_path / "0"), kept_sets(tmp_path / "1")
+    assert first.keys() == second.keys() and all(first[key] != second[key] for key in first)
+    assert len({tuple(indices) for indices in first.values()}) == len(first)
+
+
+@pytest.mark.parametrize("option", ["+generation.num_beams=2", "num_workers=1", "positions=renumber", "rounding=seed"])
+def test_other_settings_run(option, tmp_path):
+    runs.run(tmp_path, option, "dataset.size=3", "ratios.keep=0.3", "batch_size=2")
+    kept = 19  # 0.3 x 64 = 19.2
+    assert [row.kept_counts for row in runs.rows(tmp_path)] == [dict.fromkeys(CAMERAS, kept)] * 3
+
+
+def test_rounding_as_in_the_original(tmp_path):
+    for rounding, kept in (("nearest", 13), ("seed", 12)):  # 0.2 x 64 = 12.8
+        folder = tmp_path / rounding
+        runs.run(folder, f"rounding={rounding}", "ratios.keep=0.2", "dataset.size=1")
+        assert runs.read(folder, "metrics.json")["tokens/CAM_BACK/kept"] == kept
+
+
+def test_warming_up_is_neither_recorded_nor_drawn(tmp_path, monkeypatch):
+    generated, drawn_after = [], []
+    generate, save = Adapter.generate, loop.save_picture
+    monkeypatch.setattr(Adapter, "generate", lambda *given, **o: generated.append(1) or generate(*given, **o))
+    monkeypatch.setattr(loop, "save_picture", lambda *given: drawn_after.append(len(generated)) or save(*given))
+    runs.run(tmp_path, "warm_up=2", "pictures=1", "batch_size=4")
+    assert len(generated) == 2 + 2 and drawn_after == [3]
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 8
+    assert len(list((tmp_path / "pictures").iterdir())) == 1
+
+
+def test_another_rank_writes_a_file_of_its_own_and_draws_nothing(tmp_path, monkeypatch):
+    files = set()
+    append = RunFolder.append
+    monkeypatch.setattr(loop.Evaluation, "global_rank", property(lambda self: 1))
+    monkeypatch.setattr(RunFolder, "append", lambda self, rows: files.add(self.rows_file.name) or append(self, rows))
+    runs.run(tmp_path, "pictures=1")
+    assert files == {"predictions.rank1.jsonl"} and not (tmp_path / "pictures").exists()
+
+
+# What can be known before
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    before = runs.Lively.loaded
+    with pytest.raises(InputError, match="file/run: cannot be written"):
+        runs.run(tmp_path / "file" / "run")
+    assert runs.Lively.loaded == before
+
+
+def test_another_runs_folder_is_left_alone(finished):
+    before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match=f"{finished} holds another run: go on with resume={finished}"):
+        runs.run(finished, "pruner=none")
+    assert before == {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}

@@ -1,0 +1,218 @@
+"""Runs of one process that differ in their ratios only: the same answers, and no work done twice."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import runs
+from omegaconf import OmegaConf
+
+from prune2drive.data.datamodule import Batch
+from prune2drive.errors import InputError
+from prune2drive.minidrive.dataset import MiniDrive
+from prune2drive.minidrive.tiny import Tiny
+from prune2drive.models.adapter import Adapter
+from prune2drive.pruning import TFPS
+from prune2drive.pruning.reuse.prefix_store import PrefixStore
+from prune2drive.results.run_folder import RunFolder
+from prune2drive.tasks import process_cache as warm
+
+KEEPS = (0.3, 0.05, 0.3)
+TRIAL = ("dataset.size=12", "batch_size=5", "generation.max_new_tokens=6")
+
+
+@pytest.fixture(autouse=True)
+def no_java():
+    with runs.without_java():
+        yield
+
+
+class Speaking(runs.Lively):
+    """One whose answers have ends, at tokens that they often reach."""
+
+    def load(self):
+        model = super().load()
+        model.generation_config.eos_token_id = [*range(40, 60)]
+        return model
+
+
+def generated(monkeypatch) -> list[int]:
+    """Grows by how many questions are answered at once, whenever some are."""
+    sizes: list[int] = []
+    generate = Tiny.generate
+    monkeypatch.setattr(
+        Tiny,
+        "generate",
+        lambda self, prompts, **more: sizes.append(len(prompts.lengths)) or generate(self, prompts, **more),
+    )
+    return sizes
+
+
+def told(folder: Path) -> list[tuple]:
+    """What a run found, but for its costs."""
+    return [(row.id, row.answer, row.new_tokens, row.kept, row.stages, row.flops) for row in runs.rows(folder)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "pruner=tfps",
+        "pruner=fastv",
+        "pruner=tfps pruner.layer=0",
+        "pruner=random prefix_cache=folder prefix_cache.folder=FOLDER",
+    ],
+)
+def test_answers_are_those_of_runs_of_their_own(tmp_path, options):
+    common = (*TRIAL, "model._target_=test_warm.Speaking")
+    store = ("prefix_cache=memory", *options.replace("FOLDER", str(tmp_path / "store")).split())
+    for number, keep in enumerate(KEEPS):
+        runs.run(tmp_path / f"warm{number}", *common, f"ratios.keep={keep}", *store)
+    for number, keep in enumerate(KEEPS):
+        runs.run(
+            tmp_path / f"cold{number}",
+            *common,
+            f"ratios.keep={keep}",
+            options.split()[0],
+            *options.split()[1:2],
+            "prefix_cache=none",
+        )
+        assert told(tmp_path / f"warm{number}") == told(tmp_path / f"cold{number}")
+    assert told(tmp_path / "warm0") != told(tmp_path / "warm1")
+
+
+def test_later_runs_draw_encode_and_load_nothing(tmp_path, monkeypatch):
+    runs.run(tmp_path / "1", *TRIAL, "prefix_cache=memory")
+    loaded = runs.Lively.loaded
+
+    def fail(*args, **kwargs):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(MiniDrive, "__getitem__", fail)
+    monkeypatch.setattr(Adapter, "collate", fail)
+    runs.run(tmp_path / "2", *TRIAL, "prefix_cache=memory", "ratios.keep=0.4")
+    assert runs.Lively.loaded == loaded
+    metrics = runs.read(tmp_path / "2", "metrics.json")
+    assert metrics["flops/vision"] == runs.read(tmp_path / "1", "metrics.json")["flops/vision"]
+    assert not [key for key in metrics if key.startswith("time/")], "times of a part of the work would mislead"
+
+
+def test_answers_that_stay_are_checked_in_one_pass(tmp_path, monkeypatch):
+    options = (*TRIAL, "prefix_cache=memory", "batch_size=12")
+    runs.run(tmp_path / "1", *options, "ratios.keep=0.3")
+    said = generated(monkeypatch)
+    runs.run(tmp_path / "2", *options, "ratios.keep=0.3")
+    assert said == []
+    runs.run(tmp_path / "3", *options, "ratios.keep=0.1")
+    changed = sum(
+        one != other for one, other in zip(told_answers(tmp_path / "1"), told_answers(tmp_path / "3"), strict=True)
+    )
+    assert sum(said) == changed > 0
+
+
+def test_answers_wait_until_they_fill_a_batch(tmp_path, monkeypatch):
+    options = (*TRIAL, "prefix_cache=memory", "batch_size=3")
+    runs.run(tmp_path / "1", *options, "ratios.keep=0.3")
+    rows = []
+    append = RunFolder.append
+    monkeypatch.setattr(
+        RunFolder, "append", lambda self, batch: rows.append([row.id for row in batch]) or append(self, batch)
+    )
+    sizes = generated(monkeypatch)
+    runs.run(tmp_path / "2", *options, "ratios.keep=0.27")
+    assert max(sizes) <= 3, "never more at once than the user said"
+    names = [row.id for row in runs.rows(tmp_path / "2")]
+    assert sorted(sum(rows, [])) == sorted(names) and sum(rows, []) != names, "some wait for another batch"
+    warm.forget()
+    runs.run(tmp_path / "cold", *options, "ratios.keep=0.27")
+    assert told(tmp_path / "2") == told(tmp_path / "cold")
+
+
+def test_a_cut_elsewhere_finds_no_states_but_the_same_answers(tmp_path):
+    for number, layer in enumerate((1, 2, 1, 2)):
+        runs.run(tmp_path / f"{number}", *TRIAL, "prefix_cache=memory", f"pruner.layer={layer}", "ratios.keep=0.2")
+    for number, layer in enumerate((1, 2)):
+        warm.forget()
+        runs.run(tmp_path / f"cold{number}", *TRIAL, f"pruner.layer={layer}", "ratios.keep=0.2")
+        assert told(tmp_path / f"{number}") == told(tmp_path / f"{number + 2}") == told(tmp_path / f"cold{number}")
+
+
+def test_prompts_share_all_that_they_begin_with():
+    adapter, dataset = runs.Lively(), MiniDrive(split="val", size=12)
+    samples = [dataset[index] for index in range(len(dataset))]
+    prefixes = warm.Prefixes(PrefixStore(1), ("model", "dataset"))
+
+    def lengths(chosen):
+        batch = Batch(chosen, inputs=adapter.collate(chosen))
+        with prefixes.reusing(adapter, TFPS(), batch) as reused:
+            assert len({each.name for each in reused.orders.beginnings.values()}) == len({s.frame for s in chosen})
+            return batch.inputs, [reused.orders.beginnings[sample.id].length for sample in chosen]
+
+    prompts, shared = lengths(samples)
+    assert len(set(shared)) == 1
+    after = {ids[shared[0]].item() for ids in prompts.own_ids}
+    before = {ids[shared[0] - 1].item() for ids in prompts.own_ids}
+    assert len(before) == 1 < len(after), "up to where questions part"
+    prompts, shared = lengths(samples[:1])
+    assert shared == [prompts.lengths[0] - 1], "something is left to be read"
+
+
+def told_answers(folder: Path) -> list[tuple]:
+    return [(row.id, row.answer, row.new_tokens) for row in runs.rows(folder)]
+
+
+@pytest.mark.parametrize("limit_mb", [0.1, 1, 2])
+def test_a_store_that_is_full_leaves_the_rest_to_be_computed(tmp_path, limit_mb):
+    options = (*TRIAL, "batch_size=2", "prefix_cache=memory", f"prefix_cache.limit_gb={limit_mb / 1000}")
+    for number, keep in enumerate(KEEPS):
+        runs.run(tmp_path / f"{number}", *options, f"ratios.keep={keep}")
+    warm.forget()
+    for number, keep in enumerate(KEEPS[:2]):
+        runs.run(tmp_path / f"cold{number}", *TRIAL, "batch_size=2", f"ratios.keep={keep}")
+    assert told(tmp_path / "1") == told(tmp_path / "cold1") != told(tmp_path / "2") == told(tmp_path / "cold0")
+
+
+def test_another_model_or_dataset_shares_nothing(tmp_path):
+    others = ("seed=0", "dataset.difficulty=dense", "model.seed=1", "generation.max_new_tokens=2")
+    for number, other in enumerate(others):
+        runs.run(tmp_path / f"warm{number}", *TRIAL, other, "prefix_cache=memory")
+    for number, other in enumerate(others):
+        warm.forget()
+        runs.run(tmp_path / f"cold{number}", *TRIAL, other)
+        assert told(tmp_path / f"warm{number}") == told(tmp_path / f"cold{number}")
+
+
+def test_an_interrupted_run_goes_on_from_the_store(tmp_path, monkeypatch):
+    options = (*TRIAL, "prefix_cache=memory")
+    runs.run(tmp_path / "1", *options)
+    rows = (tmp_path / "1" / "predictions.jsonl").read_text().splitlines(keepends=True)
+    expected = told(tmp_path / "1")
+    (tmp_path / "1" / "predictions.jsonl").write_text("".join(rows[:3]))
+    runs.resume(tmp_path / "1", *options)
+    assert told(tmp_path / "1") == expected
+
+
+def test_recipes_name_what_files_looked_like(tmp_path):
+    file = tmp_path / "weights"
+    file.write_text("1")
+    node = OmegaConf.create({"checkpoint": str(tmp_path), "other": 3})
+    before = warm.recipe(node)
+    assert warm.recipe(node) == before
+    torch.save({}, file)
+    assert warm.recipe(node) != before
+
+
+def test_the_latest_of_a_kind_is_kept():
+    made = []
+    for recipe in ("a", "a", "b", "a"):
+        warm.latest("kind", recipe, lambda: made.append(1) or object())
+    assert len(made) == 3
+
+
+def test_methods_that_cannot_use_it_say_so_before_the_model_is_loaded(tmp_path):
+    loaded = runs.Lively.loaded
+    with pytest.raises(InputError, match=re.escape("set prefix_cache=none")):
+        runs.run(tmp_path / "run", "pruner=vispruner", "prefix_cache=memory")
+    with pytest.raises(InputError, match="limit_gb=-1"):
+        runs.run(tmp_path / "run", "prefix_cache=memory", "prefix_cache.limit_gb=-1")
+    assert runs.Lively.loaded == loaded
