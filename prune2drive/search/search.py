@@ -33,6 +33,7 @@ from prune2drive.tasks.components import Components, build, check_settings
 log = logging.getLogger(__name__)
 
 SPLITS = ("search", "val", "test")
+LOGGER = "prune2drive.search.wandb.SearchLogger"
 HEADLINE = {"score": 1.0}
 LEAST = {"trials": 1, "finalists": 1, "random_draws": 0, "seed": 0}
 
@@ -80,7 +81,7 @@ def search(settings: DictConfig, jobs: Jobs) -> Path:
     if not settings.resume:
         _check_folder(jobs.folder, notes)
     plan = make_plan(settings, jobs)
-    logger = build(jobs.config.logger, save_dir=str(jobs.folder)) if jobs.config.logger else None
+    logger = build(jobs.config.logger, _target_=LOGGER, save_dir=str(jobs.folder)) if jobs.config.logger else None
     study = Study(
         storage,
         name,
