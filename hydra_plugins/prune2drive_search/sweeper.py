@@ -26,7 +26,7 @@ ConfigStore.instance().store(
 
 
 class RatioSearchSweeper(Sweeper):
-    """Every trial is a run, started by whichever launcher there is (see `prune2drive.search.search`)."""
+    """Every trial is a run, started by whichever launcher there is (see `prune2drive.search.run_search`)."""
 
     def __init__(self, params: Mapping[str, Any] | None = None) -> None:
         self.params = params  # what an experiment would have Hydra's own sweeper go through
@@ -36,13 +36,13 @@ class RatioSearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from prune2drive.errors import InputError
-        from prune2drive.search.runner import Jobs
-        from prune2drive.search.search import search
+        from prune2drive.search.run_search import run_search
+        from prune2drive.search.runner import RunLauncher
 
         try:
             if self.params:
                 raise InputError(f"{', '.join(self.params)}: swept by an experiment; a search is of one configuration")
-            return search(self.config.search, Jobs(self.config, self.context, self.task, arguments))
+            return run_search(self.config.search, RunLauncher(self.config, self.context, self.task, arguments))
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from prune2drive.errors import InputError
-from prune2drive.search.samplers import Engine, Proposer
+from prune2drive.search.samplers import Proposer, SamplerChoice
 from prune2drive.search.space import HIGH, Space
 
 try:
@@ -30,7 +30,7 @@ DIRECTIONS: Mapping[str, tuple[str, ...]] = {}
 SAMPLERS = ("tpe", "evolution", "random", "grid", "batch")
 
 
-def make(engine: Engine, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
+def make(engine: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
     """The tuner, brought to where an earlier process left it by the trials that finished."""
     logging.getLogger("nni").setLevel(logging.WARNING)
     logging.getLogger("hyper_opt").setLevel(logging.WARNING)

@@ -17,7 +17,7 @@ from prune2drive.search.objective import Objective
 from prune2drive.search.space import Space, make_space
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run.py"
-LEAN = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
+TRIAL_DEFAULTS = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def evaluate(settings: Settings, values: Mapping[str, float], folder: Path) -> f
     keep = ",".join(f"{camera}:{ratio!r}" for camera, ratio in ratios.items())
     chosen = ["ratios=per_camera", "~ratios.keep", f"+ratios.keep={{{keep}}}"]
     where = f"hydra.run.dir={json.dumps(str(folder))}"
-    command = [sys.executable, str(SCRIPT), *LEAN, *settings.options, *chosen, where]
+    command = [sys.executable, str(SCRIPT), *TRIAL_DEFAULTS, *settings.options, *chosen, where]
     done = subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError((done.stderr.strip().splitlines() or ["the run failed without a message"])[-1])

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSamp
 from optuna.trial import FrozenTrial
 
 from prune2drive.errors import InputError
-from prune2drive.search.samplers import Engine, Proposer
+from prune2drive.search.samplers import Proposer, SamplerChoice
 from prune2drive.search.space import HIGH, Space
 
 DIRECTIONS = {"nsga2": ("maximize", "minimize")}
@@ -26,7 +26,7 @@ RANDOMISED: Mapping[str, Any] = {
 SAMPLERS = (*RANDOMISED, "grid")
 
 
-def make(engine: Engine, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
+def make(engine: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
     """The sampler; what earlier trials tell it, it reads in the study."""
     if engine.sampler == "grid":
         return Grid(space, engine.levels, seed)

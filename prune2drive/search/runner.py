@@ -26,7 +26,7 @@ from prune2drive.tasks.config import of_task
 
 log = logging.getLogger(__name__)
 
-LEAN = {  # what nobody looks at in a trial, and what trials share, unless the command says otherwise
+TRIAL_DEFAULTS = {  # what nobody looks at in a trial, and what trials share, unless the command says otherwise
     "prefix_cache": "memory",
     "full": "false",
     "pictures": "0",
@@ -58,7 +58,7 @@ class RunFailed(Exception):
 
 
 @dataclass(frozen=True)
-class QuietTask:
+class SilentTask:
     """A task that raises what it would have printed, and whose output nobody has to read."""
 
     task: TaskFunction
@@ -76,7 +76,7 @@ class QuietTask:
             raise RunFailed(f"{type(error).__name__}: {_first_line(error)}") from None
 
 
-class Jobs:
+class RunLauncher:
     """Makes runs of a command's options.
 
     Args:
@@ -93,7 +93,7 @@ class Jobs:
         self.command = shlex.join(each for each in arguments if not each.startswith("search.resume="))
         self.common, self.set = self._check(arguments)
         self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=QuietTask(task), config=config
+            hydra_context=context, task_function=SilentTask(task), config=config
         )
 
     @property
@@ -155,7 +155,7 @@ class Jobs:
             if key.partition(".")[0] not in OF_THE_SEARCH:
                 common.append(str(override.input_line))
                 keys.add(key)
-        common += [f"{key}={value}" for key, value in LEAN.items() if key not in keys]
+        common += [f"{key}={value}" for key, value in TRIAL_DEFAULTS.items() if key not in keys]
         return [*common, "logger=none"], keys
 
     def _overrides(self, job: Job) -> list[str]:

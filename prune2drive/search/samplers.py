@@ -19,7 +19,7 @@ SCALAR: tuple[Literal["maximize", "minimize"], ...] = ("maximize",)
 
 
 @dataclass(frozen=True)
-class Engine:
+class SamplerChoice:
     """An engine and one of its samplers, by name.
 
     Args:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from prune2drive.errors import InputError
 from prune2drive.search.objective import Objective
-from prune2drive.search.samplers import Engine, Exhausted, distributions
+from prune2drive.search.samplers import Exhausted, SamplerChoice, distributions
 from prune2drive.search.space import Space
 from prune2drive.search.storage import is_dead, open_storage, storage_errors, this_worker
 
@@ -63,7 +63,7 @@ class Study:
         self,
         storage: str,
         name: str,
-        engine: Engine,
+        engine: SamplerChoice,
         space: Space,
         objective: Objective,
         identity: Mapping[str, Any],

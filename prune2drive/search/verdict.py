@@ -22,8 +22,8 @@ from prune2drive.results.provenance import git_state
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.search.baselines import baselines
 from prune2drive.search.ledger import Ledger
-from prune2drive.search.runner import Job, Jobs
-from prune2drive.search.search import Plan, kept_tokens
+from prune2drive.search.plan import Plan, kept_tokens
+from prune2drive.search.runner import Job, RunLauncher
 from prune2drive.search.study import Study, Trial
 from prune2drive.search.trials import Point, pareto
 
@@ -33,17 +33,17 @@ WINNER = "winner.yaml"
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestResult:
     """An allocation on the test split.
 
     Args:
         reward: R, the mean over its draws.
-        ahead: by how much the winner's questions score higher; None for the winner.
+        margin: by how much the winner's questions score higher; None for the winner.
     """
 
     name: str
     reward: float
-    ahead: Interval | None = None
+    margin: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Verdict:
     """
 
     validated: list[tuple[Trial, float]]
-    tested: list[Tested]
+    tested: list[TestResult]
 
     @property
     def winner(self) -> Trial:
@@ -65,16 +65,16 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """Whether searching paid, in plain words."""
-        ahead = next(each.ahead for each in self.tested if each.name == "uniform")
-        assert ahead is not None
-        gap = f"{_interval(ahead)} on {ahead.n} test questions"
-        if ahead.low > 0:
+        margin = next(each.margin for each in self.tested if each.name == "uniform")
+        assert margin is not None
+        gap = f"{_interval(margin)} on {margin.n} test questions"
+        if margin.low > 0:
             return f"The searched ratios beat uniform ones of the same total: {gap}."
-        worse = "are worse than" if ahead.high < 0 else "do not beat"
+        worse = "are worse than" if margin.high < 0 else "do not beat"
         return f"The searched ratios {worse} uniform ones of the same total: {gap}. Use ratios=uniform."
 
 
-def decide(plan: Plan, study: Study, jobs: Jobs) -> Path:
+def evaluate_finalists(plan: Plan, study: Study, jobs: RunLauncher) -> Path:
     """Chooses the winner, tests it, and writes it with its report.
 
     Returns:
@@ -105,14 +105,14 @@ def decide(plan: Plan, study: Study, jobs: Jobs) -> Path:
     return jobs.folder / REPORT
 
 
-def _validate(plan: Plan, finalists: Sequence[Trial], jobs: Jobs) -> list[tuple[Trial, float]]:
+def _validate(plan: Plan, finalists: Sequence[Trial], jobs: RunLauncher) -> list[tuple[Trial, float]]:
     named = {str(trial.number): trial for trial in finalists}
     rewards = _rewards(plan, "val", {name: trial.ratios for name, trial in named.items()}, jobs)
     values = [(trial, plan.objective.value(rewards[name], trial.ratios)) for name, trial in named.items()]
     return sorted(values, key=lambda each: -each[1])
 
 
-def _test(plan: Plan, winner: Trial, jobs: Jobs) -> list[Tested]:
+def _test(plan: Plan, winner: Trial, jobs: RunLauncher) -> list[TestResult]:
     settings = plan.settings
     total = kept_tokens(winner.ratios, plan.tokens, plan.rounding)
     rivals = baselines(plan.tokens, total, settings.low, settings.random_draws, settings.seed)
@@ -134,12 +134,12 @@ def _test(plan: Plan, winner: Trial, jobs: Jobs) -> list[Tested]:
         )
     tested = []
     for name, draws in groups.items():
-        ahead = None if name == "searched" else difference(scores["searched"], scores[name], frames)
-        tested.append(Tested(name, fmean(rewards[f"{name}_{draw}"] for draw in range(len(draws))), ahead))
+        margin = None if name == "searched" else difference(scores["searched"], scores[name], frames)
+        tested.append(TestResult(name, fmean(rewards[f"{name}_{draw}"] for draw in range(len(draws))), margin))
     return tested
 
 
-def _rewards(plan: Plan, split: str, named: Mapping[str, Mapping[str, float]], jobs: Jobs) -> dict[str, float]:
+def _rewards(plan: Plan, split: str, named: Mapping[str, Mapping[str, float]], jobs: RunLauncher) -> dict[str, float]:
     """R of each of these ratios on a split.
 
     Raises:
@@ -164,15 +164,15 @@ def _job(plan: Plan, split: str, name: str, ratios: Mapping[str, float]) -> Job:
 def _winner(plan: Plan, study: Study, verdict: Verdict) -> dict[str, Any]:
     """What ratios=adaptive reads."""
     winner = verdict.winner
-    ahead = {each.name: each.ahead for each in verdict.tested if each.ahead}
-    minus = {name: [each.value, each.low, each.high] for name, each in ahead.items()}
+    margin = {each.name: each.margin for each in verdict.tested if each.margin}
+    minus = {name: [each.value, each.low, each.high] for name, each in margin.items()}
     return {
         "ratios": dict(winner.ratios),
         "provenance": {
             **plan.names,
             "study": study.ledger.study_name,
-            "engine": plan.engine.name,
-            "sampler": plan.engine.sampler,
+            "engine": plan.sampler.name,
+            "sampler": plan.sampler.sampler,
             "trials": len(study.finished),
             "trial": winner.number,
             **plan.space.describe(),
@@ -190,8 +190,8 @@ def _winner(plan: Plan, study: Study, verdict: Verdict) -> dict[str, Any]:
 def _noted(study: Study, verdict: Verdict) -> dict[str, Any]:
     """What the ledger keeps of it."""
     tested = [
-        {"name": name, "reward": reward, "ahead": ahead and [ahead.value, ahead.low, ahead.high]}
-        for name, reward, ahead in ((each.name, each.reward, each.ahead) for each in verdict.tested)
+        {"name": name, "reward": reward, "ahead": margin and [margin.value, margin.low, margin.high]}
+        for name, reward, margin in ((each.name, each.reward, each.margin) for each in verdict.tested)
     ]
     return {
         "sentence": verdict.sentence,
@@ -205,7 +205,7 @@ def _noted(study: Study, verdict: Verdict) -> dict[str, Any]:
 def _report(plan: Plan, study: Study, verdict: Verdict) -> list[str]:
     """The search in Markdown."""
     cameras = plan.space.cameras
-    engine = f"{plan.engine.name} {plan.engine.sampler}"
+    engine = f"{plan.sampler.name} {plan.sampler.sampler}"
     lines = [f"# Keep ratios of {plan.names['model']} on {plan.names['dataset']}", "", verdict.sentence, ""]
     lines += [
         f"{len(study.finished)} trials by {engine}, space {plan.settings.space}; study {study.ledger.study_name}",
@@ -214,7 +214,7 @@ def _report(plan: Plan, study: Study, verdict: Verdict) -> list[str]:
     lines += ["## The winner", "", *_table(["camera", "keep ratio"], verdict.winner.ratios.items())]
     asked = plan.questions["test"]["size"]
     lines += [f"## On the test split ({asked} questions)", ""]
-    rows = [[each.name, each.reward, _interval(each.ahead) if each.ahead else ""] for each in verdict.tested]
+    rows = [[each.name, each.reward, _interval(each.margin) if each.margin else ""] for each in verdict.tested]
     lines += _table(["ratios", "R", "searched minus these, scored by question"], rows)
     lines += [f"## Finalists on the validation split ({plan.questions['val']['size']} questions)", ""]
     header = ["trial", *cameras, "R, search", "objective, search", "objective, val"]
@@ -234,5 +234,5 @@ def _table(header: Sequence[str], rows: Any) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells)] + [""]
 
 
-def _interval(ahead: Interval) -> str:
-    return f"{ahead.value:+.4f} [{ahead.low:+.4f}, {ahead.high:+.4f}]"
+def _interval(margin: Interval) -> str:
+    return f"{margin.value:+.4f} [{margin.low:+.4f}, {margin.high:+.4f}]"

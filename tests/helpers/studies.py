@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from prune2drive.search.objective import Objective
-from prune2drive.search.samplers import Engine
+from prune2drive.search.samplers import SamplerChoice
 from prune2drive.search.space import make_space
 from prune2drive.search.storage import default_storage
 from prune2drive.search.study import Study
@@ -17,7 +17,7 @@ CANDIDATES = (BEST, dict.fromkeys(CAMERAS, 0.3))
 
 def study(folder, sampler="random", engine="optuna", trials=12, space="penalty", identity=None, **options) -> Study:
     storage = options.pop("storage", default_storage(Path(folder)))
-    engine = Engine(engine, sampler, options.pop("levels", 3), options.pop("candidates", CANDIDATES))
+    engine = SamplerChoice(engine, sampler, options.pop("levels", 3), options.pop("candidates", CANDIDATES))
     objective = Objective({"score": 1.0}, options.pop("penalty", 0.1))
     searched = make_space(space, CAMERAS, keep=options.pop("keep", 0.3))
     return Study(storage, "s", engine, searched, objective, identity or {"model": "tiny"}, trials, **options)

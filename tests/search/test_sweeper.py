@@ -19,7 +19,7 @@ from prune2drive.errors import InputError
 from prune2drive.pruning import Adaptive
 from prune2drive.pruning.selection import budget
 from prune2drive.search import page as search_report
-from prune2drive.search.runner import QuietTask, RunFailed
+from prune2drive.search.runner import RunFailed, SilentTask
 
 
 def trials(folder: Path):
@@ -220,7 +220,7 @@ def test_a_task_and_its_errors_travel_between_processes(tmp_path):
         print("a table that nobody reads")
         raise InputError(cfg.why) if cfg.why else OSError("disk\nfull")
 
-    travelled = cloudpickle.loads(cloudpickle.dumps(QuietTask(task)))
+    travelled = cloudpickle.loads(cloudpickle.dumps(SilentTask(task)))
     with pytest.raises(RunFailed, match="^OSError: disk$") as raised:
         travelled(OmegaConf.create({"why": "", "folder": str(tmp_path)}))
     assert str(pickle.loads(pickle.dumps(raised.value))) == "OSError: disk"
@@ -234,7 +234,7 @@ def test_a_terminated_run_ends_the_search():
         raise SIGTERMException
 
     with pytest.raises(KeyboardInterrupt):
-        QuietTask(task)(OmegaConf.create({}))
+        SilentTask(task)(OmegaConf.create({}))
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(InputError, RunFailed), (KeyboardInterrupt, KeyboardInterrupt)])
@@ -249,5 +249,5 @@ def test_what_an_exit_of_a_run_means(inside, outside, capsys):
             sys.exit(2)
 
     with pytest.raises(outside, match="no such file" if inside is InputError else ""):
-        QuietTask(task)(OmegaConf.create({}))
+        SilentTask(task)(OmegaConf.create({}))
     assert capsys.readouterr() == ("", "")
