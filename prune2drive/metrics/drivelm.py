@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from prune2drive.errors import InputError
+from prune2drive.metrics.base import SCORE, Column, shares
 from prune2drive.metrics.drivelm_files import read_predictions, read_references
 from prune2drive.metrics.judge.chat import ChatJudge, identity_of, key_of
 from prune2drive.metrics.judge.endpoint import Unanswered
@@ -70,9 +71,17 @@ class DriveLMScore:
             own, such as `similarity`, scores all free text (tags 1 to 3) and enters no formula.
     """
 
-    headline: ClassVar[str] = "final_offline"
+    columns: ClassVar[Mapping[str, Column]] = {
+        **SCORE,
+        **shares("final", "judge", "accuracy", "language", "match", "match_f1", "similarity"),
+    }
 
     judge: Judge | None = None
+
+    @property
+    def headline(self) -> str:
+        """The official formula with the official judge, else the same weights over what needs none."""
+        return "final" if key_of(self.judge) == "judge" else "final_offline"
 
     @property
     def judge_id(self) -> Any:
@@ -104,11 +113,14 @@ class DriveLMScore:
         for key, weights in {"final_offline": OFFLINE_WEIGHTS, "final": FINAL_WEIGHTS}.items():
             if weights.keys() <= estimates.keys():
                 estimates[key] = combine(estimates, weights)
-        headline = "final" if key_of(self.judge) == "judge" else self.headline
-        if headline in estimates:
-            estimates["score"] = estimates[headline]
+        if self.headline in estimates:
+            estimates["score"] = estimates[self.headline]
         metrics = {name: value for key, e in estimates.items() for name, value in e.metrics(key).items()}
         return {**metrics, **notes, **counts}
+
+    def can_score(self, question: Prediction) -> bool:
+        """Returns True: DriveLM's own training file has no tags, and its questions are answered all the same."""
+        return True
 
     def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Question id -> its score, for paired comparisons of two runs: exact match or F1 of the located objects.

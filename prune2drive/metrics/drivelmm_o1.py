@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from prune2drive.metrics.base import SCORE, Column, shares
 from prune2drive.metrics.judge.chat import Rubric, identity_of, key_of
 from prune2drive.metrics.judge.endpoint import Unanswered
 from prune2drive.metrics.language import mean
@@ -109,7 +110,14 @@ class DriveLMMo1Score:
         judge: asked for the twelve marks; without it there is no `rubric/` key. `similarity` is reported as such.
     """
 
+    columns: ClassVar[Mapping[str, Column]] = {**SCORE, **shares("rubric/overall", "mcq_accuracy", "similarity")}
+
     judge: Any = None
+
+    @property
+    def headline(self) -> str:
+        """The mean of the twelve marks with a judge that gives them, else the multiple-choice accuracy."""
+        return "rubric/overall" if key_of(self.judge) == "judge" else "mcq_accuracy"
 
     @property
     def judge_id(self) -> Any:
@@ -130,9 +138,13 @@ class DriveLMMo1Score:
         metrics = _mean("mcq_accuracy", [is_right(row) for row in rows if is_multiple_choice(row)])
         if self.judge and rows:
             metrics |= self._judged(rows)
-        headline = "rubric/overall" if key_of(self.judge) == "judge" else "mcq_accuracy"
-        score = {key.replace(headline, "score"): value for key, value in metrics.items() if key.startswith(headline)}
+        name = self.headline
+        score = {key.replace(name, "score"): value for key, value in metrics.items() if key.startswith(name)}
         return metrics | score
+
+    def can_score(self, question: Prediction) -> bool:
+        """Returns whether the question offers options, or a judge is there to score any answer."""
+        return bool(self.judge) or (is_multiple_choice(question) and option(question.reference or "") is not None)
 
     def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Question id -> whether its choice is right, to compare two runs in pairs; those without are left out."""

@@ -9,8 +9,22 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from prune2drive.errors import InputError
+from prune2drive.metrics.base import Column
 from prune2drive.metrics.flops import decoder_flops, kv_cache_bytes, layer_lengths
 from prune2drive.sample import Prediction
+
+COLUMNS = {
+    "tokens/visual_full": Column("visual tokens"),
+    "tokens/nominal": Column("budget", in_run=False, in_comparison=True),
+    "tokens/visual_kept": Column("kept", in_comparison=True),
+    "tokens/layer_average": Column("layer avg", in_run=False, in_comparison=True),
+    "flops/ratio": Column("FLOPs", in_comparison=True),
+    "time/vision_ms": Column("vision ms"),
+    "time/select_ms": Column("select ms", in_comparison=True),
+    "time/prefill_ms": Column("prefill ms", in_comparison=True),
+    "time/decode_ms_per_token": Column("decode ms per token"),
+    "time/samples_per_s": Column("samples per s"),
+}
 
 
 class RunningMeans:

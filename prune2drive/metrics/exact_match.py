@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from prune2drive.metrics.base import SCORE, Column, shares
 from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.language import mean
 from prune2drive.sample import Prediction
@@ -20,6 +21,7 @@ class ExactMatch:
     """
 
     headline: ClassVar[str] = "exact_match"
+    columns: ClassVar[Mapping[str, Column]] = {**SCORE, **shares("exact_match"), **DriveLMScore.columns}
 
     drivelm: DriveLMScore = field(default_factory=DriveLMScore)
 
@@ -38,6 +40,10 @@ class ExactMatch:
             return {}
         exact = mean([row.answer == row.reference for row in scored], range(len(scored)))
         return {**self.drivelm(predictions), **exact.metrics(self.headline), **exact.metrics("score")}
+
+    def can_score(self, question: Prediction) -> bool:
+        """Returns True: any answer can be compared with its reference."""
+        return True
 
     def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Question id -> whether its answer is right, for paired comparisons of two runs."""

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
+from prune2drive.metrics.base import Column
 from prune2drive.sample import ObjectBox, ObjectCount, Prediction, Sample
 from prune2drive.token_map import TokenMap
 
 # COCO's limits, 32 x 32 and 96 x 96 pixels, as shares of a 640 x 480 image, so that they hold at any resolution.
 SIZES = {"small": 32**2 / (640 * 480), "medium": 96**2 / (640 * 480), "large": math.inf}
+COLUMNS = {"coverage/objects": Column("coverage", is_share=True, in_comparison=True)}
 CLASSES = 10  # the commonest are reported
 
 

@@ -25,9 +25,21 @@ class Interval:
     high: float
     n: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
+    def __format__(self, spec: str) -> str:
+        """Returns `value [low, high]`, each number formatted by `spec`."""
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+def share_interval(share: float, stderr: float, n: int = 0) -> Interval:
+    """Returns a share with its normal 95 % interval, cut to [0, 1]: format it with `.3f` for `0.812 [0.790, 0.834]`.
+
+    Args:
+        share: a mean in [0, 1].
+        stderr: the standard error of `share`.
+        n: the number of samples.
+    """
+    half = 1.96 * stderr
+    return Interval(share, max(0.0, share - half), min(1.0, share + half), n)
 
 
 def interval(values: Mapping[Hashable, float], groups: Mapping[Hashable, Hashable], seed: int = 0) -> Interval:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import lightning
@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from prune2drive.data.datamodule import DriveDataModule, check_ranks
 from prune2drive.errors import InputError
-from prune2drive.metrics.efficiency import Efficiency
-from prune2drive.metrics.object_coverage import coverage
+from prune2drive.metrics import efficiency, object_coverage
+from prune2drive.metrics.base import Column
 from prune2drive.pruning.methods.none import NoPruner
 from prune2drive.pruning.ratios import Allocator
 from prune2drive.report.publish import pictures, show
@@ -147,7 +147,13 @@ def _describe(cfg: DictConfig, parts: Components) -> dict[str, Any]:
         "ratios_provenance": getattr(parts.policy, "provenance", None),
         "dataset": {"fingerprint": parts.dataset.fingerprint, "size": len(parts.dataset)},
         "judge": parts.metric.judge_id,
+        "columns": {key: asdict(column) for key, column in _columns(parts).items()},
     }
+
+
+def _columns(parts: Components) -> dict[str, Column]:
+    """What tables show of this run, in their order."""
+    return {**parts.metric.columns, **object_coverage.COLUMNS, **efficiency.COLUMNS}
 
 
 def _ratios(parts: Components) -> dict[str, Any] | None:
@@ -212,10 +218,10 @@ def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
     failed = sum(prediction.error is not None for prediction in predictions)
     record["counts"] = {"planned": len(parts.dataset), "done": len(predictions) - failed, "failed": failed}
     if failed < len(predictions):
-        each.metrics |= task.measure(parts, predictions) | coverage(predictions)
+        each.metrics |= task.measure(parts, predictions) | object_coverage.coverage(predictions)
         record["dtype"] = record.get("dtype") or str(parts.adapter.model.dtype).removeprefix("torch.")
-        efficiency = Efficiency(parts.adapter.text_config, getattr(torch, record["dtype"]).itemsize)
-        each.metrics |= efficiency.compute(predictions, _peak_mb(folder, peak_mb))
+        costs = efficiency.Efficiency(parts.adapter.text_config, getattr(torch, record["dtype"]).itemsize)
+        each.metrics |= costs.compute(predictions, _peak_mb(folder, peak_mb))
     else:
         log.error("none of the %d questions could be %s: see `error` in predictions.jsonl", len(predictions), task.done)
     folder.write_json("metrics.json", each.metrics)

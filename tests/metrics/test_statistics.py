@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prune2drive.metrics.statistics import difference, interval
+from prune2drive.metrics.statistics import Interval, difference, interval, share_interval
 
 VALUES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60)
 
@@ -36,13 +36,20 @@ def test_pairing_takes_out_what_both_share():
     theirs = {n: float(hard) for n, hard in enumerate(rng.random(400) < 0.5)}
     ours = {n: 1.0 if n < 20 else value for n, value in theirs.items()}  # better in about ten of 400
     paired = difference(ours, theirs, {n: n for n in theirs})
-    assert paired.excludes_zero and paired.value == pytest.approx(np.mean([ours[n] - theirs[n] for n in ours]))
+    assert paired.low > 0 and paired.value == pytest.approx(np.mean([ours[n] - theirs[n] for n in ours]))
     unpaired = [interval(each, {n: n for n in each}) for each in (ours, theirs)]
     assert unpaired[0].low < unpaired[1].high
-    assert not difference(theirs, theirs, {n: n for n in theirs}).excludes_zero
+    same = difference(theirs, theirs, {n: n for n in theirs})
+    assert same.low <= 0 <= same.high
 
 
 def test_only_what_both_answered_counts():
     assert difference({1: 1.0, 2: 0.0}, {2: 1.0, 3: 0.0}, {1: 0, 2: 0, 3: 0}).n == 1
     with pytest.raises(ValueError, match="no values"):
         difference({1: 1.0}, {2: 1.0}, {1: 0, 2: 0})
+
+
+def test_an_interval_is_formatted_as_value_and_ends():
+    assert f"{share_interval(0.9, 0.1):.3f}" == "0.900 [0.704, 1.000]"
+    assert f"{share_interval(0.05, 0.1):.3f}" == "0.050 [0.000, 0.246]"
+    assert f"{Interval(0.5, -0.25, 1.0, 3):+.2f}" == "+0.50 [-0.25, +1.00]"

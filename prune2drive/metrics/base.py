@@ -1,0 +1,110 @@
+"""What every metric and every judge offers, and how a metric says what tables show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from prune2drive.sample import Prediction
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Column:
+    """How tables show one key of metrics.json.
+
+    Args:
+        label: the heading in the comparison of several runs.
+        is_share: whether the value lies in [0, 1] and is shown with its 95 % interval.
+        in_run: whether the table of a single run has it.
+        in_comparison: whether the comparison of several runs has it.
+    """
+
+    label: str
+    is_share: bool = False
+    in_run: bool = True
+    in_comparison: bool = False
+
+
+SCORE = {"score": Column("score", is_share=True, in_comparison=True)}
+"""The column that every metric begins with."""
+
+
+def shares(*keys: str) -> dict[str, Column]:
+    """Returns columns of shares that only the table of a single run has, labelled by their keys."""
+    return {key: Column(key, is_share=True) for key in keys}
+
+
+class Metric(Protocol):
+    """A benchmark's scores of a set of predictions."""
+
+    @property
+    def headline(self) -> str:
+        """The key of the metric that is also reported as `score`."""
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """Key of metrics.json -> how tables show it, in their order; run.json records them as `columns`."""
+
+    @property
+    def judge_id(self) -> Mapping[str, Any] | None:
+        """What two judges must share for their scores to be comparable; None without a judge.
+
+        Raises:
+            InputError: the judge cannot be used.
+        """
+
+    def can_score(self, question: Prediction) -> bool:
+        """Returns whether an answer to this question could be scored; called before a model is loaded.
+
+        Args:
+            question: a row with a reference and without an answer.
+        """
+
+    def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Returns the flat metrics: every mean with `<key>_n` and `<key>_stderr`; empty without references.
+
+        Raises:
+            InputError: the judge gave an impossible score.
+        """
+
+    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Returns question id -> score, for paired comparisons of two runs; only questions that have one."""
+
+
+@dataclass(frozen=True)
+class Rubric(Generic[T]):
+    """What a judge is asked about an answer, and how its reply is read.
+
+    Args:
+        prompt: the text, with {reference} and {answer} and, optionally, {question}.
+        parse: turns a reply into scores in [0, 1]; None for a reply that holds none.
+        reference: the text that an answer is compared with.
+    """
+
+    prompt: str
+    parse: Callable[[str], T | None]
+    reference: Callable[[Prediction], str]
+
+
+OFFICIAL = "judge"
+"""The `key` of judges whose scores enter a benchmark's official formula."""
+
+
+class Judge(Protocol):
+    """Scores answers against their references."""
+
+    key: ClassVar[str]
+    """The metric that the scores are reported as: `OFFICIAL`, or a name of the judge's own."""
+
+    def __call__(self, rows: Sequence[Prediction], rubric: Rubric[Any]) -> Mapping[str, Any]:
+        """Returns id -> score, without the rows for which no score could be had.
+
+        Raises:
+            JudgeUnavailable: the judge stopped answering.
+        """
+
+    def identity(self, rubric: Rubric[Any]) -> Mapping[str, Any]:
+        """Returns what two judges must share for their scores to be comparable."""
