@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prune2drive.errors import InputError
 
@@ -88,14 +88,6 @@ class TokenMap:
         corner = frame[:, :2] + cell * torch.stack([self.col_P[at_N], self.row_P[at_N]], dim=1)
         return torch.cat([corner, corner + cell], dim=1)
 
-    def followed_by(self, text: int) -> TokenMap:
-        """The map of the prompt with `text` more positions behind it."""
-        parts = (nn.functional.pad(part_P, (0, text), value=-1) for part_P in (self.view_P, self.row_P, self.col_P))
-        longer = TokenMap(self.views, *parts)
-        known = {name: value for name, value in vars(self).items() if name not in vars(longer)}
-        longer.__dict__.update(known)  # what was worked out of the visual tokens, which stay where they are
-        return longer
-
     @classmethod
     def from_grids(cls, grids: Sequence[tuple[View, Tensor]], length: int) -> TokenMap:
         """A map from each view's prompt positions, given in raster order.
@@ -110,7 +102,7 @@ class TokenMap:
                 raise InputError(f"{view.camera}: {len(at_N)} tokens cannot fill a {view.rows} x {view.cols} grid")
             if int(at_N.min()) < 0 or int(at_N.max()) >= length:
                 raise InputError(f"{view.camera}: visual tokens lie outside the prompt of {length} positions")
-            if (view_P[at_N] >= 0).any() or len(at_N.unique()) < len(at_N):
+            if (view_P[at_N] >= 0).any() or at_N.bincount().max() > 1:
                 raise InputError(f"{view.camera}: its visual tokens overlap another camera's or each other")
             view_P[at_N] = index
             cell = torch.arange(len(at_N))

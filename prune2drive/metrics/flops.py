@@ -23,9 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from prune2drive.errors import InputError
-
-GATED_DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"})
-"""`model_type` of the decoders that `layer_flops` describes: grouped-query attention and one gated MLP."""
+from prune2drive.families import decoder_of, known_decoders
 
 
 def layer_flops(text_config: PreTrainedConfig, tokens: int, causal: bool = False) -> int:
@@ -113,10 +111,9 @@ def kv_cache_bytes(text_config: PreTrainedConfig, lengths: Sequence[int], dtype_
 
 def _attention_shape(text_config: PreTrainedConfig) -> tuple[int, int, int]:
     """(query heads, key-value heads, size of a head)."""
-    if text_config.model_type not in GATED_DECODERS:
-        raise InputError(
-            f"no FLOPs formula for decoder type {text_config.model_type!r}; known: {', '.join(sorted(GATED_DECODERS))}"
-        )
+    if not decoder_of(text_config).has_gated_mlp:
+        gated = sorted(name for name, decoder in known_decoders().items() if decoder.has_gated_mlp)
+        raise InputError(f"no FLOPs formula for decoder type {text_config.model_type!r}; known: {', '.join(gated)}")
     heads = text_config.num_attention_heads
     head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
     return heads, text_config.num_key_value_heads or heads, head_dim

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from prune2drive.errors import InputError
-from prune2drive.families.base import ImageInfo, locate_batch
+from prune2drive.families import family_of
+from prune2drive.families.base import Family, ImageInfo
+from prune2drive.families.locate import locate_batch
 from prune2drive.models.draft_verification import check_drafts
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.sample import IMAGE_MARKER, Sample
@@ -64,14 +66,14 @@ class Adapter(ABC):
         return self.config.get_text_config()
 
     @property
+    def family(self) -> Family:
+        """What the model looks like inside."""
+        return family_of(self.config)
+
+    @property
     def vision_modules(self) -> list[nn.Module]:
         """The modules that turn pixels into visual tokens: tower and projector."""
-        core = self.model.base_model
-        return [
-            module
-            for name in ("vision_tower", "vision_model", "visual", "multi_modal_projector", "connector")
-            if (module := getattr(core, name, None))
-        ]
+        return [getattr(self.model.base_model, name) for name in self.family.vision_modules]
 
     @property
     def image_marker(self) -> str:
@@ -109,7 +111,8 @@ class Adapter(ABC):
             sample.mosaic.divide(token_map) if sample.mosaic else token_map
             for sample, token_map in zip(samples, token_maps, strict=True)
         ]
-        return Prompts({name: inputs[name] for name in inputs if isinstance(inputs[name], Tensor)}, tuple(divided))
+        tensors = {name: inputs[name] for name in inputs if isinstance(inputs[name], Tensor)}
+        return Prompts(tensors, tuple(divided), self.family.pixel_inputs)
 
     def image_info(self, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> ImageInfo:
         """What is known of a batch's images.

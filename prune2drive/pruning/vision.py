@@ -15,15 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from prune2drive.errors import InputError
+from prune2drive.families import family_of, known_families
 from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap
-
-TOWERS = {
-    "llava": "vision_tower",
-    "llava_onevision": "vision_tower",
-    "internvl": "vision_tower",
-    "smolvlm": "vision_model",
-}
 
 
 def check_tower(config: Any, method: str) -> None:
@@ -32,22 +26,12 @@ def check_tower(config: Any, method: str) -> None:
     Raises:
         InputError: it is not.
     """
-    if config.model_type not in TOWERS:
+    readable = [name for name, family in known_families().items() if family.tower_layers]
+    if config.model_type not in readable:
         raise InputError(
             f"{method} reads the vision tower's attention, which is not known for {config.model_type} models, only for "
-            f"{', '.join(TOWERS)}; of the other methods all but those that say so run on it"
+            f"{', '.join(readable)}; of the other methods all but those that say so run on it"
         )
-
-
-def feature_layer(model: Any) -> nn.Module:
-    """The tower's layer whose output becomes the visual tokens."""
-    config = model.config
-    tower = getattr(model.base_model, TOWERS[config.model_type])
-    encoder = getattr(tower, "vision_model", tower).encoder
-    layers = encoder.layers if hasattr(encoder, "layers") else encoder.layer
-    chosen = getattr(config, "vision_feature_layer", -1)
-    # Counted in hidden states, of which there is one more than layers: -1 is what the last layer gives.
-    return layers[chosen if chosen < 0 else chosen - 1]
 
 
 @dataclass(frozen=True)
@@ -118,7 +102,7 @@ class VisionTokens:
         received_IT, features_ITD = seen.received_IT(), seen.after_ITD.float()
         if seen.has_class_token:
             received_IT, features_ITD = received_IT[:, 1:], features_ITD[:, 1:]
-        side = _patches_a_side(config)
+        side = family_of(config).patches_a_side(config)
         received_I, features_I = _pooled(received_IT[..., None], side)[..., 0], _pooled(features_ITD, side)
         each, images = received_I.shape[1], len(received_I)
         counts = [sum(token_map.counts.values()) for token_map in maps]
@@ -152,12 +136,6 @@ class VisionTokens:
         received = [self.received[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
         features = [self.features[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
         return torch.stack(received), torch.stack(features)
-
-
-def _patches_a_side(config: Any) -> int:
-    """How many patches a side of a token stands for, after pixel shuffle."""
-    ratio = getattr(config, "downsample_ratio", None)
-    return round(1 / ratio) if ratio else getattr(config, "scale_factor", 1)
 
 
 def _pooled(states_ITD: Tensor, side: int) -> Tensor:

@@ -17,7 +17,9 @@ from transformers import (
 from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
 
 from prune2drive.errors import InputError
-from prune2drive.families.base import ImageInfo, locate, locate_batch, padded_frame
+from prune2drive.families.base import ImageInfo
+from prune2drive.families.llava_onevision import padded_frame
+from prune2drive.families.locate import locate, locate_batch
 
 IMAGE, TEXT, NEWLINE = 7, 50, -1
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from prune2drive.errors import InputError
+from prune2drive.families import known_decoders
 from prune2drive.metrics.flops import (
-    GATED_DECODERS,
     VisionFlops,
     decoder_flops,
     kv_cache_bytes,
@@ -27,6 +27,7 @@ from prune2drive.metrics.flops import (
     lm_head_flops,
 )
 
+GATED = sorted(name for name, kind in known_decoders().items() if kind.has_gated_mlp)
 TEXT = dict(
     vocab_size=64,
     hidden_size=48,
@@ -62,7 +63,7 @@ def decoder(config):
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 33])
-@pytest.mark.parametrize("model_type", sorted(GATED_DECODERS))
+@pytest.mark.parametrize("model_type", GATED)
 def test_every_layer_of_a_forward_costs_what_the_formula_says(model_type, tokens):
     config = decoder_config(model_type)
     model = decoder(config)
@@ -116,7 +117,7 @@ def test_the_output_projection_is_counted_for_the_last_position():
 
 
 @pytest.mark.parametrize("window", [None, 8])
-@pytest.mark.parametrize("model_type", sorted(GATED_DECODERS))
+@pytest.mark.parametrize("model_type", GATED)
 def test_the_cache_holds_as_many_bytes(model_type, window):
     config = decoder_config(model_type, sliding_window=window, use_sliding_window=True, max_window_layers=1)
     with torch.no_grad():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prune2drive.errors import InputError
+from prune2drive.families import decoder_of
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.reuse.prefix_store import PrefixStore, Tensors
 from prune2drive.pruning.surgery.patch import shadow
@@ -38,7 +39,7 @@ def check_reuse(config: Any, pruner: Pruner) -> None:
             f"prefix_cache: {type(pruner).__name__} looks into the vision tower, which a kept prefix leaves out; "
             "set prefix_cache=none"
         )
-    if hasattr(getattr(config, "vision_config", None), "deepstack_visual_indexes"):
+    if decoder_of(config).adds_features:
         raise InputError(
             f"prefix_cache: {config.model_type} adds vision features behind its first layers, which a kept prefix "
             "leaves out; set prefix_cache=none"

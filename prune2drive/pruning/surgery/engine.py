@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prune2drive.errors import InputError
+from prune2drive.families import decoder_of, family_of
 from prune2drive.families.base import ImageInfo
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.base import Pruner
@@ -33,7 +34,6 @@ from prune2drive.pruning.surgery.patch import shadow
 from prune2drive.pruning.surgery.prompt import Naming, Prompt
 from prune2drive.pruning.surgery.rotary import Rotary
 from prune2drive.pruning.surgery.selecting import Picks, Trace
-from prune2drive.pruning.vision import feature_layer
 
 _ACTIVE: WeakSet[nn.Module] = WeakSet()
 
@@ -98,12 +98,12 @@ class Engine:
             if index + 1 in cuts:
                 hook(self.decoder.layers[index], partial(self._on_layer_before, index))
         if self.pruner.needs_vision:
-            self.looks.watch(feature_layer(self.model), undo)
+            self.looks.watch(family_of(self.model.config).feature_layer(self.model), undo)
         encoder = self.model.base_model
         if hasattr(encoder, "get_image_features"):
             shadow(undo, encoder, "get_image_features", self._on_image_features)
-        if hasattr(self.decoder, "_deepstack_process"):
-            shadow(undo, self.decoder, "_deepstack_process", self._on_deepstack)
+        if adds_features := decoder_of(self.config).adds_features:
+            shadow(undo, self.decoder, adds_features, self._on_deepstack)
 
     # What a forward pass brings
 

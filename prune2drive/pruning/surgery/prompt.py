@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.families.base import ImageInfo, locate_batch
+from prune2drive.families.base import ImageInfo
+from prune2drive.families.locate import locate_batch
 from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap
 

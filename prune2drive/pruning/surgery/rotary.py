@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prune2drive.families import decoder_of
 from prune2drive.pruning.surgery.cut import Cut, Forward, gather
 
 
@@ -57,8 +58,7 @@ class Rotary:
         ids = step.position_ids
         ids = step.past + torch.arange(width)[None] if ids is None else ids
         ids = (ids[None] if ids.ndim == 2 else ids[-3:]).to(hidden.device)
-        axes = 3 if "mrope_section" in (getattr(self.decoder.config, "rope_parameters", None) or {}) else 1
-        return ids.expand(axes, rows, -1)
+        return ids.expand(decoder_of(self.decoder.config).rope_axes, rows, -1)
 
     def _of(self, hidden: Tensor, ids_ABP: Tensor) -> tuple[Tensor, Tensor]:
         return self.decoder.rotary_emb(hidden, ids_ABP if len(ids_ABP) > 1 else ids_ABP[0])
