@@ -16,6 +16,7 @@ from typing import Any
 
 from PIL import Image
 
+from prune2drive.cameras import LAYOUT
 from prune2drive.data.dataset import fingerprint, multi_view_prompt
 from prune2drive.data.images import check_files, inside, read_image
 from prune2drive.data.subset import Subset
@@ -26,7 +27,6 @@ from prune2drive.sample import IMAGE_MARKER, Sample
 
 QUESTIONS = "DriveLMMo1_TEST.json"
 PICTURES = "multiview_val"
-LAYOUT = (("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"), ("CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT"))
 INSTRUCTION = (
     "Answer the question about what is shown around the ego vehicle by reasoning step by step. Let every step follow "
     "from the ones before it, and say what in the images supports it. Write your answer in this form: "

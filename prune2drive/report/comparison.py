@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prune2drive.files import write_atomically
+from prune2drive.report.markdown import markdown_table
 from prune2drive.report.run_page import BUDGETS
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class Comparison(Callback):
         ]
         header = ["job", *columns.values()]
         caption = f"budget: {' or '.join(axes)}"
-        write_atomically(folder / "comparison.md", [*_markdown(header, rows), f"\n{caption}\n"])
+        lines = [*markdown_table(header, rows), "", caption]
+        write_atomically(folder / "comparison.md", [f"{line}\n" for line in lines])
         table = Table(title=" ".join(sorted(common)) or None, caption=caption, box=SIMPLE, pad_edge=False)
         # A terminal is narrow: intervals, errors and what repeats another column are in the file.
         left_out = {"tokens/nominal", *(["coverage/objects"] if "score" in columns else [])}
@@ -97,8 +99,3 @@ def _cell(metrics: dict[str, float], key: str) -> str:
     if key in SHARES and stderr is not None:
         return f"{value:.3f} [{max(0.0, value - 1.96 * stderr):.3f}, {min(1.0, value + 1.96 * stderr):.3f}]"
     return f"{value:.3g}" + (f" ± {stderr:.1g}" if stderr else "")
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines]

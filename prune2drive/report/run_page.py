@@ -1,10 +1,9 @@
-"""A run as one self-contained page: what was run, how well, at what cost, and some of its answers."""
+"""Writes a run's report.html: what was run, how well it did, at what cost, and some of its answers."""
 
 from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from prune2drive.report.style import render
+from prune2drive.files import write_atomically
+from prune2drive.report.page import render
 from prune2drive.sample import Prediction
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
@@ -30,10 +30,20 @@ HIGHLIGHTS = {
     "tokens/visual_full": "visual tokens in full",
     "flops/ratio": "prefill compute",
 }
+BUDGETS = {"final": "tokens after the last cut", "layer_average": "mean tokens over all layers"}
+"""`budget_axis` -> what a budget counts."""
 
 
 class Row(NamedTuple):
-    """One metric, ready to print."""
+    """A metric as the page prints it.
+
+    Args:
+        key: the metric's key in metrics.json.
+        label: the key as words.
+        value: the mean with its unit.
+        stderr: the mean's standard error; empty where it is unknown.
+        samples: how many values the mean is of; empty where it is unknown.
+    """
 
     key: str
     label: str
@@ -43,53 +53,48 @@ class Row(NamedTuple):
 
 
 def write_report(
-    folder: Path,
-    run: dict[str, Any],
-    metrics: dict[str, float],
-    examples: Sequence[tuple[Prediction, Image.Image | None]],
+    folder: Path, run: Mapping[str, Any], metrics: Mapping[str, float], examples: Sequence[tuple[Prediction, Path]]
 ) -> Path:
     """Writes `report.html` into the run folder, whole or not at all.
 
     Args:
         folder: the run folder.
-        run: run.json's content; what it lacks is left out of the page.
-        metrics: metrics.json's content. Keys under tokens/, flops/, time/ and memory/ are efficiency,
-            those under full/ of a run without pruning, all others quality. `<key>_n` and `<key>_stderr`
-            belong to `<key>`.
-        examples: predictions to show, each with a picture such as `camera_sheet`'s, or None.
+        run: run.json's content; fields that it lacks are absent from the page.
+        metrics: metrics.json's content. Keys under tokens/, flops/, time/ and memory/ are efficiency, those under
+            full/ belong to the run without pruning, and all others are quality. `<key>_n` and `<key>_stderr` are
+            printed beside `<key>`.
+        examples: predictions to show, and the picture of the tokens that were kept for each.
 
     Returns:
         The page's path.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
     rows = {row.key: row for row in _rows(metrics)}
     html = render(
-        BODY,
+        "run.html",
         title=" · ".join(name for group in GROUPS if (name := _name(run, group))) or folder.name,
         command=_text(run.get("command") or ""),
         highlights={text: rows[key] for key, text in HIGHLIGHTS.items() if key in rows},
         facts=_facts(run),
         tables=_tables(rows),
-        examples=[(prediction, _embedded(picture) if picture else "") for prediction, picture in examples],
+        examples=[(prediction, _embedded(picture)) for prediction, picture in examples],
     )
-    report, draft = folder / "report.html", folder / ".report.html.tmp"
-    draft.write_text(html, encoding="utf-8", errors="replace")
-    os.replace(draft, report)
+    report = folder / "report.html"
+    write_atomically(report, [html])
     return report
 
 
-BUDGETS = {"final": "tokens after the last cut", "layer_average": "mean tokens over all layers"}
-"""What a budget says, by `budget_axis`."""
-
-
 def _name(run: Mapping[str, Any], group: str) -> str:
-    """What was chosen in a config group: the option's name, or else the class it builds."""
+    """Returns what was chosen in a config group: the option's name, or else the class that the group builds."""
     config = (run.get("config") or {}).get(group)
     built = config.get("_target_", "").rpartition(".")[2] if isinstance(config, Mapping) else _text(config)
     return str((run.get("choices") or {}).get(group) or built)
 
 
 def _facts(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Heading -> (name, details): the config groups, then whatever else the run says about itself."""
+    """Returns heading -> (name, details): the config groups, then everything else that run.json says."""
     facts = {}
     for group in GROUPS:
         if name := _name(run, group):
@@ -97,12 +102,12 @@ def _facts(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
             facts[group] = (name, _text(config) if isinstance(config, Mapping) else "")
     if axis := (run.get("config") or {}).get("budget_axis"):
         facts["budget"] = (BUDGETS.get(axis, axis), "")
-    said = {key: _text(value) for key, value in run.items() if key not in ("config", "choices", "command")}
-    return facts | {key.replace("_", " "): ("", text) for key, text in said.items() if text}
+    others = {key: _text(value) for key, value in run.items() if key not in ("config", "choices", "command")}
+    return facts | {key.replace("_", " "): ("", text) for key, text in others.items() if text}
 
 
 def _text(value: Any) -> str:
-    """A value of a configuration in one line, without what is unset or Hydra's own."""
+    """Returns a configuration value in one line, without what is unset and without Hydra's own fields."""
     if isinstance(value, Mapping):
         shown = {key: _text(item) for key, item in value.items() if not str(key).startswith("_")}
         return ", ".join(f"{key} {text}" for key, text in shown.items() if text)
@@ -112,6 +117,7 @@ def _text(value: Any) -> str:
 
 
 def _tables(rows: Mapping[str, Row]) -> dict[str, list[Row]]:
+    """Returns heading -> the rows below it, quality first."""
     tables: dict[str, list[Row]] = {"Quality": [], **{heading: [] for heading in SECTIONS.values()}}
     for key, row in rows.items():
         tables[SECTIONS.get(key.partition("/")[0], "Quality")].append(row)
@@ -119,7 +125,7 @@ def _tables(rows: Mapping[str, Row]) -> dict[str, list[Row]]:
 
 
 def _rows(metrics: Mapping[str, float]) -> list[Row]:
-    """Each metric with its standard error and count beside it instead of below."""
+    """Returns the metrics as rows, each with its standard error and count."""
     companions = {f"{key}{suffix}" for key in metrics for suffix in ("_n", "_stderr")}
     rows = []
     for key in metrics:
@@ -140,7 +146,7 @@ def _rows(metrics: Mapping[str, float]) -> list[Row]:
 
 
 def _unit(key: str, value: float) -> tuple[float, str]:
-    """By what to multiply a metric, and the unit it then has."""
+    """Returns the factor that brings a metric to a readable unit, and that unit."""
     if key == "flops/ratio":
         return 100, "%"
     if key.startswith("flops/"):
@@ -155,7 +161,7 @@ def _unit(key: str, value: float) -> tuple[float, str]:
 
 
 def _label(key: str) -> str:
-    """The key as words, without the heading and the unit it is printed under."""
+    """Returns the key as words, without the section and the unit it is printed under."""
     prefix, _, rest = key.partition("/")
     parts = (rest if prefix in SECTIONS else key).split("/")
     words = (part if part.isupper() else re.sub("_(ms|mb)(?=_|$)", "", part).replace("_", " ") for part in parts)
@@ -166,77 +172,9 @@ def _number(value: float, digits: int = 4) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
-def _embedded(picture: Image.Image) -> str:
+def _embedded(picture: Path) -> str:
+    """Returns a picture file as a JPEG data URL, which is smaller than the PNG it is made of."""
     stream = io.BytesIO()
-    picture.convert("RGB").save(stream, "JPEG", quality=88, subsampling=0)
+    with Image.open(picture) as image:
+        image.convert("RGB").save(stream, "JPEG", quality=88, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-BODY = """\
-{% if command %}
-<code class="command">{{ command }}</code>
-{% endif %}
-{% if highlights %}
-<div class="tiles">
-{% for text, row in highlights.items() %}
-<div class="card"><div class="faint">{{ text }}</div><span class="big">{{ row.value }}</span>
-<span class="faint">{{ row.stderr }}</span></div>
-{% endfor %}
-</div>
-{% endif %}
-{% if facts %}
-<dl class="card">
-{% for heading, (name, details) in facts.items() %}
-<dt>{{ heading }}</dt><dd>{% if name %}<b>{{ name }}</b> {% endif %}<span class="faint">{{ details }}</span></dd>
-{% endfor %}
-</dl>
-{% endif %}
-{% if tables %}
-<h2>Results</h2>
-<div class="tables">
-{% for heading, rows in tables.items() %}
-<section class="card{{ ' wide' if loop.first }}">
-<h3>{{ heading }}</h3>
-<table>
-<tr><th></th><th>mean</th><th>standard error</th><th>n</th></tr>
-{% for row in rows %}
-<tr><td title="{{ row.key }}">{{ row.label }}</td><td>{{ row.value }}</td><td class="faint">{{ row.stderr }}</td>
-<td class="faint">{{ row.samples }}</td></tr>
-{% endfor %}
-</table>
-</section>
-{% endfor %}
-</div>
-{% endif %}
-{% if examples %}
-<h2>Examples</h2>
-{% for prediction, picture in examples %}
-<article class="card example">
-<h3><code>{{ prediction.id }}</code></h3>
-<dl>
-<dt>question</dt><dd>{{ prediction.question }}</dd>
-{% if prediction.error %}
-<dt>error</dt><dd class="bad">{{ prediction.error }}</dd>
-{% elif prediction.answer is not none %}
-<dt>answer</dt><dd><b>{{ prediction.answer }}</b></dd>
-{% endif %}
-{% if prediction.reference is not none %}
-<dt>reference</dt><dd>{{ prediction.reference }}</dd>
-{% endif %}
-{% if prediction.kept_counts %}
-<dt>kept</dt><dd class="kept">
-{%- for camera, count in prediction.kept_counts.items() -%}
-<span>{{ camera }} <b>{{ count }}</b>
-{%- if camera in prediction.full_counts %} of {{ prediction.full_counts[camera] }}{% endif -%}
-</span> {% endfor %}</dd>
-{% endif %}
-</dl>
-{% if picture %}
-<img src="{{ picture }}" alt="kept tokens of {{ prediction.id }}">
-{% endif %}
-</article>
-{% endfor %}
-{% endif %}
-</body>
-</html>
-"""

@@ -1,9 +1,12 @@
-"""Pictures of what was kept: the camera's photo, clear where tokens survive and dimmed elsewhere."""
+"""Draws which tokens were kept: the cameras' photos, clear where tokens survive and dimmed elsewhere."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -11,19 +14,63 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-MOSAIC = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT")
+from prune2drive.cameras import LAYOUT
+from prune2drive.files import replace_atomically
+from prune2drive.sample import Prediction, Sample
+from prune2drive.token_map import TokenMap
+
 OUTLINE = (255, 190, 60)
 PAPER, INK, FAINT = (24, 26, 30), (238, 238, 238), (160, 164, 172)
 WIDTH, GAP, LABEL, TITLE = 480, 8, 26, 34  # pixels: a camera's width, the space between, the text lines
+LONGEST_NAME = 200  # file systems allow 255 bytes
+
+
+def save_picture(
+    folder: Path, sample: Sample, images: Mapping[str, Image.Image], token_map: TokenMap, kept: Mapping[str, Tensor]
+) -> Path:
+    """Writes a sample's cameras, with the kept tokens clear, into `pictures/` of a run folder.
+
+    Args:
+        folder: the run folder.
+        sample: the question.
+        images: camera -> RGB photo.
+        token_map: where each camera's tokens lie in its photo.
+        kept: camera -> kept indices within that camera.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    views = {camera: (images[camera], token_map.boxes(camera), kept[camera]) for camera in kept}
+    file = _picture_file(folder, sample.id)
+    file.parent.mkdir(exist_ok=True)
+    replace_atomically(file, camera_sheet(views, sample.question).save)
+    return file
+
+
+def saved_pictures(folder: Path, predictions: Sequence[Prediction]) -> list[tuple[Prediction, Path]]:
+    """Returns the predictions of which a run folder holds a picture, with the picture's file."""
+    files = ((prediction, _picture_file(folder, prediction.id)) for prediction in predictions)
+    return [(prediction, file) for prediction, file in files if file.is_file()]
+
+
+def _picture_file(folder: Path, sample_id: str) -> Path:
+    """Returns a valid file name for any id, even one with slashes or of great length."""
+    name = quote(sample_id, safe="", errors="backslashreplace")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return folder / "pictures" / f"{name}.png"
 
 
 def draw_kept(image: Image.Image, boxes: Tensor, kept: Tensor) -> Image.Image:
-    """The photo with kept tokens clear inside a thin outline, and everything else dimmed.
+    """Returns the photo with kept tokens clear inside a thin outline, and everything else dimmed.
 
     Args:
         image: RGB photo.
-        boxes: each token's rectangle (x0, y0, x1, y1) in units of the photo's width and height; float
-            [N, 4]. What exceeds [0, 1], where the photo was padded, is not drawn.
+        boxes: the tokens' rectangles (x0, y0, x1, y1) in units of the photo's width and height; float [N, 4]. Parts
+            outside [0, 1], where the photo was padded, are not drawn.
         kept: indices of kept tokens; [K].
     """
     photo = image.convert("RGB")
@@ -37,16 +84,16 @@ def draw_kept(image: Image.Image, boxes: Tensor, kept: Tensor) -> Image.Image:
 
 
 def camera_sheet(views: Mapping[str, tuple[Image.Image, Tensor, Tensor]], title: str = "") -> Image.Image:
-    """All cameras in one picture, each labelled with its name and how many of its tokens were kept.
+    """Returns one picture of all cameras, labelled with their names and how many of their tokens were kept.
 
-    nuScenes cameras lie as around the car (front row from left to right, back row from right to left,
-    as one sees them when turning around); others follow in the given order.
+    The cameras of nuScenes lie as in `cameras.LAYOUT`; others follow in the given order.
 
     Args:
-        views: camera -> (RGB photo, boxes [N, 4], kept [K]), as `draw_kept` takes them.
-        title: a line above.
+        views: camera -> (RGB photo, boxes [N, 4], kept indices [K]), the arguments of `draw_kept`.
+        title: a line above the cameras.
     """
-    cameras = [camera for camera in MOSAIC if camera in views] + [camera for camera in views if camera not in MOSAIC]
+    placed = [camera for row in LAYOUT for camera in row]
+    cameras = [camera for camera in placed if camera in views] + [camera for camera in views if camera not in placed]
     columns = len(cameras) if len(cameras) <= 3 else math.ceil(math.sqrt(len(cameras)))
     drawn = [_scaled(*views[camera]) for camera in cameras]
     rows = [drawn[start : start + columns] for start in range(0, len(drawn), columns)]
@@ -67,13 +114,13 @@ def camera_sheet(views: Mapping[str, tuple[Image.Image, Tensor, Tensor]], title:
 
 
 def _scaled(image: Image.Image, boxes: Tensor, kept: Tensor) -> Image.Image:
-    """`draw_kept` at the sheet's size, so that outlines stay one pixel wide."""
+    """Scales a photo to the sheet's size, then draws on it, so that outlines are one pixel wide."""
     size = (WIDTH, max(1, round(image.height * WIDTH / image.width)))
     return draw_kept(image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0), boxes, kept)
 
 
 def _covered(boxes: Tensor, width: int, height: int) -> NDArray[np.bool_]:
-    """Which pixels lie in any box; a box within the image covers at least one. Bool [height, width]."""
+    """Returns which pixels lie in any box, bool [height, width]; a box within the image covers at least one."""
     corners = (boxes.detach().cpu().float() * torch.tensor([width, height, width, height])).round().long()
     corners[:, 2:] = corners[:, 2:].maximum(corners[:, :2] + 1)
     covered = np.zeros((height, width), dtype=bool)

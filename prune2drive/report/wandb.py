@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ class RunLogger(WandbLogger):
 
     def publish(
         self,
-        run: dict[str, Any],
-        metrics: dict[str, float],
+        run: Mapping[str, Any],
+        metrics: Mapping[str, float],
         predictions: Sequence[Prediction],
         pictures: Sequence[tuple[Prediction, Path]],
     ) -> None:
@@ -52,7 +52,7 @@ class RunLogger(WandbLogger):
             pictures: rows with the file that shows their kept tokens.
         """
         self.log_hyperparams({key: run[key] for key in ("config", "choices", "git", "versions", "command", "dataset")})
-        self.log_metrics(metrics)
+        self.log_metrics(dict(metrics))
         columns = ["id", "question", "answer", "reference", "kept", "of", "error"]
         self.log_table("answers", columns=columns, data=[_cells(row) for row in predictions[:TABLE_ROWS]])
         if pictures:

@@ -18,7 +18,9 @@ from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.metrics.base import Column
 from prune2drive.pruning.methods.none import NoPruner
 from prune2drive.pruning.ratios import Allocator
-from prune2drive.report.publish import pictures, show
+from prune2drive.report.run_page import write_report
+from prune2drive.report.terminal import print_run
+from prune2drive.report.token_overlay import saved_pictures
 from prune2drive.results.provenance import describe_run
 from prune2drive.results.resume import resume_run
 from prune2drive.results.run_folder import RunFolder
@@ -256,9 +258,10 @@ def _publish(pruned: Pass, full: Pass | None, task: Task, trainer: Any) -> float
     if full:
         metrics |= {f"{FULL}/{key}": value for key, value in full.metrics.items()}
         pruned.folder.write_json("metrics.json", metrics)
-    show(folder, record, metrics, predictions, task.done)
+    pictures = saved_pictures(folder, predictions)
+    print_run(record, metrics, write_report(folder, record, metrics, pictures), task.done)
     for logger in trainer.loggers:
-        logger.publish(record, metrics, predictions, pictures(folder, predictions))
+        logger.publish(record, metrics, predictions, pictures)
     if failed := record["counts"]["failed"]:
         log.warning(
             "%d of %d samples failed and are not in the scores: see `error` in predictions.jsonl",

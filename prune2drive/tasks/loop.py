@@ -20,7 +20,7 @@ from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.pruning import Trace, prune
 from prune2drive.pruning.reuse.selection_cache import Orders
-from prune2drive.report.publish import save_picture
+from prune2drive.report.token_overlay import save_picture
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction, pack_indices
 from prune2drive.tasks.components import Components

@@ -3,7 +3,7 @@
 import pytest
 from helpers import runs
 
-from prune2drive.report.publish import show
+from prune2drive.report.terminal import print_run
 from prune2drive.tasks import loop
 
 KEEP = "ratios.keep=0.1"
@@ -72,6 +72,6 @@ def test_the_table_shows_both_with_intervals(both, capsys, monkeypatch):
         "full/score": 0.75,
         "full/score_stderr": 0.05,
     }
-    show(both, runs.read(both, "run.json"), metrics, [])
+    print_run(runs.read(both, "run.json"), metrics, both / "report.html")
     line = next(line for line in capsys.readouterr().out.splitlines() if "score" in line)
     assert [cell.strip() for cell in line.split("│")[1:4]] == ["score", "0.750 [0.652, 0.848]", "0.500 [0.304, 0.696]"]

@@ -1,104 +1,17 @@
+"""A run's report.html."""
+
 import base64
 import io
 import os
 from html.parser import HTMLParser
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
+from prune2drive.errors import InputError
 from prune2drive.report.run_page import write_report
-from prune2drive.report.token_overlay import camera_sheet, draw_kept
 from prune2drive.sample import Prediction
-from prune2drive.token_map import TokenMap, View
-
-GREY = (120, 140, 160)
-
-
-def boxes(rows=4, cols=4, frame=(0.0, 0.0, 1.0, 1.0)):
-    view = View("CAM_FRONT", rows, cols, frame)
-    return TokenMap.from_grids([(view, torch.arange(rows * cols))], rows * cols).boxes("CAM_FRONT")
-
-
-def centres(drawn, rows=4, cols=4):
-    """The colour in the middle of each cell; [rows, cols, 3]."""
-    height, width = drawn.height // rows, drawn.width // cols
-    return np.asarray(drawn)[height // 2 :: height, width // 2 :: width].astype(int)
-
-
-@given(st.sets(st.integers(0, 15)))
-def test_kept_tokens_are_clear_and_the_rest_is_dim(kept):
-    photo = Image.new("RGB", (80, 40), GREY)
-    drawn = draw_kept(photo, boxes(), torch.tensor(sorted(kept), dtype=torch.long))
-    for index, colour in enumerate(centres(drawn).reshape(16, 3)):
-        assert (tuple(colour) == GREY) if index in kept else (0 < colour.max() < 100)
-    assert photo.getcolors() == [(3200, GREY)]
-
-
-def test_a_thin_outline_around_what_is_kept():
-    drawn = np.asarray(draw_kept(Image.new("RGB", (80, 40), GREY), boxes(), torch.tensor([5, 6])))
-    outline = drawn[10, 20]
-    assert tuple(outline) != GREY and outline.max() > 200
-    assert (drawn[10, 20:60] == outline).all() and (drawn[19, 20:60] == outline).all()
-    assert tuple(drawn[15, 40]) == GREY, "no line between neighbours"
-    assert (drawn == outline).all(axis=2).sum() == 2 * 40 + 2 * 8
-
-
-def test_padding_is_not_drawn():
-    photo = Image.new("RGB", (80, 40), GREY)
-    padded = boxes(8, 4, (0.0, -0.5, 1.0, 1.5))  # rows 0, 1, 6 and 7 lie outside the photo
-    outside = draw_kept(photo, padded, torch.tensor([0, 3, 4, 27, 31]))
-    assert np.array_equal(np.asarray(outside), np.asarray(draw_kept(photo, padded, torch.tensor([], dtype=torch.long))))
-    inside = centres(draw_kept(photo, padded, torch.tensor([8])))
-    assert [tuple(colour) == GREY for colour in inside[:, 0]] == [True, False, False, False]
-
-
-COLOURS = {
-    "CAM_FRONT": (200, 0, 0),
-    "CAM_FRONT_LEFT": (0, 200, 0),
-    "CAM_FRONT_RIGHT": (0, 0, 200),
-    "CAM_BACK": (200, 200, 0),
-    "CAM_BACK_LEFT": (200, 0, 200),
-    "CAM_BACK_RIGHT": (0, 200, 200),
-    "CAM_ROOF": (90, 90, 200),
-}
-
-
-@pytest.mark.parametrize(
-    ("cameras", "laid_out"),
-    [
-        (
-            list(COLOURS)[:6],
-            [["CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"], ["CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT"]],
-        ),
-        (["CAM_ROOF", "CAM_BACK", "CAM_FRONT"], [["CAM_FRONT", "CAM_BACK", "CAM_ROOF"]]),
-        (["CAM_BACK"], [["CAM_BACK"]]),
-    ],
-)
-def test_sheet_shows_the_cameras_around_the_car(cameras, laid_out):
-    everything = torch.arange(16)
-    views = {name: (Image.new("RGB", (160, 90), COLOURS[name]), boxes(), everything) for name in cameras}
-    sheet = camera_sheet(views, "title")
-    where = {}
-    for name in cameras:
-        ys, xs = (np.asarray(sheet) == COLOURS[name]).all(axis=2).nonzero()
-        assert len(ys) > 0.9 * len(np.unique(ys)) * len(np.unique(xs)), "a full rectangle"
-        where[name] = (ys.mean(), xs.mean())
-    rows = sorted({y for y, _ in where.values()})
-    found = [sorted((name for name in cameras if where[name][0] == y), key=lambda name: where[name][1]) for y in rows]
-    assert found == laid_out
-
-
-def test_sheet_tells_counts(monkeypatch):
-    from PIL import ImageDraw
-
-    written = []
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, *more, **options: written.append(text))
-    camera_sheet({"CAM_X": (Image.new("RGB", (16, 9)), boxes(), torch.tensor([1, 2, 3]))}, "a\ntitle")
-    assert written == ["a title", "CAM_X", "3 of 16 tokens"]
 
 
 class Page(HTMLParser):
@@ -210,15 +123,18 @@ def test_examples(tmp_path):
         kept_counts={"CAM_BACK": 7},
         full_counts={"CAM_BACK": 64},
     )
-    failed = Prediction("id2", "Why?", error="a.jpg: no such image")
-    shown = page(tmp_path, examples=[(answered, Image.new("RGBA", (30, 20), "red")), (failed, None)])
+    picture = tmp_path / "picture.png"
+    Image.new("RGBA", (30, 20), "red").save(picture)
+    shown = page(tmp_path, examples=[(answered, picture)])
     assert "script" not in shown.open and not shown.open
-    for text in ("id<1>", answered.question, answered.answer, "Yes & no ?", "CAM_BACK 7 of 64", failed.error):
+    for text in ("id<1>", answered.question, answered.answer, "Yes & no \\ud800", "CAM_BACK 7 of 64"):
         assert text in shown.text
     (source,) = shown.sources
     kind, data = source.split(",")
     assert kind == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (30, 20)
+    unanswered = page(tmp_path, examples=[(Prediction("id2", "Why?"), picture)])  # task=coverage generates no answer
+    assert "Why?" in unanswered.text and "answer" not in unanswered.text and "None" not in unanswered.text
 
 
 def test_the_page_needs_nothing_else(tmp_path):
@@ -235,6 +151,7 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(InputError, match="report.html: cannot be written .disk full"):
         write_report(tmp_path, RUN, {"score": 0.75}, [])
     assert (tmp_path / "report.html").read_text() == before
