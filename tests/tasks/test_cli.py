@@ -88,7 +88,7 @@ WRONG_OPTIONS = {
     "trainer.strategy=foo": "Trainer",
     "task=coverage task.per=scene": "task.per=scene: choose from question, frame",
     "resume=nowhere": "resume=nowhere: no such folder",
-    "resume=.": "run.json: not there; .* is no run folder to resume",
+    "resume=.": "run.json: no such file; .* is no run folder to resume",
     "hydra.run.dir=/proc/nowhere": "hydra.run.dir=/proc/nowhere: cannot be made",
     "-m hydra.sweep.dir=/proc/nowhere": "hydra.sweep.dir=/proc/nowhere: cannot be made",
 }
