@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,7 +77,8 @@ def replace_atomically(file: Path, write: Callable[[Path], object]) -> None:
         write(draft)
         draft.replace(file)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be no folder
+            draft.unlink()
         raise InputError(f"{file}: cannot be written ({error.strerror or error}); choose another folder") from error
 
 

@@ -50,7 +50,7 @@ def test_the_run_folder(finished):
     assert all(row.answer is None and row.error is None and row.new_tokens == 0 for row in runs.rows(finished))
     run = runs.read(finished, "run.json")
     assert run["counts"] == {"planned": 8, "done": 8, "failed": 0} and run["status"] == "finished"
-    assert run["config"]["task"] == {"name": "coverage", "per": "question"}
+    assert run["config"]["task"] == {"_target_": "prune2drive.tasks.coverage.run", "per": "question"}
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "Object coverage" in page and "<dt>answer</dt>" not in page and page.count("<img ") == 1
 

@@ -269,5 +269,5 @@ def test_a_folder_without_a_runs_description_is_refused(content, tmp_path):
 
 
 def test_no_run_folder(tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path}/run.json: not there; {tmp_path} is no run folder to resume"):
+    with pytest.raises(InputError, match=f"{tmp_path}/run.json: no such file; {tmp_path} is no run folder to resume"):
         runs.resume(tmp_path, *OPTIONS)
