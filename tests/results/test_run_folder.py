@@ -212,7 +212,7 @@ def test_a_full_disk_is_an_error_and_loses_no_row(tmp_path, size):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "no run folder to resume"), ("{\n3", "not valid JSON at line 2"), ("", "not valid JSON")]
+    ("content", "message"), [(None, "no run folder to resume"), ("{\n3", "not valid JSON at line 2"), ("", "not valid")]
 )
 def test_a_folder_of_no_run(tmp_path, content, message):
     if content is not None:
