@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from prune2drive.cameras import spoken_name
 from prune2drive.errors import InputError
 from prune2drive.sample import IMAGE_MARKER, Sample
 
@@ -88,7 +89,7 @@ def multi_view_prompt(cameras: Sequence[str], question: str) -> str:
     """
     if not cameras:
         raise InputError(f"no camera to show with the question {question!r}; a prompt needs at least one")
-    views = [camera.lower().removeprefix("cam_").replace("_", " ") + " view" for camera in cameras]
+    views = [f"{spoken_name(camera)} view" for camera in cameras]
     question = question.replace(IMAGE_MARKER, "[image]")
     if len(views) == 1:
         return f"1: {IMAGE_MARKER}. This image is the {views[0]} of the ego vehicle.{question}"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from prune2drive.cameras import CAMERAS, DIRECTIONS
+from prune2drive.cameras import CAMERAS, spoken_name
 from prune2drive.minidrive.scene import Dice, Scene, Thing
 from prune2drive.minidrive.vocabulary import COLOURS, NUMBERS, PAINTED, PLURALS, STATUSES, VEHICLES
 
@@ -119,7 +119,7 @@ def _exist(scene: Scene, dice: Dice) -> Asked | None:
         else:
             asked = (camera, kind, colour)
     camera, kind, colour = asked
-    text = f"Is there a {colour} {kind} to the {DIRECTIONS[camera]} of the ego vehicle?"
+    text = f"Is there a {colour} {kind} to the {spoken_name(camera)} of the ego vehicle?"
     subjects = tuple(thing for thing in painted if (thing.camera, thing.kind, thing.colour) == asked)
     return text, "Yes." if wanted else "No.", {"camera": camera, "kind": kind, "colour": colour}, subjects
 
@@ -132,7 +132,7 @@ def _count(scene: Scene, dice: Dice) -> Asked | None:
     by_number = [absent] + [[place for place, n in counts.items() if n == number] for number in (1, 2, 3)]
     number = dice.pick([number for number, places in enumerate(by_number) if places])
     camera, kind = dice.pick(by_number[number])
-    text = f"How many {PLURALS[kind]} are to the {DIRECTIONS[camera]} of the ego vehicle?"
+    text = f"How many {PLURALS[kind]} are to the {spoken_name(camera)} of the ego vehicle?"
     counted = tuple(thing for thing in scene.by_camera[camera] if thing.kind == kind)
     return text, f"{NUMBERS[number]}.", {"camera": camera, "kind": kind}, counted
 

@@ -6,16 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from prune2drive.cameras import CAMERAS
 from prune2drive.search.space import share_out, whole_tokens
 
-FRONT_HEAVY = {
-    "CAM_FRONT": 2.0,
-    "CAM_FRONT_LEFT": 1.2,
-    "CAM_FRONT_RIGHT": 1.2,
-    "CAM_BACK": 0.8,
-    "CAM_BACK_LEFT": 0.4,
-    "CAM_BACK_RIGHT": 0.4,
-}
+FRONT_HEAVY = dict(zip(CAMERAS, (2.0, 1.2, 1.2, 0.8, 0.4, 0.4), strict=True))
 """Most to where the car is heading, least to the sides behind it."""
 
 

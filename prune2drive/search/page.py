@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from prune2drive.cameras import short_name
 from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
 from prune2drive.report.style import render
@@ -177,7 +178,7 @@ def _row(point: Point) -> list[str]:
 
 def _title(point: Point) -> str:
     """A trial's tooltip."""
-    ratios = " ".join(f"{camera.removeprefix('CAM_')} {ratio:.3f}" for camera, ratio in point.ratios.items())
+    ratios = " ".join(f"{short_name(camera)} {ratio:.3f}" for camera, ratio in point.ratios.items())
     worth = f"failed: {point.error}" if point.error else f"R {point.reward:.4f}, objective {point.objective:.4f}"
     return f"trial {point.number}: {worth}\n{ratios}"
 

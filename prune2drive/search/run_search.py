@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from prune2drive.cameras import short_name
 from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
 from prune2drive.search.ledger import NOTES, Ledger
@@ -156,7 +157,7 @@ def _told(study: Study, trial: Trial, result: Result) -> Trial:
 def _line(study: Study, trial: Trial, result: Result, per_minute: float) -> str:
     """What is to be seen of a trial while the search goes on."""
     place = f"trial {trial.number} ({len(study.finished)}/{study.target})"
-    ratios = " ".join(f"{camera.removeprefix('CAM_')} {ratio:.3f}" for camera, ratio in trial.ratios.items())
+    ratios = " ".join(f"{short_name(camera)} {ratio:.3f}" for camera, ratio in trial.ratios.items())
     best = next(iter(study.best(1)), None)
     left = max(0, study.left)
     pace = f"{per_minute:.1f} trials/min, {left / per_minute:.0f} min left"

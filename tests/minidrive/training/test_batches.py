@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from prune2drive.cameras import DIRECTIONS
+from prune2drive.cameras import spoken_name
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.questions import KINDS_ASKED
 from prune2drive.minidrive.scene import make_scene
@@ -70,9 +70,9 @@ def test_what_is_asked_is_in_the_question():
             tag = f"<c{match[1]},", match[2], f",{match[3]}", f",{match[4]}>"
             assert tuple(asked[group] for group in ("number", "camera", "column", "row")) == tag
         if "Is there" in question:
-            assert f"a {asked['colour']} {asked['kind']} to the {DIRECTIONS[asked['camera']]} of" in question
+            assert f"a {asked['colour']} {asked['kind']} to the {spoken_name(asked['camera'])} of" in question
         if "How many" in question:
-            assert f"{PLURALS[asked['kind']]} are to the {DIRECTIONS[asked['camera']]} of" in question
+            assert f"{PLURALS[asked['kind']]} are to the {spoken_name(asked['camera'])} of" in question
         seen |= set(asked)
     assert seen == {"number", "camera", "column", "row", "colour", "kind"}
 
