@@ -3,7 +3,7 @@ import json
 import pytest
 from helpers.drivelmm_o1_files import CAMERAS, colour, draw, item, write
 
-from prune2drive.cameras import AROUND
+from prune2drive.cameras import LAYOUT
 from prune2drive.data.dataset import Dataset
 from prune2drive.data.drivelmm_o1 import INSTRUCTION, DriveLMMo1
 from prune2drive.errors import InputError
@@ -19,7 +19,7 @@ def test_an_item(tmp_path):
     assert sample.reference == "A van." and sample.steps == ("1. Look at the top row.", "2. A van is near.")
     assert sample.prompt == f"{INSTRUCTION}\n<image>\nWhat is near?"
     assert dataset[1].question == dataset.question(1) == "Where to?"
-    assert sample.mosaic.rows == AROUND
+    assert sample.mosaic.rows == LAYOUT
     assert {camera: image.getpixel((8, 4)) for camera, image in sample.images.items()} == {
         camera: colour(camera) for camera in CAMERAS
     }
@@ -29,7 +29,7 @@ def test_an_item(tmp_path):
 def test_the_order_of_the_views():
     """The benchmark's answers speak of `the bottom row, first image (back right)`."""
     views = [["front left", "front", "front right"], ["back right", "back", "back left"]]
-    assert [[camera[4:].lower().replace("_", " ") for camera in row] for row in AROUND] == views
+    assert [[camera[4:].lower().replace("_", " ") for camera in row] for row in LAYOUT] == views
 
 
 def test_six_photos_are_the_same_pictures(tmp_path):
@@ -53,7 +53,7 @@ def test_six_images_instead_of_one(tmp_path):
 
 def test_another_layout(tmp_path):
     draw(tmp_path, "s_f")
-    dataset = write(tmp_path, item(), layout=[row[::-1] for row in AROUND])
+    dataset = write(tmp_path, item(), layout=[row[::-1] for row in LAYOUT])
     assert dataset[0].images["CAM_FRONT_RIGHT"].getpixel((0, 0)) == colour("CAM_FRONT_LEFT")
     with pytest.raises(InputError, match="name each camera once"):
         write(tmp_path, item(), layout=[["CAM_FRONT"], ["CAM_FRONT"]])
@@ -98,7 +98,7 @@ def test_fingerprint_is_of_what_is_asked(tmp_path):
             ([item("s_g_1")], {}),
             ([item(question="Why?")], {}),
             ([item()], {"stitched": False}),
-            ([item()], {"layout": AROUND[::-1]}),
+            ([item()], {"layout": LAYOUT[::-1]}),
         ]
     }
     assert len(prints) == 5

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from prune2drive.cameras import AROUND
+from prune2drive.cameras import LAYOUT
 from prune2drive.data.drivelmm_o1 import DriveLMMo1
 from prune2drive.mosaic import Mosaic
 
-CAMERAS = tuple(camera for row in AROUND for camera in row)
+CAMERAS = tuple(camera for row in LAYOUT for camera in row)
 
 
 def item(idx="s_f_1", question="What is near?", **changes):
@@ -33,7 +33,7 @@ def draw(root: Path, *frames: str, size=(16, 9)) -> Path:
     (root / "multiview_val").mkdir(exist_ok=True)
     for frame in frames:
         photos = {camera: Image.new("RGB", size, colour(camera)) for camera in CAMERAS}
-        Mosaic(AROUND).stitch(photos).save(root / f"multiview_val/{frame}.png")
+        Mosaic(LAYOUT).stitch(photos).save(root / f"multiview_val/{frame}.png")
         for camera, photo in photos.items():
             (root / "nuscenes/samples" / camera).mkdir(parents=True, exist_ok=True)
             photo.save(root / f"nuscenes/samples/{camera}/{frame}__{camera}.png")

@@ -1,10 +1,10 @@
 import pytest
 
-from prune2drive.cameras import AROUND, CAMERAS, short_name, spoken_name
+from prune2drive.cameras import CAMERAS, LAYOUT, short_name, spoken_name
 
 
-def test_around_shows_every_camera_once():
-    assert sorted(camera for row in AROUND for camera in row) == sorted(CAMERAS)
+def test_layout_shows_every_camera_once():
+    assert sorted(camera for row in LAYOUT for camera in row) == sorted(CAMERAS)
 
 
 @pytest.mark.parametrize(
