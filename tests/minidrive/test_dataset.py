@@ -157,7 +157,7 @@ def test_exported_files_give_the_same_samples(tmp_path, capsys):
     for index in range(0, 35, 4):
         ours, theirs = drawn[index], read[index]
         assert all(ours.images[camera].tobytes() == theirs.images[camera].tobytes() for camera in CAMERAS)
-        for name in ("id", "question", "prompt", "answer", "tags", "scene", "frame", "objects", "image_sizes"):
+        for name in ("id", "question", "prompt", "reference", "tags", "scene", "frame", "objects", "image_sizes"):
             assert getattr(ours, name) == getattr(theirs, name), name
     layout = json.loads((tmp_path / "v1_1_train_nus.json").read_text())
     frame = next(iter(next(iter(layout.values()))["key_frames"].values()))
