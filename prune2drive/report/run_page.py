@@ -12,26 +12,14 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from prune2drive.files import write_atomically
+from prune2drive.report.columns import BUDGETS, columns_of
 from prune2drive.report.page import render
 from prune2drive.sample import Prediction
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
-SECTIONS = {
-    "coverage": "Object coverage",
-    "tokens": "Tokens",
-    "flops": "Compute",
-    "time": "Time",
-    "memory": "Memory",
-    "full": "Without pruning",
-}
-HIGHLIGHTS = {
-    "score": "score",
-    "tokens/visual_kept": "visual tokens kept",
-    "tokens/visual_full": "visual tokens in full",
-    "flops/ratio": "prefill compute",
-}
-BUDGETS = {"final": "tokens after the last cut", "layer_average": "mean tokens over all layers"}
-"""`budget_axis` -> what a budget counts."""
+QUALITY = "Quality"
+HEADINGS = {"coverage": "Object coverage", "flops": "Compute", "full": "Without pruning"}
+"""The part of a key before its slash -> the heading of its table, where the part itself is not that."""
 
 
 class Row(NamedTuple):
@@ -39,13 +27,15 @@ class Row(NamedTuple):
 
     Args:
         key: the metric's key in metrics.json.
-        label: the key as words.
+        name: the key as words.
+        label: the key as words without the part before its slash.
         value: the mean with its unit.
         stderr: the mean's standard error; empty where it is unknown.
         samples: how many values the mean is of; empty where it is unknown.
     """
 
     key: str
+    name: str
     label: str
     value: str
     stderr: str
@@ -59,10 +49,10 @@ def write_report(
 
     Args:
         folder: the run folder.
-        run: run.json's content; fields that it lacks are absent from the page.
-        metrics: metrics.json's content. Keys under tokens/, flops/, time/ and memory/ are efficiency, those under
-            full/ belong to the run without pruning, and all others are quality. `<key>_n` and `<key>_stderr` are
-            printed beside `<key>`.
+        run: run.json's content; fields that it lacks are absent from the page. The metrics that it compares runs
+            by (its `columns`) are shown large.
+        metrics: metrics.json's content. Keys with the same part before a slash are a table, those without a slash
+            are quality. `<key>_n` and `<key>_stderr` are printed beside `<key>`.
         examples: predictions to show, and the picture of the tokens that were kept for each.
 
     Returns:
@@ -72,11 +62,12 @@ def write_report(
         InputError: the folder cannot be written.
     """
     rows = {row.key: row for row in _rows(metrics)}
+    columns = {key: column for key, column in columns_of(run).items() if column.in_run}
     html = render(
         "run.html",
         title=" · ".join(name for group in GROUPS if (name := _name(run, group))) or folder.name,
         command=_text(run.get("command") or ""),
-        highlights={text: rows[key] for key, text in HIGHLIGHTS.items() if key in rows},
+        highlights=[rows[key] for key, column in columns.items() if column.in_comparison and key in rows],
         facts=_facts(run),
         tables=_tables(rows),
         examples=[(prediction, _embedded(picture)) for prediction, picture in examples],
@@ -102,7 +93,7 @@ def _facts(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
             facts[group] = (name, _text(config) if isinstance(config, Mapping) else "")
     if axis := (run.get("config") or {}).get("budget_axis"):
         facts["budget"] = (BUDGETS.get(axis, axis), "")
-    others = {key: _text(value) for key, value in run.items() if key not in ("config", "choices", "command")}
+    others = {key: _text(value) for key, value in run.items() if key not in ("config", "choices", "command", "columns")}
     return facts | {key.replace("_", " "): ("", text) for key, text in others.items() if text}
 
 
@@ -118,9 +109,11 @@ def _text(value: Any) -> str:
 
 def _tables(rows: Mapping[str, Row]) -> dict[str, list[Row]]:
     """Returns heading -> the rows below it, quality first."""
-    tables: dict[str, list[Row]] = {"Quality": [], **{heading: [] for heading in SECTIONS.values()}}
+    tables: dict[str, list[Row]] = {QUALITY: []}
     for key, row in rows.items():
-        tables[SECTIONS.get(key.partition("/")[0], "Quality")].append(row)
+        part, slash, _ = key.partition("/")
+        heading = HEADINGS.get(part, part.capitalize()) if slash else QUALITY
+        tables.setdefault(heading, []).append(row)
     return {heading: table for heading, table in tables.items() if table}
 
 
@@ -136,7 +129,8 @@ def _rows(metrics: Mapping[str, float]) -> list[Row]:
         rows.append(
             Row(
                 key,
-                _label(key),
+                _words(key),
+                _words(key.partition("/")[2] or key),
                 f"{_number(metrics[key] * scale)} {unit}".rstrip(),
                 "" if error is None else f"± {_number(error * scale, digits=2)}",
                 "" if count is None else f"{count:,.0f}",
@@ -160,10 +154,9 @@ def _unit(key: str, value: float) -> tuple[float, str]:
     return next((step for step in ladder if abs(value) * step[0] >= 1), ladder[-1])
 
 
-def _label(key: str) -> str:
-    """Returns the key as words, without the section and the unit it is printed under."""
-    prefix, _, rest = key.partition("/")
-    parts = (rest if prefix in SECTIONS else key).split("/")
+def _words(key: str) -> str:
+    """Returns a key as words, without its unit."""
+    parts = key.split("/")
     words = (part if part.isupper() else re.sub("_(ms|mb)(?=_|$)", "", part).replace("_", " ") for part in parts)
     return " ".join(words)
 

@@ -88,30 +88,32 @@ def test_metrics_carry_units_error_and_count(tmp_path, key, value, stderr, row):
     assert [[cell for cell in found if cell] for found in rows] == [header[1:], row]
 
 
-def test_metrics_are_grouped(tmp_path):
+def test_metrics_are_grouped_by_the_part_before_the_slash(tmp_path):
     metrics = {
-        "score": 0.5,
         "time/vision_ms": 3.0,
-        "tokens/text": 40,
+        "score": 0.5,
         "wait_n": 2,
-        "memory/peak_mb": 1,
-        "x/y": 1,
+        "x/y/z": 1,
         "coverage/CAM_BACK": 1,
+        "full/time/a_ms": 2,
     }
     shown = page(tmp_path, metrics=metrics)
-    order = [
-        name for name in ("Quality", "Object coverage", "Tokens", "Compute", "Time", "Memory") if name in shown.words
-    ]
-    assert order == ["Quality", "Object coverage", "Tokens", "Time", "Memory"]
-    assert [row[0] for row in shown.rows if "mean" not in row] == [
-        "score",
-        "wait n",
-        "x y",
-        "CAM_BACK",
-        "text",
-        "vision",
-        "peak",
-    ]
+    headings = ("Quality", "Time", "X", "Object coverage", "Without pruning")
+    assert [word for word in shown.words if word in headings] == list(headings)
+    labels = [row[0] for row in shown.rows if "mean" not in row]
+    assert labels == ["score", "wait n", "vision", "y z", "CAM_BACK", "time a"]
+
+
+def test_what_runs_are_compared_by_is_shown_large(tmp_path):
+    columns = {
+        "score": {"label": "score", "is_share": True, "in_run": True, "in_comparison": True},
+        "time/select_ms": {"label": "select ms", "is_share": False, "in_run": True, "in_comparison": True},
+        "accuracy": {"label": "accuracy", "is_share": True, "in_run": True, "in_comparison": False},
+        "tokens/nominal": {"label": "budget", "is_share": False, "in_run": False, "in_comparison": True},
+    }
+    metrics = {"accuracy": 0.75, "score": 0.5, "score_stderr": 0.1, "time/select_ms": 1500.0, "tokens/nominal": 4}
+    shown = page(tmp_path, {"columns": columns}, metrics)
+    assert "score 0.5 ± 0.1 time select 1.5 s Results" in shown.text and "in_comparison" not in shown.text
 
 
 def test_examples(tmp_path):

@@ -3,7 +3,6 @@
 import pytest
 from helpers import runs
 
-from prune2drive.report.terminal import print_run
 from prune2drive.tasks import loop
 
 KEEP = "ratios.keep=0.1"
@@ -62,16 +61,3 @@ def test_a_multirun_has_none_unless_told():
     """Each job would answer the same questions with all tokens again."""
     assert runs.configuration("folder=nowhere").full is True
     assert runs.configuration("folder=nowhere", "hydra.mode=MULTIRUN").full is False
-
-
-def test_the_table_shows_both_with_intervals(both, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    metrics = runs.read(both, "metrics.json") | {
-        "score": 0.5,
-        "score_stderr": 0.1,
-        "full/score": 0.75,
-        "full/score_stderr": 0.05,
-    }
-    print_run(runs.read(both, "run.json"), metrics, both / "report.html")
-    line = next(line for line in capsys.readouterr().out.splitlines() if "score" in line)
-    assert [cell.strip() for cell in line.split("│")[1:4]] == ["score", "0.750 [0.652, 0.848]", "0.500 [0.304, 0.696]"]

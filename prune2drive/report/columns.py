@@ -1,0 +1,20 @@
+"""Reads from run.json which metrics the tables of a run show, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prune2drive.metrics.base import Column
+
+BUDGETS = {"final": "tokens after the last cut", "layer_average": "mean tokens over all layers"}
+"""`budget_axis` -> what a budget counts."""
+
+
+def columns_of(run: Mapping[str, Any]) -> dict[str, Column]:
+    """Returns key of metrics.json -> how tables show it, in their order.
+
+    Args:
+        run: run.json's content.
+    """
+    return {key: Column(**column) for key, column in run.get("columns", {}).items()}
