@@ -1,4 +1,4 @@
-"""NNI's tuners in this process, without its server (https://nni.readthedocs.io/en/v3.0/hpo/tuners.html)."""
+"""Runs NNI's tuners in this process, without its server (https://nni.readthedocs.io/en/v3.0/hpo/tuners.html)."""
 
 from __future__ import annotations
 
@@ -30,36 +30,39 @@ DIRECTIONS: Mapping[str, tuple[str, ...]] = {}
 SAMPLERS = ("tpe", "evolution", "random", "grid", "batch")
 
 
-def make(engine: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
-    """The tuner, brought to where an earlier process left it by the trials that finished."""
+def make(choice: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
+    """Returns the tuner, informed of the trials that earlier processes finished."""
     logging.getLogger("nni").setLevel(logging.WARNING)
     logging.getLogger("hyper_opt").setLevel(logging.WARNING)
     boxes = {name: {"_type": "uniform", "_value": [space.low, HIGH]} for name in space.variables}
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if engine.sampler == "batch":
-        if not engine.candidates:
+    if choice.name == "batch":
+        if not choice.candidates:
             raise InputError("search.candidates is empty: name the ratios that the batch is to try")
-        options = [space.values(ratios) for ratios in engine.candidates]
+        options = [space.values(ratios) for ratios in choice.candidates]
         with _silent():  # it complains of choices that its own documentation gives as the example
             return Tuned(space, BatchTuner(), {"candidates": {"_type": "choice", "_value": options}}, fresh_seed)
-    if engine.sampler == "evolution":
+    if choice.name == "evolution":
         return Evolved(space, boxes, finished, fresh_seed)
     tuner = {
         "tpe": lambda: TpeTuner("maximize", seed=fresh_seed),
         "random": lambda: RandomTuner(seed=fresh_seed),
         "grid": GridSearchTuner,
-    }[engine.sampler]()
+    }[choice.name]()
     tuned = Tuned(space, tuner, boxes, fresh_seed)
-    if engine.sampler != "random" and finished:
+    if choice.name != "random" and finished:
         tuner.import_data([{"parameter": _named(space, each), "value": each.values[0]} for each in finished])
     return tuned
 
 
 class Tuned(Proposer):
-    """A tuner of NNI as a sampler: asked for a trial's parameters, told its objective.
+    """Lets a tuner of NNI act as a sampler: it is asked for a trial's values and told the trial's objective.
 
     Args:
-        search_space: in NNI's form.
+        space: what is searched.
+        tuner: the tuner.
+        search_space: the space in NNI's form.
+        seed: the seed of Python's random numbers while the tuner runs.
     """
 
     def __init__(self, space: Space, tuner: Any, search_space: Mapping[str, Any], seed: int) -> None:
@@ -71,7 +74,7 @@ class Tuned(Proposer):
 
     @contextmanager
     def own_random(self) -> Iterator[None]:
-        """Draws from the tuner's own stream: runs in this process seed Python's, the same for each trial."""
+        """Gives the tuner its own random numbers: a run in this process seeds Python's with the run's seed."""
         outside = random.getstate()
         random.setstate(self.random)
         try:
@@ -101,10 +104,13 @@ class Tuned(Proposer):
 
 
 class Evolved(Tuned):
-    """NNI's evolution, which has neither a seed nor a way to take up earlier trials of its own.
+    """Adds a seed and a way to resume to NNI's evolution, which has neither.
 
     Args:
-        finished: trials that take the places of individuals, as they would have when they were told.
+        space: what is searched.
+        search_space: the space in NNI's form.
+        finished: earlier trials, which take the places of individuals as if they had just been evaluated.
+        seed: the seed of the tuner.
     """
 
     def __init__(
@@ -121,7 +127,7 @@ class Evolved(Tuned):
             self.after_trial(None, trial, TrialState.COMPLETE, trial.values)
 
     def propose(self, number: int, trials: Sequence[FrozenTrial]) -> Mapping[str, float] | None:
-        if not self.tuner.population:  # more at once than there are individuals
+        if not self.tuner.population:  # more trials at once than there are individuals
             self.tuner._random_generate_individual()
         return super().propose(number, trials)
 

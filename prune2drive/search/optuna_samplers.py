@@ -1,4 +1,4 @@
-"""Optuna's samplers (Akiba et al., Optuna, KDD 2019), and the full grid."""
+"""Makes Optuna's samplers (Akiba et al., Optuna, KDD 2019), and the full grid."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ RANDOMISED: Mapping[str, Any] = {
 SAMPLERS = (*RANDOMISED, "grid")
 
 
-def make(engine: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
-    """The sampler; what earlier trials tell it, it reads in the study."""
-    if engine.sampler == "grid":
-        return Grid(space, engine.levels, seed)
-    return RANDOMISED[engine.sampler](seed=fresh_seed)
+def make(choice: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
+    """Returns the sampler; it reads earlier trials in the study itself."""
+    if choice.name == "grid":
+        return Grid(space, choice.levels, seed)
+    return RANDOMISED[choice.name](seed=fresh_seed)
 
 
 class Grid(Proposer):
-    """Every combination of equally spaced values, in an order drawn from the seed.
+    """Proposes every combination of equally spaced values, in an order drawn from the seed.
 
-    Optuna's own grid takes the trial's number for the place in the grid, which skips points where a study has other
-    trials too, and cannot be used by asking and telling to its end.
+    Optuna's own grid takes a trial's number for its place in the grid, which skips points if the study has other
+    trials too, and it cannot be asked until its end.
 
     Args:
-        levels: values of each variable, from the lowest to the highest.
+        space: what is searched.
+        levels: the number of values of each variable, from the lowest to the highest.
+        seed: the seed of the order.
 
     Raises:
-        InputError: too few or too many.
+        InputError: the grid has too few or too many points.
     """
 
     MOST = 1_000_000
@@ -56,12 +58,12 @@ class Grid(Proposer):
         self.order = list(range(points))
         random.Random(seed).shuffle(self.order)
         self.values = np.linspace(space.low, HIGH, levels).tolist()
-        self.left: Iterator[int] = iter(self.order)
+        self.remaining: Iterator[int] = iter(self.order)
 
     def propose(self, number: int, trials: Sequence[FrozenTrial]) -> Mapping[str, float] | None:
         names = list(self.space.variables)
         tried = {tuple(trial.params.get(name) for name in names) for trial in trials}
-        points = (self._point(place) for place in self.left)
+        points = (self._point(place) for place in self.remaining)
         untried = itertools.dropwhile(lambda point: point in tried, points)
         point = next(untried, None)
         return None if point is None else dict(zip(names, point, strict=True))

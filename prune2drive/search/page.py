@@ -19,8 +19,8 @@ from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
 from prune2drive.report.style import render
 from prune2drive.search.charts import Mark, bars, plot
-from prune2drive.search.ledger import FEWEST, Ledger, open_ledger
-from prune2drive.search.trials import Point, best, best_so_far, has_one_total, pareto
+from prune2drive.search.study import FEWEST, Study
+from prune2drive.search.trials import Trial, best, best_so_far, has_one_total, pareto
 
 REPORT = "report.html"
 
@@ -38,7 +38,7 @@ class Section(NamedTuple):
     rows: Sequence[Sequence[str]] = ()
 
 
-def write_search_report(folder: Path, ledger: Ledger) -> Path:
+def write_search_report(folder: Path, study: Study) -> Path:
     """Writes `report.html` into the sweep's folder, whole or not at all.
 
     Returns:
@@ -47,40 +47,40 @@ def write_search_report(folder: Path, ledger: Ledger) -> Path:
     Raises:
         InputError: the folder cannot be written.
     """
-    points = sorted(ledger.points, key=lambda point: point.number)
-    about, verdict = ledger.about, ledger.verdict
+    trials = sorted(study.trials, key=lambda trial: trial.number)
+    about, verdict = study.about, study.verdict
     html = render(
         BODY,
-        title=f"Keep ratios of {about['model']} on {about['dataset']}" if about else f"Keep ratios: {ledger.name}",
-        sentence=_sentence(verdict, points),
+        title=f"Keep ratios of {about['model']} on {about['dataset']}" if about else f"Keep ratios: {study.name}",
+        sentence=_sentence(verdict, trials),
         style=CHARTS,
-        facts=_facts(ledger, points),
+        facts=_facts(study, trials),
         sections=[
-            _winner(verdict, points),
-            *(_tested(verdict, points) if verdict else []),
-            _history(points),
-            _importance(ledger),
-            _front(points),
-            *([_failures(points)] if any(point.error for point in points) else []),
+            _winner(verdict, trials),
+            *(_tested(verdict, trials) if verdict else []),
+            _history(trials),
+            _importance(study),
+            _front(trials),
+            *([_failures(trials)] if any(trial.error for trial in trials) else []),
         ],
     )
     write_atomically(folder / REPORT, [html])
     return folder / REPORT
 
 
-def _sentence(verdict: Mapping[str, Any], points: Sequence[Point]) -> str:
+def _sentence(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     """What came of it so far, in plain words."""
     if not verdict:
         return "There is no verdict yet: validation and test follow the last trial."
-    later = len(points) - verdict["trials"]
+    later = len(trials) - verdict["trials"]
     return verdict["sentence"] + (f" This was said before the last {later} trials." if later > 0 else "")
 
 
-def _facts(ledger: Ledger, points: Sequence[Point]) -> dict[str, str]:
-    about, identity = ledger.about, ledger.identity
-    failed = sum(bool(point.error) for point in points)
+def _facts(study: Study, trials: Sequence[Trial]) -> dict[str, str]:
+    about, identity = study.about, study.identity
+    failed = sum(bool(trial.error) for trial in trials)
     planned = f" of {about['trials']}" if about else ""
-    facts = {"study": ledger.name, "trials": f"{len(points)}{planned}, {failed} failed"}
+    facts = {"study": study.name, "trials": f"{len(trials)}{planned}, {failed} failed"}
     if about:
         sizes = ", ".join(f"{name} {size}" for name, size in about["questions"].items())
         facts |= {"proposed by": f"{about['engine']} {about['sampler']}", "pruner": about["pruner"], "questions": sizes}
@@ -90,25 +90,25 @@ def _facts(ledger: Ledger, points: Sequence[Point]) -> dict[str, str]:
         symmetric = ", left and right alike" if identity["symmetric"] else ""
         facts["space"] = f"{identity['space']}{total}, each from {identity['low']:g} to 1{symmetric}"
         facts["objective"] = f"R - {identity['penalty']:g} * sum of the ratios, R = {reward}"
-    if winner := best(points):
+    if winner := best(trials):
         facts["best"] = f"trial {winner.number}: objective {winner.objective:.4f}, R {winner.reward:.4f}"
     return facts
 
 
-def _history(points: Sequence[Point]) -> Section:
+def _history(trials: Sequence[Trial]) -> Section:
     heading = "History"
-    if best(points) is None:
+    if best(trials) is None:
         return Section(heading, "No trial has succeeded.")
-    marks = [Mark(point.number, point.objective, _title(point)) for point in points]
-    tops = zip(points, best_so_far(points), strict=True)
-    line = [(float(point.number), top) for point, top in tops if top is not None]
+    marks = [Mark(trial.number, trial.objective, _title(trial)) for trial in trials]
+    tops = zip(trials, best_so_far(trials), strict=True)
+    line = [(float(trial.number), top) for trial, top in tops if top is not None]
     note = "The objective of each trial, and the best so far; crosses are trials that failed."
     return Section(heading, note, plot(marks, line, ("trial", "objective")))
 
 
-def _winner(verdict: Mapping[str, Any], points: Sequence[Point]) -> Section:
+def _winner(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> Section:
     number = verdict.get("winner")
-    winner = next((point for point in points if point.number == number), best(points))
+    winner = next((trial for trial in trials if trial.number == number), best(trials))
     if winner is None:
         return Section("Best ratios", "No trial has succeeded.")
     heading = f"{'Best ratios so far' if number is None else 'The winner'}: trial {winner.number}"
@@ -116,42 +116,42 @@ def _winner(verdict: Mapping[str, Any], points: Sequence[Point]) -> Section:
     return Section(heading, note, bars(winner.ratios, heading, winner.mean, f"uniform: {winner.mean:.4f}"))
 
 
-def _importance(ledger: Ledger) -> Section:
+def _importance(study: Study) -> Section:
     heading = "Importance"
-    values = ledger.importance()
+    values = study.importance()
     if not values:
         return Section(heading, f"Not to be told: it takes {FEWEST} successful trials that are not all worth the same.")
-    what = "weight" if ledger.identity.get("space") == "simplex" else "ratio"
-    note = f"How far each {what} decides whether a trial's {ledger.explains} is among the best (PED-ANOVA); sum 1."
+    what = "weight" if study.identity.get("space") == "simplex" else "ratio"
+    note = f"How far each {what} decides whether a trial's {study.explained} is among the best (PED-ANOVA); sum 1."
     return Section(heading, note, bars(values, heading))
 
 
-def _front(points: Sequence[Point]) -> Section:
+def _front(trials: Sequence[Trial]) -> Section:
     heading = "Reward and kept share"
-    front = pareto(points)
-    if has_one_total(points) or not front:
-        share = f", {points[0].mean:g} of the tokens" if points else ""
+    front = pareto(trials)
+    if has_one_total(trials) or not front:
+        share = f", {trials[0].mean:g} of the tokens" if trials else ""
         return Section(heading, f"All trials keep the same total{share}, so there is no front.")
-    numbers = {point.number for point in front}
-    done = [point for point in points if point.reward is not None]
-    kinds = {point.number: "strong" if point.number in numbers else "dot" for point in done}
-    marks = [Mark(point.mean, point.reward, _title(point), kinds[point.number]) for point in done]
-    line = [(point.mean, point.reward or 0.0) for point in front]
-    note = "Strong points are the Pareto front: no other trial has a higher R for no larger total."
+    numbers = {trial.number for trial in front}
+    done = [trial for trial in trials if trial.reward is not None]
+    kinds = {trial.number: "strong" if trial.number in numbers else "dot" for trial in done}
+    marks = [Mark(trial.mean, trial.reward, _title(trial), kinds[trial.number]) for trial in done]
+    line = [(trial.mean, trial.reward or 0.0) for trial in front]
+    note = "Strong trials are the Pareto front: no other trial has a higher R for no larger total."
     rows = [_header(front[0]), *map(_row, front)]
     return Section(heading, note, plot(marks, line, ("mean ratio", "R")), rows)
 
 
-def _tested(verdict: Mapping[str, Any], points: Sequence[Point]) -> list[Section]:
+def _tested(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> list[Section]:
     tested = [["ratios", "R", "searched minus these", "95 % interval"]]
     for each in verdict["tested"]:
         value, *interval = each["ahead"] or (None,)
         between = f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else ""
         tested.append([each["name"], _number(each["reward"]), "" if value is None else f"{value:+.4f}", between])
-    finalists = {point.number: point for point in points}
+    finalists = {trial.number: trial for trial in trials}
     rows = [(finalists[each["trial"]], each["objective"]) for each in verdict["validated"]]
     validated = [_header(rows[0][0], "objective, validation")]
-    validated += [[*_row(point), _number(value)] for point, value in rows]
+    validated += [[*_row(trial), _number(value)] for trial, value in rows]
     paired = "Differences are paired by question, their intervals bootstrapped over frames."
     return [
         Section("On the test split", paired, rows=tested),
@@ -159,28 +159,28 @@ def _tested(verdict: Mapping[str, Any], points: Sequence[Point]) -> list[Section
     ]
 
 
-def _failures(points: Sequence[Point]) -> Section:
+def _failures(trials: Sequence[Trial]) -> Section:
     numbers: dict[str, list[str]] = {}
-    for point in points:
-        if point.error:
-            numbers.setdefault(point.error, []).append(str(point.number))
+    for trial in trials:
+        if trial.error:
+            numbers.setdefault(trial.error, []).append(str(trial.number))
     rows = [["error", "trials"], *([error, ", ".join(each)] for error, each in numbers.items())]
     return Section("Failed trials", "error.txt in a trial's folder has its traceback.", rows=rows)
 
 
-def _header(point: Point, *more: str) -> list[str]:
-    return ["trial", *point.ratios, "mean", "R", "objective", *more]
+def _header(trial: Trial, *more: str) -> list[str]:
+    return ["trial", *trial.ratios, "mean", "R", "objective", *more]
 
 
-def _row(point: Point) -> list[str]:
-    return [str(point.number), *map(_number, [*point.ratios.values(), point.mean, point.reward, point.objective])]
+def _row(trial: Trial) -> list[str]:
+    return [str(trial.number), *map(_number, [*trial.ratios.values(), trial.mean, trial.reward, trial.objective])]
 
 
-def _title(point: Point) -> str:
+def _title(trial: Trial) -> str:
     """A trial's tooltip."""
-    ratios = " ".join(f"{short_name(camera)} {ratio:.3f}" for camera, ratio in point.ratios.items())
-    worth = f"failed: {point.error}" if point.error else f"R {point.reward:.4f}, objective {point.objective:.4f}"
-    return f"trial {point.number}: {worth}\n{ratios}"
+    ratios = " ".join(f"{short_name(camera)} {ratio:.3f}" for camera, ratio in trial.ratios.items())
+    worth = f"failed: {trial.error}" if trial.error else f"R {trial.reward:.4f}, objective {trial.objective:.4f}"
+    return f"trial {trial.number}: {worth}\n{ratios}"
 
 
 def _number(value: float | None) -> str:
@@ -236,11 +236,11 @@ BODY = """\
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Write a search's report.html again, from its ledger.")
+    parser = argparse.ArgumentParser(description="Write a search's report.html again, from its study.")
     parser.add_argument("folder", type=Path, metavar="SWEEP_FOLDER")
     folder = parser.parse_args(arguments).folder
     try:
-        print(write_search_report(folder, open_ledger(folder)))
+        print(write_search_report(folder, Study.open(folder)))
     except InputError as error:
         parser.exit(2, f"error: {error}\n")
 

@@ -1,15 +1,13 @@
-"""The search for keep ratios, `-m search=tpe`: trials on one split, finalists on a second, the verdict on a third.
+"""Searches keep ratios, `-m search=tpe`: trials on one split, finalists on a second, the winner's test on a third.
 
-The VLM stays as it is; only the ratios change (paper, section 3.3). A trial is an ordinary run of the search split.
+The VLM stays as it is; only the ratios change (paper, section 3.3). A trial is an ordinary run on the search split.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,159 +15,144 @@ from omegaconf import DictConfig
 
 from prune2drive.cameras import short_name
 from prune2drive.errors import InputError
-from prune2drive.files import write_atomically
-from prune2drive.search.ledger import NOTES, Ledger
+from prune2drive.search.active_study import ActiveStudy
 from prune2drive.search.page import write_search_report
 from prune2drive.search.plan import Plan, make_plan
-from prune2drive.search.runner import Job, Result, RunLauncher
-from prune2drive.search.storage import default_storage
-from prune2drive.search.study import Study, Trial
+from prune2drive.search.runner import Job, RunLauncher
+from prune2drive.search.storage import STUDY_FILE, Location, default_storage
+from prune2drive.search.trials import Trial
 from prune2drive.search.verdict import evaluate_finalists
 from prune2drive.tasks.components import build
-
-log = logging.getLogger(__name__)
 
 LOGGER = "prune2drive.search.wandb.SearchLogger"
 
 
-def run_search(settings: DictConfig, jobs: RunLauncher) -> Path:
-    """Searches, or goes on with a search, and says whether it was worth it.
+def run_search(settings: DictConfig, launcher: RunLauncher) -> Path:
+    """Starts or continues a search, and tests whether its ratios are better than unsearched ones.
+
+    Args:
+        settings: the node `search` of the configuration.
+        launcher: makes the runs.
 
     Returns:
-        the report.
+        The path of the Markdown report.
 
     Raises:
-        InputError: bad settings, before the first trial; or three trials in a row that failed alike.
-        KeyboardInterrupt: after what was running is recorded.
+        InputError: bad settings, before the first trial; or several trials in a row that failed with one error.
+        KeyboardInterrupt: the user or a queue ended the search; what was running has been recorded.
     """
-    name, storage = _study(settings, jobs.folder)
-    elsewhere = storage if storage != default_storage(jobs.folder) else None  # the folder may be moved
-    notes = {"study": name, "storage": elsewhere}
-    if not settings.resume:
-        _check_folder(jobs.folder, notes)
-    plan = make_plan(settings, jobs)
-    logger = build(jobs.config.logger, _target_=LOGGER, save_dir=str(jobs.folder)) if jobs.config.logger else None
-    study = Study(
-        storage,
-        name,
+    folder = launcher.folder
+    location = _location(settings, folder)
+    plan = make_plan(settings, launcher)
+    logger = None
+    if launcher.config.logger:
+        logger = build(launcher.config.logger, _target_=LOGGER, save_dir=str(folder))
+    study = ActiveStudy(
+        location,
         plan.sampler,
         plan.space,
         plan.objective,
         plan.identity,
         settings.trials,
         settings.seed,
-        found=lambda number: jobs.finished(str(number)),
+        metrics_of=lambda number: launcher.finished(str(number)),
     )
-    _check_runs(jobs.folder, study)
-    write_atomically(jobs.folder / NOTES, [json.dumps(notes), "\n"])
-    ledger, ended = Ledger(study.ledger), False
+    _check_runs(folder, study)
+    location.save(folder)
+    ended = False
     try:
-        study.ledger.set_user_attr("about", _about(plan))
-        _say(f"study {name}: {len(study.finished)} of {settings.trials} trials done, kept in {storage}")
-        _go_through(study, plan, jobs, lambda: logger.log_trials(ledger.points) if logger else None)
-        report, ended = evaluate_finalists(plan, study, jobs), True
+        study.optuna_study.set_user_attr("about", _about(plan))
+        _say(f"study {study.name}: {len(study.trials)} of {settings.trials} trials done, stored in {location.storage}")
+        _evaluate_trials(study, plan, launcher, lambda: logger.log_trials(study.trials) if logger else None)
+        report, ended = evaluate_finalists(plan, study, launcher), True
         return report
     except KeyboardInterrupt:
-        best = "".join(f", the best is {each.number} with {each.objective:.4f}" for each in study.best(1))
-        _say(f"interrupted after {len(study.finished)} trials{best}; to go on: {_resuming(jobs)}")
+        best = "".join(f", the best is {trial.number} with {trial.objective:.4f}" for trial in study.best(1))
+        resume = f"python run.py -m {launcher.command} {shlex.quote(f'search.resume={folder}')}"
+        _say(f"interrupted after {len(study.trials)} trials{best}; to go on: {resume}")
         raise
     finally:
         study.close()
-        _say(f"what the search saw: {write_search_report(jobs.folder, ledger)}")
+        _say(f"all trials: {write_search_report(folder, study)}")
         if logger:
-            logger.publish_search(ledger, ended)
+            logger.publish_search(study, ended)
 
 
-def _check_folder(folder: Path, notes: Mapping[str, Any]) -> None:
-    """Runs are known by their trials' numbers, so a folder is one study's, on however many machines.
+def _location(settings: DictConfig, folder: Path) -> Location:
+    """Returns where the study is stored.
+
+    Runs are named by the numbers of their trials, so a folder belongs to one study, on however many machines.
 
     Raises:
-        InputError: it is another one's.
+        InputError: the folder to resume holds no search, or the folder of a new search holds another one.
     """
-    try:
-        held = json.loads((folder / NOTES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    if held != notes:
+    if settings.resume:
+        saved = Location.read(folder)
+        return saved._replace(storage=settings.storage or saved.storage)
+    location = Location(settings.study, settings.storage or default_storage(folder))
+    if (folder / STUDY_FILE).exists() and Location.read(folder) != location:
         advice = f"go on with search.resume={folder}, or choose another hydra.sweep.dir for this one"
         raise InputError(f"{folder} holds another search: {advice}")
+    return location
 
 
-def _check_runs(folder: Path, study: Study) -> None:
-    """A study that knows of no trial must find no runs, or it would take them for its own.
+def _check_runs(folder: Path, study: ActiveStudy) -> None:
+    """Checks that a study without trials finds no runs, which it would take for its own.
 
     Raises:
-        InputError: it would.
+        InputError: there are runs.
     """
-    if not study.ledger.get_trials(deepcopy=False) and any(folder.glob("*/run.json")):
+    if not study.optuna_study.get_trials(deepcopy=False) and any(folder.glob("*/run.json")):
         raise InputError(f"{folder} holds runs that this search does not know; choose another hydra.sweep.dir")
 
 
-def _study(settings: DictConfig, folder: Path) -> tuple[str, str]:
-    """The study's name and its storage.
-
-    Raises:
-        InputError: the folder to resume holds none.
-    """
-    name, storage = settings.study, settings.storage
-    if settings.resume:
-        try:
-            notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
-            name, storage = notes["study"], storage or notes["storage"]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"search.resume={settings.resume}: holds no search ({NOTES}: {error})") from error
-    return name, storage or default_storage(folder)
-
-
 def _about(plan: Plan) -> dict[str, Any]:
-    """What the ledger's readers are told of the search beside what makes its trials comparable."""
-    sizes = {name: each["size"] for name, each in plan.questions.items()}
-    engine = {"engine": plan.sampler.name, "sampler": plan.sampler.sampler}
+    """Returns what readers of the study are told besides what makes its trials comparable."""
+    sizes = {name: questions["size"] for name, questions in plan.questions.items()}
+    engine = {"engine": plan.sampler.engine, "sampler": plan.sampler.name}
     return {**plan.names, **engine, "trials": plan.settings.trials, "questions": sizes}
 
 
-def _go_through(study: Study, plan: Plan, jobs: RunLauncher, told: Callable[[], None]) -> None:
-    """Evaluates until the study has enough trials; `told` is called whenever it has heard of some."""
+def _evaluate_trials(study: ActiveStudy, plan: Plan, launcher: RunLauncher, publish: Callable[[], None]) -> None:
+    """Evaluates trials until the study is complete.
+
+    Args:
+        study: proposes and records the trials.
+        plan: the search.
+        launcher: makes the runs.
+        publish: called at the start and whenever trials were recorded.
+    """
     began, done = time.monotonic(), 0
-    told()
-    while asked := study.ask(jobs.at_once):
+    publish()
+    while asked := study.ask(launcher.at_once):
         try:
-            results = jobs.run([Job(str(trial.number), plan.splits["search"], trial.ratios) for trial in asked])
+            results = launcher.run([Job(str(trial.number), plan.splits["search"], trial.ratios) for trial in asked])
         except KeyboardInterrupt:
             for trial in asked:
-                metrics = jobs.finished(str(trial.number))
-                study.give_up(trial) if metrics is None else study.tell(trial, metrics)
+                metrics = launcher.finished(str(trial.number))
+                study.give_up(trial.number) if metrics is None else study.tell(trial, metrics)
             raise
         for trial, result in zip(asked, results, strict=True):
+            if result.metrics is not None:
+                trial = study.tell(trial, result.metrics)
+            else:
+                trial = study.fail(trial, result.error or "the run did not finish")
             done += 1
-            _say(_line(study, _told(study, trial, result), result, 60 * done / (time.monotonic() - began)))
-        told()
+            _say(_progress(study, trial, 60 * done / (time.monotonic() - began)))
+        publish()
         study.check_errors()
 
 
-def _told(study: Study, trial: Trial, result: Result) -> Trial:
-    if result.metrics is not None:
-        return study.tell(trial, result.metrics)
-    study.fail(trial, result.error or "the run did not finish")
-    return trial
-
-
-def _line(study: Study, trial: Trial, result: Result, per_minute: float) -> str:
-    """What is to be seen of a trial while the search goes on."""
-    place = f"trial {trial.number} ({len(study.finished)}/{study.target})"
+def _progress(study: ActiveStudy, trial: Trial, per_minute: float) -> str:
+    """Returns the line that is printed when a trial has ended."""
+    place = f"trial {trial.number} ({len(study.trials)}/{study.target})"
     ratios = " ".join(f"{short_name(camera)} {ratio:.3f}" for camera, ratio in trial.ratios.items())
-    best = next(iter(study.best(1)), None)
-    left = max(0, study.left)
-    pace = f"{per_minute:.1f} trials/min, {left / per_minute:.0f} min left"
-    if trial.objective is None:
-        return f"{place}  {ratios}  failed: {study.errors[-1] if study.errors else result.error}  {pace}"
-    assert best is not None
+    pace = f"{per_minute:.1f} trials/min, {max(0, study.remaining) / per_minute:.0f} min left"
+    if trial.error:
+        return f"{place}  {ratios}  failed: {trial.error}  {pace}"
+    (best,) = study.best(1)
     worth = f"R {trial.reward:.4f}  objective {trial.objective:.4f}  best {best.objective:.4f} (trial {best.number})"
     return f"{place}  {ratios}  {worth}  {pace}"
-
-
-def _resuming(jobs: RunLauncher) -> str:
-    return f"python run.py -m {jobs.command} {shlex.quote(f'search.resume={jobs.folder}')}"
 
 
 def _say(line: str) -> None:

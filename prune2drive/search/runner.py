@@ -1,4 +1,4 @@
-"""Runs with given keep ratios, started by a multirun's launcher: what a search's trials and its verdict are made of."""
+"""Makes the runs of a search, each with given keep ratios, by the launcher of a Hydra multirun."""
 
 from __future__ import annotations
 
@@ -22,23 +22,30 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from prune2drive.errors import InputError
+from prune2drive.files import read_json
 from prune2drive.tasks.config import of_task
 
 log = logging.getLogger(__name__)
 
-TRIAL_DEFAULTS = {  # what nobody looks at in a trial, and what trials share, unless the command says otherwise
+TRIAL_DEFAULTS = {  # spares what a trial is not looked at for, and shares what trials have in common
     "prefix_cache": "memory",
     "full": "false",
     "pictures": "0",
     "warm_up": "0",
     "trainer.enable_progress_bar": "false",
 }
-OF_THE_SEARCH = ("search", "logger")  # as a whole: its trials have no logger of their own
+SEARCH_ONLY = ("search", "logger")  # groups whose options concern the search as a whole, not its runs
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the dataset's `split` (its options) with these keep ratios, in a folder of the sweep's."""
+    """Describes a run.
+
+    Args:
+        folder: the run folder, relative to the sweep's.
+        split: options of the dataset.
+        ratios: camera -> keep ratio.
+    """
 
     folder: str
     split: Mapping[str, Any]
@@ -47,19 +54,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """The metrics of a finished run, or why there are none."""
+    """Holds the metrics of a finished run, or the error of another one."""
 
     metrics: dict[str, float] | None
     error: str = ""
 
 
 class RunFailed(Exception):
-    """A run's error in one line, which travels between processes."""
+    """The error of a run in one line; unlike many exceptions it can be sent between processes."""
 
 
 @dataclass(frozen=True)
 class SilentTask:
-    """A task that raises what it would have printed, and whose output nobody has to read."""
+    """Wraps a task so that it prints nothing, and raises what it would have printed as an error."""
 
     task: TaskFunction
 
@@ -67,7 +74,7 @@ class SilentTask:
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 return self.task(cfg)
-        except SystemExit as stop:  # run.py's way to end with one line, and Lightning's to end at a signal
+        except SystemExit as stop:  # run.py ends so after an InputError, Lightning after a signal
             if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise RunFailed(str(stop.__context__ or f"exit code {stop.code}")) from None
@@ -77,20 +84,22 @@ class SilentTask:
 
 
 class RunLauncher:
-    """Makes runs of a command's options.
+    """Launches runs that share the options of one command.
 
     Args:
-        config: Hydra's, of the multirun.
+        config: Hydra's whole configuration of the multirun.
+        context: Hydra's.
+        task: what a run does with its configuration.
         arguments: the command's options.
 
     Raises:
-        InputError: options that a search sets itself, or that are several.
+        InputError: options that a search sets itself, or that have several values.
     """
 
     def __init__(self, config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> None:
         self.config, self.context = config, context
         self.folder = Path(config.hydra.sweep.dir).resolve()
-        self.command = shlex.join(each for each in arguments if not each.startswith("search.resume="))
+        self.command = shlex.join(option for option in arguments if not option.startswith("search.resume="))
         self.common, self.set = self._check(arguments)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=SilentTask(task), config=config
@@ -98,7 +107,7 @@ class RunLauncher:
 
     @property
     def at_once(self) -> int:
-        """How many runs to start together: as asked for, or as many as the launcher has going at the same time."""
+        """Returns how many runs to start together: `search.at_once`, else as many as the launcher runs in parallel."""
         if self.config.search.at_once:
             return self.config.search.at_once
         launcher = self.config.hydra.launcher
@@ -106,10 +115,13 @@ class RunLauncher:
         return count if count > 0 else (os.cpu_count() or 1)
 
     def compose(self, split: Mapping[str, Any]) -> tuple[DictConfig, Mapping[str, str]]:
-        """The configuration of a run of that split, and its choices in each group.
+        """Returns the configuration of a run on a split, and its choice in each group.
+
+        Args:
+            split: options of the dataset.
 
         Raises:
-            InputError: options of the split that the command gives too.
+            InputError: the command sets an option of the split.
         """
         if twice := [key for key in split if f"dataset.{key}" in self.set]:
             raise InputError(f"dataset.{twice[0]}: the search sets it for each of its splits; use search.splits")
@@ -117,32 +129,32 @@ class RunLauncher:
         return of_task(whole), whole.hydra.runtime.choices
 
     def run(self, jobs: Sequence[Job]) -> list[Result]:
-        """Launches runs; those that are finished already are not repeated."""
+        """Makes the runs that have not finished before, and returns the results of all."""
         to_do = [job for job in jobs if self.finished(job.folder) is None]
         errors: dict[str, str] = {}
         for start in range(0, len(to_do), self.at_once):
             errors |= self._launch(to_do[start : start + self.at_once])
         return [Result(self.finished(job.folder), errors.get(job.folder, "")) for job in jobs]
 
+    def finished(self, folder: str) -> dict[str, float] | None:
+        """Returns the metrics of the run in a folder of the sweep's; None if it has not finished."""
+        try:
+            done = read_json(self.folder / folder / "run.json").get("status") == "finished"
+            return read_json(self.folder / folder / "metrics.json") if done else None
+        except InputError:
+            return None
+
     def _launch(self, jobs: Sequence[Job]) -> dict[str, str]:
-        """What went wrong in which folder."""
+        """Makes runs at the same time and returns folder -> error, which is empty without one."""
         try:
             returned = self.launcher.launch([self._overrides(job) for job in jobs], initial_job_idx=0)
-        except Exception as error:  # of the launcher: a worker that was killed, a queue that refuses
+        except Exception as error:  # the launcher's own: a worker was killed, a queue refused
             log.debug("the launcher failed", exc_info=True)
             return {job.folder: f"{type(error).__name__}: {_first_line(error)}" for job in jobs}
-        return {job.folder: _error(each) for job, each in zip(jobs, returned, strict=True)}
-
-    def finished(self, folder: str) -> dict[str, float] | None:
-        """A run's metrics; None where it has not finished."""
-        try:
-            record = json.loads((self.folder / folder / "run.json").read_text(encoding="utf-8"))
-            metrics = json.loads((self.folder / folder / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return metrics if record.get("status") == "finished" else None
+        return {job.folder: _error(outcome) for job, outcome in zip(jobs, returned, strict=True)}
 
     def _check(self, arguments: Sequence[str]) -> tuple[list[str], set[str]]:
+        """Returns the options that all runs get, and the keys that the command sets."""
         common: list[str] = []
         keys: set[str] = set()
         for override in OverridesParser.create(self.context.config_loader).parse_overrides(list(arguments)):
@@ -152,7 +164,7 @@ class RunLauncher:
             if key.partition(".")[0] in ("ratios", "resume", "folder"):
                 advice = "use search.resume" if key == "resume" else "leave it out"
                 raise InputError(f"{override.input_line}: a search sets it; {advice}")
-            if key.partition(".")[0] not in OF_THE_SEARCH:
+            if key.partition(".")[0] not in SEARCH_ONLY:
                 common.append(str(override.input_line))
                 keys.add(key)
         common += [f"{key}={value}" for key, value in TRIAL_DEFAULTS.items() if key not in keys]
@@ -160,13 +172,10 @@ class RunLauncher:
 
     def _overrides(self, job: Job) -> list[str]:
         path = self.folder / job.folder
-        ratios = ",".join(f"{camera}:{ratio!r}" for camera, ratio in job.ratios.items())
         return [
             *self.common,
             *_of_split(job.split),
-            "ratios=per_camera",
-            "~ratios.keep",  # whose cameras may not be this dataset's
-            f"+ratios.keep={{{ratios}}}",
+            *ratio_overrides(job.ratios),
             *([f"resume={_quoted(str(path))}"] if (path / "run.json").exists() else []),
             f"hydra.sweep.dir={_quoted(str(self.folder))}",
             f"hydra.sweep.subdir={job.folder}",
@@ -174,13 +183,19 @@ class RunLauncher:
         ]
 
 
+def ratio_overrides(ratios: Mapping[str, float]) -> list[str]:
+    """Returns the options that give each camera its keep ratio."""
+    keep = ",".join(f"{camera}:{ratio!r}" for camera, ratio in ratios.items())
+    return ["ratios=per_camera", "~ratios.keep", f"+ratios.keep={{{keep}}}"]  # the default's cameras may be others
+
+
 def _of_split(split: Mapping[str, Any]) -> list[str]:
-    """Overrides that choose these questions; `++`: not all datasets' configurations name all their options."""
+    """Returns the options that choose a split; `++` because not every dataset's configuration lists all of them."""
     return [f"++dataset.{key}={_quoted(value)}" for key, value in split.items() if value is not None]
 
 
 def _quoted(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides."""
+    """Returns a value in the grammar of Hydra's overrides."""
     plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return json.dumps(plain)
 

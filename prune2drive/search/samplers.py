@@ -1,4 +1,4 @@
-"""Who proposes the next ratios: samplers of Optuna, tuners of NNI. To a study both are Optuna samplers."""
+"""Chooses what proposes the next ratios: a sampler of Optuna or a tuner of NNI, which a study both sees as samplers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice
 from prune2drive.search.space import HIGH, Space
 
 ENGINES = {"optuna": "prune2drive.search.optuna_samplers", "nni": "prune2drive.search.nni"}
@@ -20,53 +20,54 @@ SCALAR: tuple[Literal["maximize", "minimize"], ...] = ("maximize",)
 
 @dataclass(frozen=True)
 class SamplerChoice:
-    """An engine and one of its samplers, by name.
+    """Names a sampler and its settings.
 
     Args:
-        levels: values a variable takes in Optuna's grid.
-        candidates: ratios that NNI's batch goes through.
+        engine: `optuna` or `nni`.
+        name: the sampler's name in its engine.
+        levels: values of each variable in Optuna's grid.
+        candidates: sets of ratios that NNI's batch goes through.
 
     Raises:
         InputError: there is no such engine or sampler, or it cannot run here.
     """
 
+    engine: str
     name: str
-    sampler: str
     levels: int = 5
     candidates: Sequence[Mapping[str, float]] = ()
     _module: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            raise InputError(f"search.engine={self.name}: choose from {', '.join(ENGINES)}")
-        object.__setattr__(self, "_module", import_module(ENGINES[self.name]))
-        if self.sampler not in self._module.SAMPLERS:
-            raise InputError(
-                f"search.sampler={self.sampler}: {self.name} has no such sampler; "
-                f"choose from {', '.join(self._module.SAMPLERS)}"
-            )
+        check_choice("search.engine", self.engine, ENGINES)
+        object.__setattr__(self, "_module", import_module(ENGINES[self.engine]))
+        samplers = self._module.SAMPLERS
+        if self.name not in samplers:
+            advice = f"{self.engine} has no such sampler; choose from {', '.join(samplers)}"
+            raise InputError(f"search.sampler={self.name}: {advice}")
 
     @property
     def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
-        """What is optimised: the objective, or the reward and the sum of the ratios each by itself."""
-        return self._module.DIRECTIONS.get(self.sampler, SCALAR)
+        """Returns what is optimised: the objective, or the reward and the sum of the ratios separately."""
+        return self._module.DIRECTIONS.get(self.name, SCALAR)
 
     def make(self, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
-        """The sampler, knowing what earlier processes tried.
+        """Returns the sampler, informed of the trials of earlier processes.
 
         Args:
-            trials: of the study so far.
-            seed: of the search, the same whenever it is resumed.
-            fresh_seed: one that no earlier process drew from.
+            space: what is searched.
+            trials: the study's trials so far.
+            seed: the seed of the search, the same whenever it is resumed.
+            fresh_seed: a seed that no earlier process drew from.
         """
         return self._module.make(self, space, trials, seed, fresh_seed)
 
 
 class Exhausted(Exception):
-    """There is nothing left to propose.
+    """Reports that a sampler has nothing left to propose.
 
     Args:
-        number: of the trial that was to get it.
+        number: the number of the trial that was to be proposed.
     """
 
     def __init__(self, number: int) -> None:
@@ -75,20 +76,29 @@ class Exhausted(Exception):
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Returns Optuna's distribution of each variable of a space."""
     return {name: FloatDistribution(space.low, HIGH) for name in space.variables}
 
 
 class Proposer(BaseSampler):
-    """A sampler of whole parameter sets, for what is no sampler of Optuna's.
+    """Lets something that proposes all variables of a trial at once act as a sampler of Optuna.
 
-    Trials that were enqueued have their parameters already.
+    Trials that were enqueued keep the values they were enqueued with.
+
+    Args:
+        space: what is searched.
     """
 
     def __init__(self, space: Space) -> None:
         self.space = space
 
     def propose(self, number: int, trials: Sequence[FrozenTrial]) -> Mapping[str, float] | None:
-        """Values of the space's variables for a trial; None where there are no more."""
+        """Returns values of the space's variables; None when there are no more.
+
+        Args:
+            number: the number of the trial that gets them.
+            trials: the study's trials so far.
+        """
         raise NotImplementedError
 
     def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where trials are kept, so that a search goes on after a kill and several machines share it."""
+"""Opens the storage of a study, which outlives its processes and may be shared by several machines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import optuna
 import psutil
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -18,33 +19,70 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from prune2drive.errors import InputError
+from prune2drive.files import field, read_json, write_json
 
+STUDY_FILE = "study.json"
 SECONDS_TO_WAIT = 60  # while another process writes
 
 
+class Location(NamedTuple):
+    """Names the study of a sweep's folder.
+
+    Args:
+        study: the study's name.
+        storage: a database's URL or a journal file's path.
+    """
+
+    study: str
+    storage: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Location:
+        """Reads the location that `save` wrote.
+
+        Raises:
+            InputError: the folder holds no search.
+        """
+        file = folder / STUDY_FILE
+        notes = read_json(file, "name the folder of a search (-m search=...)")
+        study = field(notes, "study", str, str(file))
+        return cls(study, field(notes, "storage", str, str(file), optional=True) or default_storage(folder))
+
+    def save(self, folder: Path) -> None:
+        """Writes `study.json`; a storage inside the folder is not named, so that the folder may be moved."""
+        elsewhere = None if self.storage == default_storage(folder) else self.storage
+        write_json(folder / STUDY_FILE, {"study": self.study, "storage": elsewhere})
+
+
 def default_storage(folder: Path) -> str:
+    """Returns the URL of the database inside a sweep's folder."""
     return f"sqlite:///{folder.resolve()}/study.db"
 
 
-def open_storage(storage: str) -> BaseStorage:
-    """A database by its URL, or a journal file by its path.
+def open_storage(storage: str, create: bool = True) -> BaseStorage:
+    """Opens a storage.
+
+    Args:
+        storage: a database's URL or a journal file's path.
+        create: whether to make a file that is missing.
 
     Raises:
-        InputError: it cannot be opened.
+        FileNotFoundError: the file is missing and is not to be made.
     """
-    with storage_errors(storage):
-        if "://" in storage:
-            is_file = storage.startswith("sqlite")
-            opened = RDBStorage(
-                storage, engine_kwargs={"connect_args": {"timeout": SECONDS_TO_WAIT}} if is_file else {}
-            )
-            if is_file:
-                event.listen(opened.engine, "connect", _write_ahead)
-                opened.engine.dispose()  # connections from before
-            return opened
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    is_url, is_sqlite = "://" in storage, storage.startswith("sqlite")
+    file = storage.partition(":///")[2] if is_sqlite else "" if is_url else storage
+    if file and not create and not Path(file).is_file():
+        raise FileNotFoundError(f"no such file: {file}")
+    if not is_url:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return JournalStorage(JournalFileBackend(storage))
+    opened = RDBStorage(storage, engine_kwargs={"connect_args": {"timeout": SECONDS_TO_WAIT}} if is_sqlite else {})
+    if is_sqlite:
+        event.listen(opened.engine, "connect", _write_ahead)
+        opened.engine.dispose()  # closes the connections made before
+    return opened
 
 
 def _write_ahead(connection: Any, _: Any) -> None:
@@ -54,26 +92,34 @@ def _write_ahead(connection: Any, _: Any) -> None:
 
 
 @contextmanager
-def storage_errors(storage: str) -> Iterator[None]:
-    """One line for whatever a storage can have.
+def storage_errors(what: str, advice: str = "") -> Iterator[None]:
+    """Turns the errors of a storage into one line.
+
+    Args:
+        what: the beginning of the line: what could not be done with which storage.
+        advice: the end of the line.
 
     Raises:
-        InputError: instead of its own errors.
+        InputError: in place of the storage's own errors.
     """
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
+    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError, KeyError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise InputError(f"search.storage={storage}: cannot be used ({reason}); choose another") from error
+        raise InputError(f"{what} ({reason}){advice}") from error
 
 
 def this_worker() -> str:
-    """A name for this process that no other one has had."""
+    """Returns a name for this process that no other process has had."""
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time()}"
 
 
 def is_dead(worker: str) -> bool:
-    """Whether a process has ended; one of another machine may always be alive."""
+    """Tells whether a process is known to have ended; a process of another machine never is.
+
+    Args:
+        worker: the process, as `this_worker` named it.
+    """
     host, pid, started = worker.rsplit(":", 2)
     if host != socket.gethostname():
         return False

@@ -1,21 +1,23 @@
-"""The trials of a search, whoever made them: the best one, the best so far, the Pareto front."""
+"""Trials of a search: the best ones, the best so far, the Pareto front."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-DIGITS = 6  # to which totals and objectives are told apart
+DIGITS = 6  # decimal places to which ratios, sums of ratios and objectives are compared
 
 
 @dataclass(frozen=True)
-class Point:
-    """A trial that was evaluated.
+class Trial:
+    """Holds a set of keep ratios that is to be evaluated, was evaluated, or failed.
 
     Args:
-        reward: R; None for a failed trial.
-        objective: R - lambda * P.
-        error: of a failed trial.
+        number: the trial's number in its study, which is also the name of its run folder.
+        ratios: camera -> keep ratio.
+        reward: R; None without a result.
+        objective: R - lambda * P, which is maximised; None without a result.
+        error: why the trial failed; empty if it did not.
     """
 
     number: int
@@ -26,39 +28,45 @@ class Point:
 
     @property
     def total(self) -> float:
-        """P, the sum of the ratios."""
+        """Returns P, the sum of the keep ratios."""
         return sum(self.ratios.values())
 
     @property
     def mean(self) -> float:
+        """Returns the mean of the keep ratios."""
         return self.total / max(1, len(self.ratios))
 
 
-def best(points: Sequence[Point]) -> Point | None:
-    """The trial with the highest objective, the earliest among equals; None where all failed."""
-    done = [point for point in points if point.objective is not None]
-    return min(done, key=lambda point: (-round(point.objective or 0.0, DIGITS), point.number), default=None)
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """Returns the trials that succeeded, the highest objective first, the earlier of two equal ones first."""
+    done = [trial for trial in trials if trial.objective is not None]
+    return sorted(done, key=lambda trial: (-round(trial.objective or 0.0, DIGITS), trial.number))
 
 
-def best_so_far(points: Sequence[Point]) -> list[float | None]:
-    """The highest objective after each trial; None before the first that succeeded."""
+def best(trials: Sequence[Trial]) -> Trial | None:
+    """Returns the trial with the highest objective, the earliest of equal ones; None if all failed."""
+    return next(iter(ranked(trials)), None)
+
+
+def best_so_far(trials: Sequence[Trial]) -> list[float | None]:
+    """Returns, for each trial, the highest objective up to it; None before the first success."""
     highest: list[float | None] = []
-    for point in points:
-        known = [value for value in (*highest[-1:], point.objective) if value is not None]
+    for trial in trials:
+        known = [value for value in (*highest[-1:], trial.objective) if value is not None]
         highest.append(max(known, default=None))
     return highest
 
 
-def pareto(points: Sequence[Point]) -> list[Point]:
-    """Trials than which no other has a higher reward for no larger total, by total."""
-    done = [point for point in points if point.reward is not None]
-    front: list[Point] = []
-    for point in sorted(done, key=lambda each: (round(each.total, DIGITS), -(each.reward or 0.0), each.number)):
-        if not front or (point.reward or 0.0) > (front[-1].reward or 0.0):
-            front.append(point)
+def pareto(trials: Sequence[Trial]) -> list[Trial]:
+    """Returns the Pareto front by rising total: no other trial has a higher reward at the same or a smaller total."""
+    done = [trial for trial in trials if trial.reward is not None]
+    front: list[Trial] = []
+    for trial in sorted(done, key=lambda trial: (round(trial.total, DIGITS), -(trial.reward or 0.0), trial.number)):
+        if not front or (trial.reward or 0.0) > (front[-1].reward or 0.0):
+            front.append(trial)
     return front
 
 
-def has_one_total(points: Sequence[Point]) -> bool:
-    """Whether all trials keep the same share, which leaves no front."""
-    return len({round(point.total, DIGITS) for point in points}) <= 1
+def has_one_total(trials: Sequence[Trial]) -> bool:
+    """Tells whether all trials have the same sum of ratios, which leaves no Pareto front to draw."""
+    return len({round(trial.total, DIGITS) for trial in trials}) <= 1

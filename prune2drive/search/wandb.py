@@ -9,8 +9,8 @@ from typing import Any
 import wandb
 
 from prune2drive.report.wandb import RunLogger
-from prune2drive.search.ledger import Ledger
-from prune2drive.search.trials import Point, best, best_so_far, has_one_total, pareto
+from prune2drive.search.study import Study
+from prune2drive.search.trials import Trial, best, best_so_far, has_one_total, pareto
 
 
 class SearchLogger(RunLogger):
@@ -29,60 +29,60 @@ class SearchLogger(RunLogger):
         super().__init__(save_dir, offline, **options)
         self._sent = 0
 
-    def log_trials(self, points: Sequence[Point]) -> None:
+    def log_trials(self, trials: Sequence[Trial]) -> None:
         """Sends the trials that W&B does not have yet, in the order of their numbers."""
         if self._experiment is None:
             begun = sorted(Path(self.save_dir or "", "wandb").glob("*run-*-*"))  # W&B's: kind, time and id
             self._wandb_init["id"] = self._wandb_init["id"] or (begun[-1].name.rpartition("-")[2] if begun else None)
             self.experiment.define_metric("*", step_metric="trial")
             self._sent = self.experiment.summary.get("trials", 0)  # an online run knows what it was sent before
-        rows = list(zip(points, best_so_far(points), strict=True))
-        for point, highest in rows[self._sent :]:
+        rows = list(zip(trials, best_so_far(trials), strict=True))
+        for trial, highest in rows[self._sent :]:
             self._sent += 1
-            self.log_metrics({"trials": self._sent, **_step(point, highest)})
+            self.log_metrics({"trials": self._sent, **_step(trial, highest)})
 
-    def publish_search(self, ledger: Ledger, ended: bool) -> None:
+    def publish_search(self, study: Study, ended: bool) -> None:
         """Sends charts of all trials and the verdict as summary, and ends the W&B run.
 
         Args:
-            ledger: the search's trials and verdict.
+            study: the search's trials and verdict.
             ended: whether the search came to its verdict.
         """
-        points = ledger.points
-        self.log_trials(points)
-        self.log_hyperparams({"config": ledger.identity, "search": {"study": ledger.name, **ledger.about}})
-        if charts := _charts(ledger, points):
+        trials = study.trials
+        self.log_trials(trials)
+        self.log_hyperparams({"config": study.identity, "search": {"study": study.name, **study.about}})
+        if charts := _charts(study, trials):
             self.experiment.log(charts)
-        self.experiment.summary.update(_outcome(ledger.verdict, points))
+        self.experiment.summary.update(_outcome(study.verdict, trials))
         self.experiment.finish(exit_code=0 if ended else 1)
 
 
-def _step(point: Point, highest: float | None) -> dict[str, float]:
+def _step(trial: Trial, highest: float | None) -> dict[str, float]:
     """Returns a trial's values in the series of a search."""
-    ratios = {f"ratio/{camera}": ratio for camera, ratio in point.ratios.items()}
-    worth = {"objective": point.objective, "reward": point.reward, "best": highest}
+    ratios = {f"ratio/{camera}": ratio for camera, ratio in trial.ratios.items()}
+    worth = {"objective": trial.objective, "reward": trial.reward, "best": highest}
     known = {key: value for key, value in worth.items() if value is not None}
-    return {"trial": point.number, "failed": int(bool(point.error)), "mean_ratio": point.mean, **ratios, **known}
+    return {"trial": trial.number, "failed": int(bool(trial.error)), "mean_ratio": trial.mean, **ratios, **known}
 
 
-def _charts(ledger: Ledger, points: Sequence[Point]) -> dict[str, Any]:
+def _charts(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     """Returns charts of the cameras' importance and of the Pareto front, where there is data for them."""
     charts = {}
-    if importance := ledger.importance():
+    if importance := study.importance():
         table = wandb.Table(["variable", "importance"], [list(item) for item in importance.items()])
         charts["importance"] = wandb.plot.bar(table, "variable", "importance", "importance")
-    done = [point for point in points if point.reward is not None]
+    done = [trial for trial in trials if trial.reward is not None]
     if not has_one_total(done):
-        front = {point.number for point in pareto(done)}
-        rows = [[point.number, point.mean, point.reward, point.objective, point.number in front] for point in done]
+        front = {trial.number for trial in pareto(done)}
+        rows = [[trial.number, trial.mean, trial.reward, trial.objective, trial.number in front] for trial in done]
         table = wandb.Table(["trial", "mean ratio", "R", "objective", "on the front"], rows)
         charts["front"] = wandb.plot.scatter(table, "mean ratio", "R", "reward and kept share")
     return charts
 
 
-def _outcome(verdict: Mapping[str, Any], points: Sequence[Point]) -> dict[str, Any]:
+def _outcome(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, Any]:
     """Returns a search's summary: its verdict, or its best trial before there is one."""
-    winner = next((point for point in points if point.number == verdict.get("winner")), best(points))
+    winner = next((trial for trial in trials if trial.number == verdict.get("winner")), best(trials))
     if winner is None:
         return {}
     shown: dict[str, Any] = {"winner": winner.number}

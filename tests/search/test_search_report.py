@@ -1,4 +1,4 @@
-"""The page of a search, drawn from ledgers of made-up trials."""
+"""The page of a search, drawn from studies of made-up trials."""
 
 import json
 import re
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from prune2drive.errors import InputError
 from prune2drive.search import page as search
 from prune2drive.search.charts import TICKS, bars, ticks
-from prune2drive.search.ledger import FEWEST, Ledger, open_ledger
 from prune2drive.search.page import write_search_report
-from prune2drive.search.trials import Point, best, best_so_far, pareto
+from prune2drive.search.study import FEWEST, Study
+from prune2drive.search.trials import Trial, best, best_so_far, pareto
 
 VERDICT = {
     "sentence": "The searched ratios beat uniform ones.",
@@ -74,15 +74,15 @@ def searched(folder: Path, worth=studies.score, failing=(), **options):
 
 
 def page(folder: Path, study) -> Page:
-    return Page(write_search_report(folder, Ledger(study.ledger)).read_text())
+    return Page(write_search_report(folder, study).read_text())
 
 
 trials = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6) | st.none()), max_size=12)  # tenths: total, reward
 
 
-def points(found) -> list[Point]:
+def points(found) -> list[Trial]:
     return [
-        Point(number, {"CAM_FRONT": total / 10}, *((reward / 10, reward / 10) if reward is not None else ()))
+        Trial(number, {"CAM_FRONT": total / 10}, *((reward / 10, reward / 10) if reward is not None else ()))
         for number, (total, reward) in enumerate(found)
     ]
 
@@ -127,12 +127,12 @@ def test_bars_are_as_long_as_their_values():
 
 def test_a_search_with_failed_trials(tmp_path):
     study = searched(tmp_path, trials=24, failing=(0, 5, 6))
-    study.ledger.set_user_attr("verdict", VERDICT)
+    study.optuna_study.set_user_attr("verdict", VERDICT)
     shown = page(tmp_path, study)
     assert (len(shown.marks("History", "dot")), len(shown.marks("History", "cross"))) == (21, 3)
     heights = [down for _, down in shown.line("History")]
     assert heights == sorted(heights, reverse=True) and len(set(heights)) > 2, "the best so far only rises"
-    front = pareto(Ledger(study.ledger).points)
+    front = pareto(study.trials)
     assert len(shown.marks("Reward and kept share", "strong")) == len(front) > 1
     assert len(shown.marks("Reward and kept share", "dot")) == 21 - len(front)
     assert len(shown.marks("The winner: trial 7", "bar")) == len(shown.marks("Importance", "bar")) == 3
@@ -144,14 +144,14 @@ def test_a_search_with_failed_trials(tmp_path):
 
 def test_the_page_needs_nothing_else(tmp_path):
     study = searched(tmp_path, trials=24, failing=(1,))
-    text = write_search_report(tmp_path, Ledger(study.ledger)).read_text()
+    text = write_search_report(tmp_path, study).read_text()
     tags = Page(text).tags
     assert not [tag for tag, attributes in tags if tag in ("script", "link", "img", "iframe") or "src" in attributes]
     assert not re.search(r"https?:|@import|url\(", text)
 
 
 def test_trials_after_the_verdict(tmp_path):
-    searched(tmp_path, trials=24).ledger.set_user_attr("verdict", VERDICT)
+    searched(tmp_path, trials=24).optuna_study.set_user_attr("verdict", VERDICT)
     assert "before the last 6 trials" in page(tmp_path, searched(tmp_path, trials=30)).words[""]
 
 
@@ -164,7 +164,7 @@ def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
         return good if good > 0.7 else -ratios["CAM_FRONT"]
 
     study = searched(tmp_path, worth, trials=60, sampler=sampler)
-    found = Ledger(study.ledger).importance()
+    found = study.importance()
     assert next(iter(found)) == "CAM_FRONT_LEFT" and found["CAM_FRONT_LEFT"] > 0.5
     assert sum(found.values()) == pytest.approx(1) and set(found) == set(studies.CAMERAS)
     explained = "reward" if sampler == "nsga2" else "objective"
@@ -176,7 +176,7 @@ def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
 )
 def test_where_importance_cannot_be_told(tmp_path, worth, trials):
     study = searched(tmp_path, worth, trials=trials)
-    assert Ledger(study.ledger).importance() == {}
+    assert study.importance() == {}
     assert "Not to be told" in page(tmp_path, study).words["Importance"]
 
 
@@ -188,7 +188,7 @@ def test_a_fixed_total_has_no_front(tmp_path):
 
 def test_what_was_known_already_is_not_shown(tmp_path):
     study = searched(tmp_path, engine="nni", sampler="batch", trials=4, candidates=studies.CANDIDATES * 2)
-    assert len(study.ledger.trials) > 2 == len(page(tmp_path, study).marks("History", "dot"))
+    assert len(study.optuna_study.trials) > 2 == len(page(tmp_path, study).marks("History", "dot"))
 
 
 def test_nothing_but_failures(tmp_path):
@@ -198,10 +198,10 @@ def test_nothing_but_failures(tmp_path):
 
 
 @pytest.mark.parametrize("storage", [None, "journal"])
-def test_again_from_the_ledger_alone(tmp_path, storage, capsys):
+def test_again_from_the_study_alone(tmp_path, storage, capsys):
     kept = {"storage": str(tmp_path / "trials.log")} if storage else {}
     study = searched(tmp_path, trials=4, **kept)
-    before = write_search_report(tmp_path, Ledger(study.ledger)).read_text()
+    before = write_search_report(tmp_path, study).read_text()
     (tmp_path / "report.html").unlink()
     notes = {"study": "s", "storage": kept.get("storage")}
     (tmp_path / "study.json").write_text(json.dumps(notes))
@@ -212,14 +212,14 @@ def test_again_from_the_ledger_alone(tmp_path, storage, capsys):
 @pytest.mark.parametrize(
     ("notes", "said"),
     [
-        (None, "holds no search"),
-        ("[]", "holds no search"),
+        (None, "study.json: no such file; name the folder of a search"),
+        ("[]", "study.json: expected an object with the field 'study'"),
         ('{"study": "s", "storage": null}', "no such file: .*study.db"),
         ('{"study": "s", "storage": "trials.log"}', "no such file: trials.log"),
         ('{"study": "s", "storage": "foo://x"}', "study s cannot be read from foo://x"),
     ],
 )
-def test_a_folder_without_a_ledger(tmp_path, monkeypatch, capsys, notes, said):
+def test_a_folder_without_a_study(tmp_path, monkeypatch, capsys, notes, said):
     monkeypatch.chdir(tmp_path)
     if notes is not None:
         (tmp_path / "study.json").write_text(notes)
@@ -230,8 +230,8 @@ def test_a_folder_without_a_ledger(tmp_path, monkeypatch, capsys, notes, said):
     assert {file.name for file in tmp_path.iterdir()} <= {"study.json"}, "nothing is made"
 
 
-def test_a_ledger_without_the_study(tmp_path):
+def test_a_storage_without_the_study(tmp_path):
     searched(tmp_path, trials=1)
     (tmp_path / "study.json").write_text('{"study": "another", "storage": null}')
     with pytest.raises(InputError, match="study another cannot be read"):
-        open_ledger(tmp_path)
+        Study.open(tmp_path)

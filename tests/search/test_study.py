@@ -27,11 +27,11 @@ def test_a_resumed_search_tries_nothing_twice(engine, sampler, tmp_path):
         evaluated += search(study(tmp_path, sampler, engine, trials), at_once=2)
     expected = len(CANDIDATES) if sampler == "batch" else 9
     assert len(evaluated) == len(keys(evaluated)) == expected
-    ledger = study(tmp_path, sampler, engine, 9)
-    assert len(ledger.finished) == expected and ledger.ask(1) == []
-    repeats = [trial for trial in ledger.ledger.trials if "same as" in trial.user_attrs.get("left_out", "")]
+    searched = study(tmp_path, sampler, engine, 9)
+    assert len(searched.trials) == expected and searched.ask(1) == []
+    repeats = [trial for trial in searched.optuna_study.trials if "same as" in trial.user_attrs.get("left_out", "")]
     assert not repeats or sampler == "batch", "a resumed sampler does not begin again"
-    (best,) = ledger.best(1)
+    (best,) = searched.best(1)
     assert best.reward == pytest.approx(max(score(each) for each in [best.ratios]))
     values = [score(each) - 0.1 * sum(each.values()) for each in evaluated]
     assert best.objective == pytest.approx(max(values)) and best.ratios in evaluated
@@ -51,11 +51,11 @@ def test_a_search_that_learns_beats_its_own_beginning(engine, sampler, tmp_path)
 
 def test_evolution_draws_from_a_stream_of_its_own(tmp_path):
     """A run in this process seeds Python's generator, as every run does."""
-    ledger = study(tmp_path, "evolution", "nni", 60)
+    searched = study(tmp_path, "evolution", "nni", 60)
     tried = []
-    while asked := ledger.ask(1):
+    while asked := searched.ask(1):
         random.seed(0)
-        ledger.tell(asked[0], {"score": score(asked[0].ratios)})
+        searched.tell(asked[0], {"score": score(asked[0].ratios)})
         random.seed(0)
         tried.append(asked[0].ratios)
     changed = set()
@@ -81,9 +81,9 @@ def test_a_grid_is_gone_through_once_and_ends(tmp_path):
 def test_weights_that_are_the_same_ratios_are_not_evaluated_again(tmp_path):
     """On the simplex only proportions count."""
     evaluated = search(study(tmp_path, "grid", trials=100, levels=2, space="simplex", keep=0.3))
-    ledger = study(tmp_path, "grid", trials=100, levels=2, space="simplex", keep=0.3)
+    searched = study(tmp_path, "grid", trials=100, levels=2, space="simplex", keep=0.3)
     assert len(evaluated) == len(keys(evaluated)) == 7  # all low and all high are both uniform
-    told = [trial for trial in ledger.ledger.trials if "the same as" in trial.user_attrs.get("left_out", "")]
+    told = [trial for trial in searched.optuna_study.trials if "the same as" in trial.user_attrs.get("left_out", "")]
     assert [trial.state for trial in told] == [TrialState.COMPLETE]
     assert all(sum(ratios.values()) == pytest.approx(0.9) for ratios in evaluated)
 
@@ -97,35 +97,35 @@ def test_nsga2_has_two_objectives(tmp_path):
 
 
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
-    ledger = study(tmp_path, trials=5)
-    first, second = ledger.ask(2)
-    ledger.fail(first, "out of memory")
-    ledger.tell(second, {"accuracy": 1.0})  # no score
-    ledger.check_errors()
-    assert len(search(ledger)) == 3
-    errors = [trial.user_attrs["error"] for trial in ledger.finished if trial.state == TrialState.FAIL]
+    searched = study(tmp_path, trials=5)
+    first, second = searched.ask(2)
+    searched.fail(first, "out of memory")
+    searched.tell(second, {"accuracy": 1.0})  # no score
+    searched.check_errors()
+    assert len(search(searched)) == 3
+    errors = [trial.error for trial in searched.trials if trial.error]
     assert errors[0] == "out of memory" and "no score; it has accuracy" in errors[1]
-    assert len(ledger.best(10)) == 3
+    assert len(searched.best(10)) == 3
 
 
 def test_the_same_error_three_times_in_a_row_ends_the_search(tmp_path):
-    ledger = study(tmp_path, trials=10)
+    searched = study(tmp_path, trials=10)
     for error in ("a", "a", None, "a", "b", "a", "a"):
-        (trial,) = ledger.ask(1)
-        ledger.tell(trial, {"score": 0.0}) if error is None else ledger.fail(trial, error)
-        ledger.check_errors()
-    (trial,) = ledger.ask(1)
-    ledger.fail(trial, "a")
+        (trial,) = searched.ask(1)
+        searched.tell(trial, {"score": 0.0}) if error is None else searched.fail(trial, error)
+        searched.check_errors()
+    (trial,) = searched.ask(1)
+    searched.fail(trial, "a")
     with pytest.raises(InputError, match="3 trials in a row failed: a"):
-        ledger.check_errors()
+        searched.check_errors()
 
 
 def test_an_interrupted_trial_is_tried_again(tmp_path):
-    ledger = study(tmp_path, trials=3)
-    first, second = ledger.ask(2)
-    ledger.tell(first, {"score": 1.0})
-    ledger.give_up(second)
-    ledger.close()
+    searched = study(tmp_path, trials=3)
+    first, second = searched.ask(2)
+    searched.tell(first, {"score": 1.0})
+    searched.give_up(second.number)
+    searched.close()
     evaluated = search(study(tmp_path, trials=3))
     assert evaluated[0] == second.ratios and len(evaluated) == 2
 
@@ -172,6 +172,16 @@ def test_the_study_of_another_search_is_refused(other, tmp_path):
         study(tmp_path, **other)
 
 
+def test_identity_survives_a_move_of_a_class(tmp_path):
+    search(study(tmp_path, trials=2, identity={"model": {"_target_": "package.old.Tiny", "seed": 1}}))
+    moved = {"_target_": "package.new.place.Tiny", "seed": 1}
+    assert len(search(study(tmp_path, trials=3, identity={"model": moved}))) == 1
+    with pytest.raises(InputError, match=r"model\._target_ was package\.old\.Tiny, now package\.new\.Small; choose"):
+        study(tmp_path, identity={"model": moved | {"_target_": "package.new.Small"}})
+    with pytest.raises(InputError, match="model.size was not set, now 3; an earlier version .* may have begun it"):
+        study(tmp_path, identity={"model": moved | {"size": 3}})
+
+
 def test_a_journal_file_is_a_storage_too(tmp_path):
     journal = str(tmp_path / "journal.log")
     evaluated = search(study(tmp_path, trials=2, storage=journal)) + search(study(tmp_path, trials=4, storage=journal))
@@ -189,7 +199,7 @@ def test_processes_share_a_study(tmp_path):
     asked = [*ours.ask(2), *theirs.ask(2), *ours.ask(2), *theirs.ask(2)]
     assert len(asked) == 6 and len(keys(trial.ratios for trial in asked)) == 6
     late = study(tmp_path, "random", trials=6)  # it must not think the others dead
-    assert late.left == 0
+    assert late.remaining == 0
 
 
 def test_killed_at_random_moments(tmp_path):

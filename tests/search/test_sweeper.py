@@ -80,7 +80,7 @@ def test_a_finished_search_is_not_made_again(cli, launcher, tmp_path):
     assert cli("-m", "search=tpe", *FEW, f"search.resume={folder}")[0] == 0
     assert len(launcher.launched) == before and (folder / "search.md").read_text() == report
     code, _, errors = cli("-m", "search=tpe", *FEW, f"search.resume={folder}", "pruner=random")
-    assert code == 2 and re.match(r"error: study s: .* pruner was .*TFPS.*, now .*Random", errors)
+    assert code == 2 and re.match(r"error: study s: .* pruner\._target_ was .*TFPS, now .*RandomPruner;", errors)
     assert errors.count("\n") == 1
 
 
@@ -187,7 +187,7 @@ WRONG = {
     "search.penalty=x": "search.penalty=x: give a number",
     "search.storage=sqlite:////nowhere/x.db": "search.storage=sqlite:////nowhere/x.db: cannot be used",
     "search.resume=nowhere": "search.resume=nowhere: no such folder",
-    "search.resume=.": r"search.resume=.: holds no search \(study.json",
+    "search.resume=.": r"study.json: no such file; name the folder of a search",
     "search.splits.val.split=search": "search.splits: search and val share frame",
     "search.splits.test.split=foo": "foo",
 }
