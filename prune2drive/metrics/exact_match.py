@@ -1,4 +1,4 @@
-"""Exact match over all questions: MiniDrive's headline, beside the DriveLM challenge's scores."""
+"""Exact match over all questions, beside the DriveLM challenge's scores."""
 
 from __future__ import annotations
 

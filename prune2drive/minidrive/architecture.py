@@ -1,4 +1,4 @@
-"""The architecture of MiniDrive's model: a stock LLaVA-OneVision, small enough to train on a CPU."""
+"""The architecture of MiniDrive's model: a stock LLaVA-OneVision that is small enough to train on a CPU."""
 
 from __future__ import annotations
 
@@ -15,19 +15,32 @@ from transformers import (
 )
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
+from prune2drive.errors import InputError
+from prune2drive.files import read_json, write_atomically
 from prune2drive.minidrive.tokenizer import CHAT_TEMPLATE, VIDEO, build_tokenizer
 from prune2drive.models.llava_onevision import ImageProcessor
 from prune2drive.sample import IMAGE_MARKER
 
-NEAR, SIMILAR = 1.3, 0.8  # strength of the two preferences with which attention starts
+NEAR, SIMILAR = 1.3, 0.8  # strength of the initial attention to near and to similar tokens
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the two towers.
+    """Sets the sizes of vision tower and language model.
 
     Args:
-        resolution: pixels a side of a camera's image; `resolution / patch` tokens a side.
+        resolution: width and height of a camera's image in pixels, a multiple of `patch`.
+        patch: width and height in pixels of the patch that becomes a visual token.
+        vision_width: channels of the vision tower.
+        vision_layers: layers of the vision tower.
+        vision_heads: attention heads of the vision tower.
+        width: channels of the language model.
+        layers: decoder layers of the language model.
+        heads: attention heads of the language model.
+        mlp: channels within the MLP of the language model.
+
+    Raises:
+        InputError: the patches do not fit the resolution.
     """
 
     resolution: int = 112
@@ -40,9 +53,13 @@ class Architecture:
     heads: int = 4
     mlp: int = 512
 
+    def __post_init__(self) -> None:
+        if self.resolution % self.patch:
+            raise InputError(f"resolution={self.resolution}: use a multiple of the patch size, {self.patch}")
+
 
 def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
-    """A model with random weights from torch's global generator."""
+    """Builds a model with random weights from torch's global generator."""
     tokenizer = build_tokenizer()
     ids = tokenizer.get_vocab()
     vision = SiglipVisionConfig(
@@ -87,11 +104,11 @@ def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
 
 @torch.no_grad()
 def _start_attention(model: LlavaOnevisionForConditionalGeneration) -> None:
-    """Starts half of the heads looking nearby and half looking for what resembles the token itself.
+    """Initialises half of the heads to attend to near tokens and half to attend to similar tokens.
 
-    From the usual start a question's few words drown among hundreds of visual tokens, and nothing is
-    learned for a long time. Constant biases of queries and keys turn, under rotary embeddings, into a
-    preference for what is near; shared weights of queries and keys into one for what is similar.
+    With the usual initialisation a question's few words drown among hundreds of visual tokens, and nothing is learned
+    for a long time. Under rotary embeddings, constant biases of queries and keys favour near tokens; equal weights of
+    queries and keys favour similar ones.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     for layer in model.get_decoder().layers:
@@ -104,7 +121,12 @@ def _start_attention(model: LlavaOnevisionForConditionalGeneration) -> None:
 
 
 def build_processor(resolution: int = 112, patch: int = 14) -> ImageProcessor:
-    """Tokenizer and image processor; pass images nested per sample, so that none is split into tiles."""
+    """Builds the processor; pass images nested per sample, so that none is split into tiles.
+
+    Args:
+        resolution: width and height in pixels to which images are resized.
+        patch: width and height of a patch in pixels.
+    """
     square = {"height": resolution, "width": resolution}
     images = LlavaOnevisionImageProcessorPil(
         size=square, image_grid_pinpoints=[list(square.values())], image_mean=[0.5] * 3, image_std=[0.5] * 3
@@ -119,7 +141,13 @@ def build_processor(resolution: int = 112, patch: int = 14) -> ImageProcessor:
 
 
 def save(model: LlavaOnevisionForConditionalGeneration, sizes: Architecture, folder: Path) -> None:
-    """Writes the model in bf16 with its tokenizer and processor, in the layout of the Hub's LLaVA-OneVision."""
+    """Writes the model in bfloat16 with its tokenizer and processor, in the layout of LLaVA-OneVision on the hub.
+
+    Args:
+        model: the model; it is converted in place.
+        sizes: the model's sizes.
+        folder: folder to write.
+    """
     model.bfloat16().save_pretrained(folder)
     processor = build_processor(sizes.resolution, sizes.patch)
     processor.save_pretrained(folder)
@@ -135,6 +163,5 @@ def save(model: LlavaOnevisionForConditionalGeneration, sizes: Architecture, fol
         },
     }
     for name, changes in (("processor_config.json", settings), ("tokenizer_config.json", {"processor_class": stock})):
-        file = folder / name
-        content = json.loads(file.read_text(encoding="utf-8")) | changes
-        file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        content = read_json(folder / name) | changes
+        write_atomically(folder / name, [json.dumps(content, indent=2, sort_keys=True), "\n"])

@@ -1,15 +1,8 @@
-"""MiniDrive: six-camera driving scenes and questions in DriveLM's form, drawn on the fly.
-
-Every sample is a pure function of split, difficulty and index. To write a split as DriveLM's files:
-
-    python -m prune2drive.minidrive.dataset --export DIR --split test
-"""
+"""MiniDrive as a data set: six-camera driving scenes and questions in DriveLM's form, drawn on the fly."""
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import groupby
@@ -19,37 +12,41 @@ from typing import Any
 from PIL import Image
 
 from prune2drive.cameras import CAMERAS
-from prune2drive.data.dataset import fingerprint, multi_view_prompt
+from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_prompt
 from prune2drive.data.subset import drawn
-from prune2drive.errors import InputError
-from prune2drive.minidrive.questions import KINDS_ASKED, Question, frame_questions
+from prune2drive.errors import InputError, check_choice, check_whole
+from prune2drive.files import write_json
+from prune2drive.minidrive.questions import QUESTION_KINDS, Question, frame_questions
 from prune2drive.minidrive.render import render
-from prune2drive.minidrive.scene import DIFFICULTIES, SPLITS, Scene, Thing, make_scene, scene_name
+from prune2drive.minidrive.scene import DIFFICULTIES, SPLITS, Scene, SceneObject, make_scene, scene_name
 from prune2drive.minidrive.vocabulary import VEHICLES
 from prune2drive.sample import ObjectBox, Sample
 
 SIZES = {"train": 200_000, "search": 2_000, "val": 2_000, "test": 4_000}
 RESOLUTION = 112
-PER_FRAME = len(KINDS_ASKED)
+LOWEST, HIGHEST = 28, 4096  # resolutions
+PER_FRAME = len(QUESTION_KINDS)
 STAGES = ("perception", "prediction", "planning", "behavior")
 
 
 class MiniDrive:
     """A split of MiniDrive; a `prune2drive.data.dataset.Dataset`.
 
-    The questions of a scene follow one another, so the last scene's images stay decoded.
+    A sample is a pure function of split, difficulty and index. Questions of a scene are neighbours, so the latest
+    scene and its images are kept.
 
     Args:
         split: train, search, val or test; no scene is in two of them.
-        difficulty: easy, standard or dense: how small the objects are, and how much there is around them.
-        resolution: pixels a side of each camera's image.
-        size: number of questions; by default 200,000 to train, 4,000 to test, 2,000 to search and to validate.
-        cameras: which cameras to show, in this order.
-        sample: that many questions at random of the whole split, instead of its first `size`.
-        seed: of the sample.
+        difficulty: easy, standard or dense, which sets the size and number of objects and the amount of clutter.
+        resolution: width and height of an image in pixels, 28 to 4096.
+        size: number of questions, the first of the split; by default 200,000 of train, 4,000 of test, 2,000 of
+            search and of val.
+        cameras: cameras to show, in this order; all six by default.
+        sample: number of questions drawn at random from the whole split, instead of the first `size`.
+        seed: seed of that random draw.
 
     Raises:
-        InputError: a value that none of these can have.
+        InputError: an argument has a value that it cannot have.
     """
 
     def __init__(
@@ -58,20 +55,17 @@ class MiniDrive:
         difficulty: str = "standard",
         resolution: int = RESOLUTION,
         size: int | None = None,
-        cameras: Sequence[str] = CAMERAS,
+        cameras: Sequence[str] | None = None,
         sample: int | None = None,
         seed: int = 0,
     ) -> None:
-        make_scene(split, 0, difficulty)  # says which names are wrong
-        if size is not None and size < 1:
-            raise InputError(f"dataset.size={size}: MiniDrive needs at least one question")
-        if not 28 <= resolution <= 4096:
-            raise InputError(f"dataset.resolution={resolution}: choose from 28 to 4096 pixels a side")
-        self.cameras = (cameras,) if isinstance(cameras, str) else tuple(cameras)
-        if unknown := [camera for camera in self.cameras if camera not in CAMERAS]:
-            raise InputError(f"dataset.cameras: no camera {unknown[0]!r} in MiniDrive; it has {', '.join(CAMERAS)}")
-        if not self.cameras or len(set(self.cameras)) < len(self.cameras):
-            raise InputError(f"dataset.cameras={list(self.cameras)}: name each camera once, at least one")
+        check_choice("dataset.split", split, SPLITS)
+        check_choice("dataset.difficulty", difficulty, DIFFICULTIES)
+        check_whole("dataset.size", size, null=True)
+        check_whole("dataset.resolution", resolution, LOWEST)
+        if resolution > HIGHEST:
+            raise InputError(f"dataset.resolution={resolution}: use at most {HIGHEST} pixels")
+        self.cameras = choose_cameras(cameras, CAMERAS, "MiniDrive")
         self.split, self.difficulty, self.resolution = split, difficulty, resolution
         self._places: Sequence[int] = range(SIZES[split] if size is None else size)
         if sample is not None:
@@ -84,60 +78,64 @@ class MiniDrive:
 
     @cached_property
     def ids(self) -> list[str]:
+        """Unique ids of all questions, in order."""
         return [self._id(place) for place in self._places]
 
     @cached_property
     def fingerprint(self) -> str:
+        """Hash of all ids, questions, cameras and the resolution."""
         shown = (f"{self.resolution}", *self.cameras)
         return fingerprint((name, self.question(index), *shown) for index, name in enumerate(self.ids))
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at an index.
+        """Returns the sample at an index.
 
         Raises:
-            InputError: an index outside [0, size).
+            InputError: the index is outside [0, size).
         """
         scene, question = self._ask(index)
         side = self.resolution
         return Sample(
             id=self._id(self._places[index]),
-            images=dict(self._photos(self._places[index] // PER_FRAME, scene)),
+            images=dict(self._scene_images(self._places[index] // PER_FRAME, scene)),
             question=question.text,
             prompt=multi_view_prompt(self.cameras, question.text),
-            reference=question.answer,
+            reference=question.reference,
             tags=question.tags,
             scene=scene.name,
-            frame=_frame(scene),
-            objects=tuple(_object(thing, side) for thing in scene.things if thing.camera in self.cameras),
+            frame=scene.frame,
+            objects=tuple(_box(obj, side) for obj in scene.objects if obj.camera in self.cameras),
             image_sizes=dict.fromkeys(self.cameras, (side, side)),
         )
 
     def question(self, index: int) -> str:
+        """Returns the text of a question."""
         return self._ask(index)[1].text
 
     def frame(self, index: int) -> str:
-        return _frame(self._ask(index)[0])
+        """Returns the frame that a question is about."""
+        return self._ask(index)[0].frame
 
     def kind(self, index: int) -> str:
-        """Which kind of question it is: a key of `KINDS_ASKED`."""
+        """Returns the kind of a question, a key of `QUESTION_KINDS`."""
         return self._ask(index)[1].kind
 
     def check(self) -> None:
-        """Nothing can be missing: there is nothing on disk."""
+        """Does nothing: no file can be missing."""
 
     def _ask(self, index: int) -> tuple[Scene, Question]:
         if not 0 <= index < len(self):
             raise InputError(f"question {index}: this MiniDrive {self.split} split has questions 0 to {len(self) - 1}")
-        scene, questions = self._at(self._places[index] // PER_FRAME)
+        scene, questions = self._scene_at(self._places[index] // PER_FRAME)
         return scene, questions[self._places[index] % PER_FRAME]
 
-    def _at(self, at: int) -> tuple[Scene, list[Question]]:
+    def _scene_at(self, at: int) -> tuple[Scene, list[Question]]:
         if self._scene is None or self._scene[0] != at:
             scene = make_scene(self.split, at, self.difficulty)
             self._scene = at, scene, frame_questions(scene)
         return self._scene[1:]
 
-    def _photos(self, at: int, scene: Scene) -> dict[str, Image.Image]:
+    def _scene_images(self, at: int, scene: Scene) -> dict[str, Image.Image]:
         if self._images is None or self._images[0] != at:
             self._images = at, {camera: photograph(scene, camera, self.resolution) for camera in self.cameras}
         return self._images[1]
@@ -147,12 +145,12 @@ class MiniDrive:
         return f"{scene}_{scene}-0_{place % PER_FRAME}"
 
     def export(self, folder: Path) -> Path:
-        """Writes the questions as DriveLM lays them out: `v1_1_train_nus.json`, and images under `nuscenes/samples`.
+        """Writes the questions in DriveLM's layout: `v1_1_train_nus.json`, with images under `nuscenes/samples`.
 
-        The file counts a frame's questions from 0, so those of a sample get other ids there.
+        DriveLM numbers a frame's questions from 0, so questions of a random `sample` have other ids in the file.
 
         Returns:
-            the question file.
+            The question file.
 
         Raises:
             InputError: the folder cannot be written.
@@ -162,78 +160,52 @@ class MiniDrive:
             for camera in self.cameras:
                 (folder / "nuscenes" / "samples" / camera).mkdir(parents=True, exist_ok=True)
             for at, places in groupby(self._places, key=lambda place: place // PER_FRAME):
-                scene, questions = self._at(at)
+                scene, questions = self._scene_at(at)
                 paths = {camera: f"samples/{camera}/{scene.name}__{camera}__0.jpg" for camera in self.cameras}
                 for camera, path in paths.items():
                     (folder / "nuscenes" / path).write_bytes(render(scene, camera, self.resolution))
-                frame = self._frame(scene, [questions[place % PER_FRAME] for place in places], paths)
-                scenes[scene.name] = {"scene_description": "A MiniDrive scene.", "key_frames": {_frame(scene): frame}}
-            file = folder / "v1_1_train_nus.json"
-            file.write_text(json.dumps(scenes, indent=1), encoding="utf-8")
+                frame = self._key_frame(scene, [questions[place % PER_FRAME] for place in places], paths)
+                scenes[scene.name] = {"scene_description": "A MiniDrive scene.", "key_frames": {scene.frame: frame}}
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+        file = folder / "v1_1_train_nus.json"
+        write_json(file, scenes, indent=1)
         return file
 
-    def _frame(self, scene: Scene, questions: list[Question], paths: dict[str, str]) -> dict[str, Any]:
+    def _key_frame(self, scene: Scene, questions: list[Question], paths: dict[str, str]) -> dict[str, Any]:
+        """Returns DriveLM's record of a frame."""
         asked: dict[str, list[dict[str, Any]]] = {stage: [] for stage in STAGES}
         for question in questions:
             blank = dict.fromkeys(("C", "con_up", "con_down", "cluster", "layer"))
             asked[question.stage].append(
-                {"Q": question.text, "A": question.answer, **blank, "tag": list(question.tags)}
+                {"Q": question.text, "A": question.reference, **blank, "tag": list(question.tags)}
             )
-        shown = [thing for thing in scene.things if thing.camera in self.cameras]
+        shown = [obj for obj in scene.objects if obj.camera in self.cameras]
         return {
-            "key_object_infos": {thing.tag: _info(thing, self.resolution) for thing in shown},
+            "key_object_infos": {obj.tag: _object_info(obj, self.resolution) for obj in shown},
             "QA": asked,
             "image_paths": {camera: f"../nuscenes/{path}" for camera, path in paths.items()},
         }
 
 
 def photograph(scene: Scene, camera: str, resolution: int = RESOLUTION) -> Image.Image:
-    """A camera's picture of a scene, decoded."""
+    """Returns a camera's image of a scene, rendered to JPEG and decoded."""
     with Image.open(io.BytesIO(render(scene, camera, resolution))) as image:
         return image.convert("RGB")
 
 
-def _frame(scene: Scene) -> str:
-    return f"{scene.name}-0"
+def _box(obj: SceneObject, side: int) -> ObjectBox:
+    info = _object_info(obj, side)
+    label = f"{info['Category']}: {info['Visual_description'].rstrip('.')}"
+    return ObjectBox(obj.camera, tuple(info["2d_bbox"]), label)
 
 
-def _object(thing: Thing, side: int) -> ObjectBox:
-    info = _info(thing, side)
-    return ObjectBox(
-        thing.camera, tuple(info["2d_bbox"]), f"{info['Category']}: {info['Visual_description'].rstrip('.')}"
-    )
-
-
-def _info(thing: Thing, side: int) -> dict[str, Any]:
-    """DriveLM's note on a key object; its box is in pixels of the image as written."""
-    category = (
-        "Vehicle" if thing.kind in VEHICLES else "Pedestrian" if thing.kind == "pedestrian" else "Traffic element"
-    )
+def _object_info(obj: SceneObject, side: int) -> dict[str, Any]:
+    """Returns DriveLM's record of a key object; its box is in pixels of an image with that side."""
+    category = "Vehicle" if obj.kind in VEHICLES else "Pedestrian" if obj.kind == "pedestrian" else "Traffic element"
     return {
         "Category": category,
-        "Status": thing.status,
-        "Visual_description": f"{thing.name.capitalize()}.",
-        "2d_bbox": [round(edge * side, 1) for edge in thing.box],
+        "Status": obj.status,
+        "Visual_description": f"{obj.name.capitalize()}.",
+        "2d_bbox": [round(edge * side, 1) for edge in obj.box],
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Write a split of MiniDrive as DriveLM's files.")
-    parser.add_argument("--export", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--split", default="test", help=f"one of {', '.join(SPLITS)} (default: test)")
-    parser.add_argument("--difficulty", default="standard", help=f"one of {', '.join(DIFFICULTIES)}")
-    parser.add_argument("--resolution", type=int, default=RESOLUTION, help="pixels a side of each image")
-    parser.add_argument("--size", type=int, default=None, help="number of questions (default: the split's)")
-    options = parser.parse_args(arguments)
-    try:
-        dataset = MiniDrive(options.split, options.difficulty, options.resolution, options.size)
-        file = dataset.export(options.export)
-    except InputError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    print(f"{file}: {len(dataset)} questions")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,31 +1,50 @@
-"""MiniDrive's trained model, as it comes with the package."""
+"""MiniDrive's trained model, which comes with the package."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from prune2drive.errors import InputError
 from prune2drive.models.llava_onevision import LlavaOnevision
+from prune2drive.models.prompts import Prompts
+from prune2drive.sample import Sample
+
+log = logging.getLogger(__name__)
 
 PACKAGED = Path(__file__).parent / "checkpoint"
 
 
 class MiniDriveModel(LlavaOnevision):
-    """A small LLaVA-OneVision that answers MiniDrive's questions.
+    """Adapts a small LLaVA-OneVision that answers MiniDrive's questions.
 
     Args:
-        checkpoint: a folder that training wrote; by default the packaged one.
-        dtype: of the weights; `auto` takes the checkpoint's, bfloat16.
+        checkpoint: folder that training wrote; the packaged checkpoint by default.
+        dtype: data type of the weights; `auto` takes the checkpoint's, bfloat16.
         attention: `sdpa` or `eager`.
 
     Raises:
-        InputError: no such checkpoint, or a damaged one.
+        InputError: the checkpoint does not exist or is damaged.
     """
 
     def __init__(self, checkpoint: str | None = None, dtype: str = "auto", attention: str = "sdpa") -> None:
         if checkpoint is None and not (PACKAGED / "config.json").is_file():
             raise InputError(
-                "model=minidrive: this version comes without a trained model; train one with `python run.py task=train "
+                "model=minidrive: this installation has no trained model; train one with `python run.py task=train "
                 "model=minidrive` and name its folder as model.checkpoint=, or use model=tiny"
             )
         super().__init__(str(Path(checkpoint or PACKAGED).expanduser().absolute()), dtype=dtype, attention=attention)
+        self._resizes = False
+
+    def collate(self, samples: Sequence[Sample]) -> Prompts:
+        """Makes the inputs of a batch; warns once where images have to be resized to the model's only resolution."""
+        side = self.config.vision_config.image_size
+        sizes = {image.size for sample in samples for image in sample.images.values()} - {(side, side)}
+        if sizes and not self._resizes:
+            self._resizes = True
+            width, height = min(sizes)
+            log.warning(
+                "model=minidrive reads %d x %d pixels: images of %d x %d are resized", side, side, width, height
+            )
+        return super().collate(samples)

@@ -1,8 +1,7 @@
-"""What MiniDrive's cameras see: a scene drawn at any resolution, as the JPEG a camera would deliver.
+"""Renders MiniDrive's scenes at any resolution, as the JPEG that a camera would deliver.
 
-Drawn at whole pixels of a canvas twice as fine, with seeded draws in units of the image, so that the
-same scene gives the same picture everywhere. Plain painted shapes in the objects' own colours lie about,
-so that neither colour nor brightness tells an object from its surroundings.
+All shapes are drawn at whole pixels of a canvas of twice the resolution, so that a scene gives the same image on every
+machine. Distractors have the objects' colours, so that neither colour nor brightness alone identifies an object.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from prune2drive.cameras import CAMERAS
-from prune2drive.minidrive.scene import Box, Dice, Scene, Thing
+from prune2drive.minidrive.scene import Box, Scene, SceneObject, SceneRandom
 from prune2drive.minidrive.vocabulary import COLOURS, LIGHTS, VEHICLES
 
 RGB = tuple[int, int, int]
 
-FINENESS = 2
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
+SUPERSAMPLING = 2  # pixels of the canvas for one of the image, along a side
 _NOISE = 7
 
 _PAINT: dict[str, RGB] = {
@@ -35,8 +33,8 @@ _ROADS: tuple[RGB, ...] = ((98, 98, 102), (82, 82, 86), (115, 112, 110))
 _BULBS: tuple[RGB, ...] = ((255, 40, 40), (255, 220, 40), (50, 255, 90))
 _DARK, _GLASS, _SKIN, _GREY = (25, 25, 28), (150, 190, 215), (225, 180, 150), (60, 60, 64)
 _BRAKE, _BLINKER, _BODY = (255, 20, 20), (255, 165, 0), (48, 50, 58)
-_VANISHING = dict(zip(CAMERAS, (0.5, 1.15, -0.15, 0.5, -0.15, 1.15), strict=True))  # where the road leads
-_EGO = {  # what each camera sees of its own vehicle
+_VANISHING = dict(zip(CAMERAS, (0.5, 1.15, -0.15, 0.5, -0.15, 1.15), strict=True))  # x of the road's vanishing point
+_EGO = {  # camera -> outline of the ego vehicle in its image
     "CAM_FRONT": ((0.18, 1.0), (0.26, 0.955), (0.74, 0.955), (0.82, 1.0)),
     "CAM_FRONT_LEFT": ((0.84, 1.0), (1.0, 0.86), (1.0, 1.0)),
     "CAM_FRONT_RIGHT": ((0.16, 1.0), (0.0, 0.86), (0.0, 1.0)),
@@ -47,28 +45,37 @@ _EGO = {  # what each camera sees of its own vehicle
 
 
 def render(scene: Scene, camera: str, resolution: int) -> bytes:
-    """A camera's picture of a scene, `resolution` pixels a side, as JPEG."""
+    """Renders a camera's image of a scene.
+
+    Args:
+        scene: the scene.
+        camera: name of the camera.
+        resolution: width and height in pixels.
+
+    Returns:
+        The image as JPEG.
+    """
     at = CAMERAS.index(camera)
-    dice = Dice(*scene.key, at)
-    brush = Brush(resolution * FINENESS)
-    _landscape(brush, scene, camera, dice)
-    _clutter(brush, scene, camera, dice)
-    for thing in sorted((t for t in scene.things if t.camera == camera), key=lambda t: t.box[3]):
-        _draw(brush, thing, dice)
-    brush.polygon(_EGO[camera], _BODY)
-    pixels = np.asarray(brush.image.reduce(FINENESS)).astype(np.int32)
-    gain = int(dice.uniform(218, 282))  # in 1/256
+    rng = SceneRandom(*scene.key, at)
+    canvas = Canvas(resolution * SUPERSAMPLING)
+    _landscape(canvas, scene, camera, rng)
+    _clutter(canvas, scene, camera, rng)
+    for obj in sorted((obj for obj in scene.objects if obj.camera == camera), key=lambda obj: obj.box[3]):
+        _draw(canvas, obj, rng)
+    canvas.polygon(_EGO[camera], _BODY)
+    pixels = np.asarray(canvas.image.reduce(SUPERSAMPLING)).astype(np.int32)
+    gain = int(rng.uniform(218, 282))  # brightness in 1/256
     size = pixels.size
     raw = np.random.PCG64(np.random.SeedSequence([*scene.key, at])).random_raw(size // 8 + 1)
     noise = raw.view(np.uint8)[:size].reshape(pixels.shape).astype(np.int32) * (2 * _NOISE + 1) // 256 - _NOISE
     noisy = np.clip(pixels * gain // 256 + noise, 0, 255).astype(np.uint8)
     with io.BytesIO() as file:
-        Image.fromarray(noisy).save(file, **JPEG)  # type: ignore[arg-type]  # one dict for all of save's options
+        Image.fromarray(noisy).save(file, "JPEG", quality=95, subsampling=0)
         return file.getvalue()
 
 
-class Brush:
-    """Draws in units of the image, at whole pixels."""
+class Canvas:
+    """Draws shapes given in fractions of the image's side, at whole pixels."""
 
     def __init__(self, side: int) -> None:
         self.side = side
@@ -94,85 +101,85 @@ class Brush:
         return x0, y0, x1, y1
 
 
-def _jitter(colour: RGB, dice: Dice, amount: int = 14) -> RGB:
-    red, green, blue = (min(255, max(0, value + dice.integer(-amount, amount))) for value in colour)
+def _jitter(colour: RGB, rng: SceneRandom, amount: int = 14) -> RGB:
+    red, green, blue = (min(255, max(0, value + rng.integer(-amount, amount))) for value in colour)
     return red, green, blue
 
 
-def _landscape(brush: Brush, scene: Scene, camera: str, dice: Dice) -> None:
-    """Sky, skyline, verge and road."""
-    shared = Dice(*scene.key, len(CAMERAS))  # one sky and one road for all cameras
+def _landscape(canvas: Canvas, scene: Scene, camera: str, rng: SceneRandom) -> None:
+    """Draws sky, skyline, verge and road."""
+    shared = SceneRandom(*scene.key, len(CAMERAS))  # one sky and one road for all cameras
     sky, road, horizon = shared.pick(_SKIES), shared.pick(_ROADS), scene.horizon
-    brush.rectangle((0, 0, 1, horizon), sky)
-    brush.rectangle((0, horizon, 1, 1), _jitter((105, 118, 88), dice, 22))
-    left = -dice.uniform(0, 0.13)
+    canvas.rectangle((0, 0, 1, horizon), sky)
+    canvas.rectangle((0, horizon, 1, 1), _jitter((105, 118, 88), rng, 22))
+    left = -rng.uniform(0, 0.13)
     while left < 1:
-        right = left + dice.uniform(0.1, 0.28)
-        if dice.chance(0.7):
-            _building(brush, (left, horizon * dice.uniform(0.25, 0.9), right, horizon), dice)
+        right = left + rng.uniform(0.1, 0.28)
+        if rng.chance(0.7):
+            _building(canvas, (left, horizon * rng.uniform(0.25, 0.9), right, horizon), rng)
         else:
-            top = horizon * dice.uniform(0.55, 0.85)
-            brush.ellipse((left, top, right, horizon + 0.02), _jitter((70, 105, 65), dice, 25))
+            top = horizon * rng.uniform(0.55, 0.85)
+            canvas.ellipse((left, top, right, horizon + 0.02), _jitter((70, 105, 65), rng, 25))
         left = right
-    middle = _VANISHING[camera] + (0.26 * scene.bend if camera == CAMERAS[0] else 0) + dice.uniform(-0.04, 0.04)
-    wide = dice.uniform(0.9, 1.3)
+    middle = _VANISHING[camera] + (0.26 * scene.bend if camera == CAMERAS[0] else 0) + rng.uniform(-0.04, 0.04)
+    wide = rng.uniform(0.9, 1.3)
     foot = (0.5 + wide, 1.0), (0.5 - wide, 1.0)
-    brush.polygon(((middle - 0.03, horizon), (middle + 0.03, horizon), *foot), _jitter(road, dice, 6))
+    canvas.polygon(((middle - 0.03, horizon), (middle + 0.03, horizon), *foot), _jitter(road, rng, 6))
     for lane in (-0.33, 0.33):
         for step in range(5):
             a, b = 0.1 + 0.2 * step, 0.19 + 0.2 * step
             xs = [middle + (0.5 + lane * wide - middle) * part for part in (a, b)]
             ys = [horizon + (1 - horizon) * part for part in (a, b)]
-            brush.line((xs[0], ys[0], xs[1], ys[1]), (205, 205, 200), 0.013)
+            canvas.line((xs[0], ys[0], xs[1], ys[1]), (205, 205, 200), 0.013)
 
 
-def _building(brush: Brush, box: Box, dice: Dice) -> None:
+def _building(canvas: Canvas, box: Box, rng: SceneRandom) -> None:
     left, top, right, bottom = box
-    brush.rectangle(box, _jitter((128, 122, 116), dice, 45))
-    if not dice.chance(0.6):
+    canvas.rectangle(box, _jitter((128, 122, 116), rng, 45))
+    if not rng.chance(0.6):
         return
-    window = _jitter((90, 100, 115), dice, 35)
+    window = _jitter((90, 100, 115), rng, 35)
     for row in range(int((bottom - top - 0.05) / 0.055)):
         for column in range(int((right - left - 0.03) / 0.05)):
             x, y = left + 0.02 + 0.05 * column, top + 0.025 + 0.055 * row
-            brush.rectangle((x, y, x + 0.018, y + 0.025), window)
+            canvas.rectangle((x, y, x + 0.018, y + 0.025), window)
 
 
-def _clutter(brush: Brush, scene: Scene, camera: str, dice: Dice) -> None:
-    """Hoardings, bushes, patches on the road and crates, all in the objects' colours."""
+def _clutter(canvas: Canvas, scene: Scene, camera: str, rng: SceneRandom) -> None:
+    """Draws distractors in the objects' colours: hoardings, bushes, patches on the road and crates."""
     for _ in range(scene.clutter[camera]):
-        paint = _jitter(_PAINT[dice.pick(COLOURS)], dice)
-        x, size = dice.uniform(0, 0.9), dice.uniform(0.06, 0.17)
-        ground = dice.uniform(scene.horizon + 0.06, 0.95)
-        match dice.integer(0, 3):
+        paint = _jitter(_PAINT[rng.pick(COLOURS)], rng)
+        x, size = rng.uniform(0, 0.9), rng.uniform(0.06, 0.17)
+        ground = rng.uniform(scene.horizon + 0.06, 0.95)
+        match rng.integer(0, 3):
             case 0:
-                top = dice.uniform(0.03, scene.horizon - 0.08)
-                brush.rectangle((x + size * 0.45, top, x + size * 0.55, scene.horizon), _GREY)
-                brush.rectangle((x, top, x + size, top + size * 0.5), paint)
+                top = rng.uniform(0.03, scene.horizon - 0.08)
+                canvas.rectangle((x + size * 0.45, top, x + size * 0.55, scene.horizon), _GREY)
+                canvas.rectangle((x, top, x + size, top + size * 0.5), paint)
             case 1:
-                brush.ellipse((x, ground - size * 0.6, x + size, ground), paint)
+                canvas.ellipse((x, ground - size * 0.6, x + size, ground), paint)
             case 2:
-                skew = dice.uniform(-0.04, 0.04)
-                brush.polygon(
+                skew = rng.uniform(-0.04, 0.04)
+                canvas.polygon(
                     ((x, ground), (x + size, ground), (x + size + skew, ground - 0.04), (x + skew, ground - 0.04)),
                     paint,
                 )
             case _:
-                brush.rectangle((x, ground - size * 0.8, x + size * 0.8, ground), paint, _DARK)
+                canvas.rectangle((x, ground - size * 0.8, x + size * 0.8, ground), paint, _DARK)
 
 
-def _draw(brush: Brush, thing: Thing, dice: Dice) -> None:
-    paint = _jitter(_PAINT[thing.colour], dice) if thing.colour else _DARK
-    if thing.kind in VEHICLES:
-        _vehicle(brush, thing, paint)
+def _draw(canvas: Canvas, obj: SceneObject, rng: SceneRandom) -> None:
+    paint = _jitter(_PAINT[obj.colour], rng) if obj.colour else _DARK
+    if obj.kind in VEHICLES:
+        _vehicle(canvas, obj, paint)
     else:
-        {"pedestrian": _pedestrian, "cyclist": _cyclist, "cone": _cone, "barrier": _barrier, "light": _light}[
-            thing.kind
-        ](brush, thing, paint)
+        {"pedestrian": _pedestrian, "cyclist": _cyclist, "cone": _cone, "barrier": _barrier, "light": _light}[obj.kind](
+            canvas, obj, paint
+        )
 
 
 def _inside(box: Box, x0: float, y0: float, x1: float, y1: float) -> Box:
-    """A box given in units of another."""
+    """Returns the box whose corners are given as fractions of another box."""
     left, top, right, bottom = box
     wide, high = right - left, bottom - top
     return left + x0 * wide, top + y0 * high, left + x1 * wide, top + y1 * high
@@ -182,64 +189,64 @@ def _points(box: Box, *points: tuple[float, float]) -> tuple[tuple[float, float]
     return tuple(_inside(box, x, y, x, y)[:2] for x, y in points)
 
 
-def _vehicle(brush: Brush, thing: Thing, paint: RGB) -> None:
-    box = thing.box
-    if thing.kind == "car":
-        brush.polygon(_points(box, (0.16, 0.45), (0.3, 0), (0.7, 0), (0.84, 0.45)), paint, _DARK)
-        brush.polygon(_points(box, (0.28, 0.4), (0.36, 0.1), (0.64, 0.1), (0.72, 0.4)), _GLASS)
-        brush.rectangle(_inside(box, 0, 0.4, 1, 0.86), paint, _DARK)
-    elif thing.kind == "truck":
-        brush.rectangle(_inside(box, 0, 0, 1, 0.7), paint, _DARK)
-        brush.line(_inside(box, 0.5, 0, 0.5, 0.7), _DARK, 0.01)
-        brush.rectangle(_inside(box, 0.04, 0.7, 0.96, 0.88), (95, 95, 100))
+def _vehicle(canvas: Canvas, obj: SceneObject, paint: RGB) -> None:
+    box = obj.box
+    if obj.kind == "car":
+        canvas.polygon(_points(box, (0.16, 0.45), (0.3, 0), (0.7, 0), (0.84, 0.45)), paint, _DARK)
+        canvas.polygon(_points(box, (0.28, 0.4), (0.36, 0.1), (0.64, 0.1), (0.72, 0.4)), _GLASS)
+        canvas.rectangle(_inside(box, 0, 0.4, 1, 0.86), paint, _DARK)
+    elif obj.kind == "truck":
+        canvas.rectangle(_inside(box, 0, 0, 1, 0.7), paint, _DARK)
+        canvas.line(_inside(box, 0.5, 0, 0.5, 0.7), _DARK, 0.01)
+        canvas.rectangle(_inside(box, 0.04, 0.7, 0.96, 0.88), (95, 95, 100))
     else:
-        brush.rectangle(_inside(box, 0, 0, 1, 0.88), paint, _DARK)
+        canvas.rectangle(_inside(box, 0, 0, 1, 0.88), paint, _DARK)
         for window in range(4):
             x = 0.06 + 0.235 * window
-            brush.rectangle(_inside(box, x, 0.12, x + 0.17, 0.42), _GLASS)
+            canvas.rectangle(_inside(box, x, 0.12, x + 0.17, 0.42), _GLASS)
     for x in (0.12, 0.68):
-        brush.ellipse(_inside(box, x, 0.76, x + 0.2, 1), _DARK)
+        canvas.ellipse(_inside(box, x, 0.76, x + 0.2, 1), _DARK)
     low, high = 0.6, 0.86
-    brush.rectangle(_inside(box, 0.02, low, 0.98, high), _GREY)
+    canvas.rectangle(_inside(box, 0.02, low, 0.98, high), _GREY)
     lamps = {"Stopped": (_BRAKE, _BRAKE), "Turn left": (_BLINKER, None), "Turn right": (None, _BLINKER)}
-    for lamp, x in zip(lamps.get(thing.status or "", (None, None)), (0.02, 0.7), strict=True):
+    for lamp, x in zip(lamps.get(obj.status or "", (None, None)), (0.02, 0.7), strict=True):
         if lamp:
-            brush.rectangle(_inside(box, x, low, x + 0.28, high), lamp)
+            canvas.rectangle(_inside(box, x, low, x + 0.28, high), lamp)
 
 
-def _pedestrian(brush: Brush, thing: Thing, paint: RGB) -> None:
-    box = thing.box
-    brush.ellipse(_inside(box, 0.2, 0, 0.8, 0.24), _SKIN)
-    brush.rectangle(_inside(box, 0, 0.24, 1, 0.66), paint, _DARK)
+def _pedestrian(canvas: Canvas, obj: SceneObject, paint: RGB) -> None:
+    box = obj.box
+    canvas.ellipse(_inside(box, 0.2, 0, 0.8, 0.24), _SKIN)
+    canvas.rectangle(_inside(box, 0, 0.24, 1, 0.66), paint, _DARK)
     for x in (0.1, 0.58):
-        brush.rectangle(_inside(box, x, 0.66, x + 0.32, 1), (50, 50, 70))
+        canvas.rectangle(_inside(box, x, 0.66, x + 0.32, 1), (50, 50, 70))
 
 
-def _cyclist(brush: Brush, thing: Thing, paint: RGB) -> None:
-    box = thing.box
+def _cyclist(canvas: Canvas, obj: SceneObject, paint: RGB) -> None:
+    box = obj.box
     for x in (0, 0.55):
-        brush.ellipse(_inside(box, x, 0.58, x + 0.45, 1), None, _DARK, 0.014)
-    brush.line(_inside(box, 0.22, 0.8, 0.78, 0.8), _DARK, 0.01)
-    brush.rectangle(_inside(box, 0.28, 0.2, 0.72, 0.68), paint, _DARK)
-    brush.ellipse(_inside(box, 0.34, 0, 0.66, 0.24), _SKIN)
+        canvas.ellipse(_inside(box, x, 0.58, x + 0.45, 1), None, _DARK, 0.014)
+    canvas.line(_inside(box, 0.22, 0.8, 0.78, 0.8), _DARK, 0.01)
+    canvas.rectangle(_inside(box, 0.28, 0.2, 0.72, 0.68), paint, _DARK)
+    canvas.ellipse(_inside(box, 0.34, 0, 0.66, 0.24), _SKIN)
 
 
-def _cone(brush: Brush, thing: Thing, paint: RGB) -> None:
+def _cone(canvas: Canvas, obj: SceneObject, paint: RGB) -> None:
     del paint
-    brush.polygon(_points(thing.box, (0.5, 0), (1, 1), (0, 1)), (255, 120, 10))
-    brush.rectangle(_inside(thing.box, 0.28, 0.5, 0.72, 0.68), (255, 255, 255))
+    canvas.polygon(_points(obj.box, (0.5, 0), (1, 1), (0, 1)), (255, 120, 10))
+    canvas.rectangle(_inside(obj.box, 0.28, 0.5, 0.72, 0.68), (255, 255, 255))
 
 
-def _barrier(brush: Brush, thing: Thing, paint: RGB) -> None:
+def _barrier(canvas: Canvas, obj: SceneObject, paint: RGB) -> None:
     for stripe in range(6):
         fill = (220, 40, 40) if stripe % 2 else (250, 250, 250)
-        brush.rectangle(_inside(thing.box, stripe / 6, 0, (stripe + 1) / 6, 0.7), fill)
+        canvas.rectangle(_inside(obj.box, stripe / 6, 0, (stripe + 1) / 6, 0.7), fill)
     for x in (0.1, 0.8):
-        brush.rectangle(_inside(thing.box, x, 0.7, x + 0.1, 1), paint)
+        canvas.rectangle(_inside(obj.box, x, 0.7, x + 0.1, 1), paint)
 
 
-def _light(brush: Brush, thing: Thing, paint: RGB) -> None:
-    brush.rectangle(thing.box, paint, (70, 70, 70))
+def _light(canvas: Canvas, obj: SceneObject, paint: RGB) -> None:
+    canvas.rectangle(obj.box, paint, (70, 70, 70))
     for place, (state, bulb) in enumerate(zip(LIGHTS, _BULBS, strict=True)):
         y = 0.05 + 0.31 * place
-        brush.ellipse(_inside(thing.box, 0.18, y, 0.82, y + 0.28), bulb if thing.status == state else (55, 55, 55))
+        canvas.ellipse(_inside(obj.box, 0.18, y, 0.82, y + 0.28), bulb if obj.status == state else (55, 55, 55))

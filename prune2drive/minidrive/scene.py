@@ -1,6 +1,6 @@
-"""What a MiniDrive scene contains: a pure function of (split, difficulty, index).
+"""Makes MiniDrive's scenes: a scene is a pure function of its split, difficulty and index.
 
-Everything is laid out in units of a camera's width and height, so that a scene renders at any resolution.
+Coordinates are fractions of an image's width and height, so that a scene renders at any resolution.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 
 from prune2drive.cameras import CAMERAS
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice
 from prune2drive.minidrive.vocabulary import (
     COLOURS,
     GRID,
@@ -32,7 +32,7 @@ SPLITS = ("train", "search", "val", "test")
 Box = tuple[float, float, float, float]
 T = TypeVar("T")
 
-_ASPECT = {  # width and height of each kind, in units of the size drawn for it
+_ASPECT = {  # kind -> width and height in units of its size
     "car": (1.0, 0.62),
     "truck": (1.05, 0.95),
     "bus": (1.4, 0.85),
@@ -42,21 +42,23 @@ _ASPECT = {  # width and height of each kind, in units of the size drawn for it
     "barrier": (1.0, 0.45),
     "light": (0.42, 1.05),
 }
-_FREQUENCY = (4.0, 3.0, 2.5, 3.0, 2.0, 1.5, 1.2)  # of the kinds on the ground
-_GAP = 0.02  # between two objects
-_LEAD = 0.06  # how much nearer than the next its closest object is, in every camera
-_NEAREST, _MARGIN = 0.93, 0.15  # lowest bottom edge; share of a cell in which no centre lies, on each side
+_FREQUENCY = (4.0, 3.0, 2.5, 3.0, 2.0, 1.5, 1.2)  # of all kinds but traffic lights
+_GAP = 0.02  # smallest distance between two objects
+_LEAD = 0.06  # smallest difference between the bottom edges of a camera's closest object and the next
+_NEAREST = 0.93  # largest bottom edge
+_MARGIN = 0.15  # share of a grid cell, at either edge, in which no object has its centre
 _TRIES = 40
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How small the objects are and how much there is around them.
+    """Sets the size and number of objects and the amount of clutter.
 
     Args:
-        size: smallest (at the horizon) and largest (nearest) object, in widths of the image.
-        objects: fewest and most objects in front, at the front sides and back, and at the rear sides.
-        clutter: fewest and most painted things a camera that are none of the objects asked about.
+        size: sizes of objects at the horizon and of the nearest, as fractions of the image's width.
+        objects: fewest and most objects in the front camera, in the front-side and back cameras, and in the
+            back-side cameras.
+        clutter: fewest and most distractors in a camera.
     """
 
     size: tuple[float, float]
@@ -71,11 +73,14 @@ DIFFICULTIES = {
 }
 
 
-class Dice:
-    """Random draws that are the same on every machine.
+class SceneRandom:
+    """Draws random values that are the same on every machine.
 
-    Only `Random.random` is used: for an integer seed its stream is fixed across versions and platforms.
-    The key is hashed first, since the generator's own seeding maps some short keys to the same stream.
+    Only `Random.random` is used, whose stream for an integer seed is fixed across Python versions and platforms.
+    The key is hashed because Python's own seeding maps some short keys to the same stream.
+
+    Args:
+        key: integers that seed the stream.
     """
 
     def __init__(self, *key: int) -> None:
@@ -86,7 +91,7 @@ class Dice:
         return low + (high - low) * self._random.random()
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number in [low, high]."""
+        """Returns a whole number in [low, high]."""
         return low + int(self._random.random() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:
@@ -95,23 +100,25 @@ class Dice:
     def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
         if weights is None:
             return options[self.integer(0, len(options) - 1)]
-        left = self.uniform(0, sum(weights))
+        point = self.uniform(0, sum(weights))
         for option, weight in zip(options, weights, strict=True):
-            left -= weight
-            if left < 0:
+            point -= weight
+            if point < 0:
                 return option
         return options[-1]
 
 
 @dataclass(frozen=True)
-class Thing:
-    """An object that can be asked about.
+class SceneObject:
+    """Describes an object that questions can be about.
 
     Args:
-        colour: one of COLOURS for painted kinds, else None.
-        status: the moving status of a vehicle or the state of a traffic light, else None.
-        box: (x0, y0, x1, y1) in units of the camera's width and height.
-        number: its rank by distance in its camera, from 1 for the closest.
+        camera: the camera that shows the object.
+        kind: one of `KINDS`.
+        colour: one of `COLOURS`, or None for kinds that have one look.
+        status: moving status of a vehicle or state of a traffic light, else None.
+        box: (x0, y0, x1, y1), as fractions of the image's width and height.
+        number: rank by distance within the camera, from 1 for the closest object.
     """
 
     camera: str
@@ -127,7 +134,7 @@ class Thing:
 
     @property
     def cell(self) -> tuple[int, int]:
-        """Column and row of the grid cell its centre lies in."""
+        """Column and row of the grid cell that holds the object's centre."""
         return _cell(self.box)
 
     @property
@@ -137,41 +144,55 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Six views of one moment.
+    """Describes what the six cameras show at one moment.
 
     Args:
-        key: integers that seed everything drawn at random when it is rendered or asked about.
-        bend: where the road ahead leads: -1 left, 0 straight on, 1 right.
-        horizon: height of the horizon, from the top.
-        clutter: number of painted things in each camera that are no objects.
+        name: unique name of the scene.
+        key: integers that seed the random draws of rendering and of questions.
+        bend: direction of the road ahead: -1 left, 0 straight on, 1 right.
+        horizon: distance of the horizon from the image's top, as a fraction of its height.
+        objects: the objects of all cameras.
+        clutter: camera -> number of distractors, painted shapes that no question is about.
     """
 
     name: str
     key: tuple[int, ...]
     bend: int
     horizon: float
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     clutter: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def frame(self) -> str:
+        """Name of the scene's only frame."""
+        return f"{self.name}-0"
+
     @cached_property
-    def by_camera(self) -> dict[str, tuple[Thing, ...]]:
-        """The objects on the ground, closest first."""
-        return {camera: tuple(t for t in self.things if t.camera == camera and t.kind != "light") for camera in CAMERAS}
+    def by_camera(self) -> dict[str, tuple[SceneObject, ...]]:
+        """Camera -> its objects on the ground, closest first."""
+        return {
+            camera: tuple(obj for obj in self.objects if obj.camera == camera and obj.kind != "light")
+            for camera in CAMERAS
+        }
 
     @property
-    def light(self) -> Thing | None:
-        return next((thing for thing in self.things if thing.kind == "light"), None)
+    def light(self) -> SceneObject | None:
+        return next((obj for obj in self.objects if obj.kind == "light"), None)
 
-    def patches(self, grid: int) -> np.ndarray:
-        """Index of the object that covers most of each patch, -1 for none; int [cameras, grid * grid]."""
+    def patch_owners(self, grid: int) -> np.ndarray:
+        """Returns the index of the object that covers most of each patch, or -1; int [cameras, grid * grid].
+
+        Args:
+            grid: patches along an image's side.
+        """
         owner = np.full((len(CAMERAS), grid, grid), -1)
-        most = np.full((len(CAMERAS), grid, grid), 0.15)  # of a patch: less is no object's
+        most = np.full((len(CAMERAS), grid, grid), 0.15)  # an object that covers less of a patch does not own it
         low = np.arange(grid)
-        for index, thing in enumerate(self.things):
-            x0, y0, x1, y1 = (edge * grid for edge in thing.box)
+        for index, obj in enumerate(self.objects):
+            x0, y0, x1, y1 = (edge * grid for edge in obj.box)
             wide = np.clip(np.minimum(x1, low + 1) - np.maximum(x0, low), 0, 1)
             high = np.clip(np.minimum(y1, low + 1) - np.maximum(y0, low), 0, 1)
-            at = CAMERAS.index(thing.camera)
+            at = CAMERAS.index(obj.camera)
             area = high[:, None] * wide[None]
             owner[at][area > most[at]] = index
             most[at] = np.maximum(most[at], area)
@@ -183,50 +204,60 @@ def scene_name(split: str, index: int, difficulty: str) -> str:
 
 
 def make_scene(split: str, index: int, difficulty: str = "standard") -> Scene:
-    """The scene at an index of a split.
+    """Makes a scene.
+
+    Args:
+        split: one of `SPLITS`; no scene is in two of them.
+        index: position within the split, from 0.
+        difficulty: one of `DIFFICULTIES`.
 
     Raises:
-        InputError: no such split or difficulty, or an index below 0.
+        InputError: the split or the difficulty does not exist, or the index is negative.
     """
-    if split not in SPLITS:
-        raise InputError(f"split={split}: no such split of MiniDrive; choose one of {', '.join(SPLITS)}")
-    if difficulty not in DIFFICULTIES:
-        raise InputError(f"difficulty={difficulty}: unknown to MiniDrive; choose one of {', '.join(DIFFICULTIES)}")
+    check_choice("split", split, SPLITS)
+    check_choice("difficulty", difficulty, DIFFICULTIES)
     if index < 0:
-        raise InputError(f"scene {index}: indices start at 0")
+        raise InputError(f"scene {index}: use an index of 0 or more")
     key = (SPLITS.index(split), list(DIFFICULTIES).index(difficulty), index)
-    dice, level = Dice(*key), DIFFICULTIES[difficulty]
-    bend, horizon = dice.integer(-1, 1), dice.uniform(0.34, 0.42)
-    things = [thing for camera in CAMERAS for thing in _populate(camera, horizon, level, dice)]
-    clutter = {camera: dice.integer(*level.clutter) for camera in CAMERAS}
-    return Scene(scene_name(split, index, difficulty), key, bend, horizon, tuple(things), clutter)
+    rng, level = SceneRandom(*key), DIFFICULTIES[difficulty]
+    bend, horizon = rng.integer(-1, 1), rng.uniform(0.34, 0.42)
+    objects = [obj for camera in CAMERAS for obj in _populate(camera, horizon, level, rng)]
+    clutter = {camera: rng.integer(*level.clutter) for camera in CAMERAS}
+    return Scene(scene_name(split, index, difficulty), key, bend, horizon, tuple(objects), clutter)
 
 
-def _populate(camera: str, horizon: float, level: Difficulty, dice: Dice) -> list[Thing]:
-    """A camera's objects, closest first, then its traffic light."""
+def _populate(camera: str, horizon: float, level: Difficulty, rng: SceneRandom) -> list[SceneObject]:
+    """Places the objects of a camera: those on the ground, closest first, then the traffic light."""
     low, high = level.objects[(0, 1, 1, 1, 2, 2)[CAMERAS.index(camera)]]
-    count = 0 if camera != CAMERAS[0] and dice.chance(0.2) else dice.integer(low, high)
-    things: list[Thing] = []
-    lights: list[Thing] = []
-    if camera == CAMERAS[0] and dice.chance(len(LIGHTS) / (len(LIGHTS) + 1)):
-        lights = [Thing(camera, "light", None, dice.pick(LIGHTS), _hang(horizon, level, dice), TAG_NUMBERS[-1])]
+    count = 0 if camera != CAMERAS[0] and rng.chance(0.2) else rng.integer(low, high)
+    objects: list[SceneObject] = []
+    lights: list[SceneObject] = []
+    if camera == CAMERAS[0] and rng.chance(len(LIGHTS) / (len(LIGHTS) + 1)):
+        lights = [
+            SceneObject(
+                camera, "light", None, rng.pick(LIGHTS), _place_traffic_light(horizon, level, rng), TAG_NUMBERS[-1]
+            )
+        ]
     kind = None
     for _ in range(count):
-        if kind is None or not dice.chance(0.3):  # repeats, so that there is something to count
-            kind = dice.pick(KINDS[:-1], _FREQUENCY)
-        if sum(thing.kind == kind for thing in things) < 3:
-            thing = _place(camera, kind, horizon, level, [*things, *lights], dice)
-            while not thing and not things:  # a camera that is to show something shows its closest object
-                thing = _place(camera, kind, horizon, level, lights, dice)
-            things += [thing] if thing else []
-    things.sort(key=lambda thing: -thing.box[3])
-    return [Thing(**{**vars(thing), "number": rank}) for rank, thing in enumerate(things, 1)] + lights
+        if kind is None or not rng.chance(0.3):  # kinds repeat, so that there is something to count
+            kind = rng.pick(KINDS[:-1], _FREQUENCY)
+        if sum(obj.kind == kind for obj in objects) < 3:
+            obj = _place(camera, kind, horizon, level, [*objects, *lights], rng)
+            while not obj and not objects:  # the first object is always placed
+                obj = _place(camera, kind, horizon, level, lights, rng)
+            objects += [obj] if obj else []
+    objects.sort(key=lambda obj: -obj.box[3])
+    return [replace(obj, number=rank) for rank, obj in enumerate(objects, 1)] + lights
 
 
-def _place(camera: str, kind: str, horizon: float, level: Difficulty, others: list[Thing], dice: Dice) -> Thing | None:
-    """An object on the ground that overlaps no other and shares no cell, or None where no room was found.
+def _place(
+    camera: str, kind: str, horizon: float, level: Difficulty, others: list[SceneObject], rng: SceneRandom
+) -> SceneObject | None:
+    """Places an object on the ground, or returns None where no room was found.
 
-    The first one placed is the closest, by a margin; its look differs from all others' of its kind.
+    The object overlaps no other, shares its grid cell with no other, and has a colour that no other of its kind has.
+    The first object placed is the closest, by a margin.
     """
     ground = [other for other in others if other.kind != "light"]
     taken = {(other.kind, other.colour) for other in others}
@@ -234,25 +265,25 @@ def _place(camera: str, kind: str, horizon: float, level: Difficulty, others: li
     limit = min((other.box[3] for other in ground[:1]), default=_NEAREST + _LEAD) - _LEAD
     for _ in range(_TRIES):
         farthest = horizon + (0.08 if ground else 0.3)
-        bottom = dice.uniform(farthest, limit)
+        bottom = rng.uniform(farthest, limit)
         near = (bottom - horizon) / (_NEAREST - horizon)
-        size = (level.size[0] + (level.size[1] - level.size[0]) * near) * dice.uniform(0.9, 1.1)
+        size = (level.size[0] + (level.size[1] - level.size[0]) * near) * rng.uniform(0.9, 1.1)
         width, height = _ASPECT[kind][0] * size, _ASPECT[kind][1] * size
-        left = dice.uniform(0.01, 0.99 - width)
-        box = (left, bottom - height, left + width, bottom)
+        x = rng.uniform(0.01, 0.99 - width)
+        box = (x, bottom - height, x + width, bottom)
         if _free(box, others):
-            status = dice.pick(STATUSES) if kind in VEHICLES else None
-            return Thing(camera, kind, dice.pick(colours), status, box)
+            status = rng.pick(STATUSES) if kind in VEHICLES else None
+            return SceneObject(camera, kind, rng.pick(colours), status, box)
     return None
 
 
-def _hang(horizon: float, level: Difficulty, dice: Dice) -> Box:
-    """A box for a traffic light above the road."""
+def _place_traffic_light(horizon: float, level: Difficulty, rng: SceneRandom) -> Box:
+    """Returns the box of a traffic light above the horizon."""
     while True:
-        size = level.size[0] * dice.uniform(1.0, 1.3)
+        size = level.size[0] * rng.uniform(1.0, 1.3)
         width, height = _ASPECT["light"][0] * size, _ASPECT["light"][1] * size
-        left, top = dice.uniform(0.05, 0.95 - width), dice.uniform(0.02, horizon - height)
-        box = (left, top, left + width, top + height)
+        x, y = rng.uniform(0.05, 0.95 - width), rng.uniform(0.02, horizon - height)
+        box = (x, y, x + width, y + height)
         if _free(box, []):
             return box
 
@@ -261,8 +292,8 @@ def _cell(box: Box) -> tuple[int, int]:
     return int((box[0] + box[2]) / 2 * GRID), int((box[1] + box[3]) / 2 * GRID)
 
 
-def _free(box: Box, others: list[Thing]) -> bool:
-    """Whether a box overlaps none, has a cell to itself, and its centre lies clear of the cell's edges."""
+def _free(box: Box, others: list[SceneObject]) -> bool:
+    """Checks that a box overlaps no object, has a grid cell to itself and its centre away from the cell's edges."""
     for low, high in ((box[0], box[2]), (box[1], box[3])):
         if not _MARGIN < (low + high) / 2 * GRID % 1 < 1 - _MARGIN:
             return False

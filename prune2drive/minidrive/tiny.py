@@ -1,4 +1,4 @@
-"""A few megabytes of random weights with which the whole path runs offline in seconds."""
+"""An untrained model of a few megabytes, with which everything runs offline in seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from prune2drive.errors import InputError
+from prune2drive.errors import check_choice
 from prune2drive.minidrive.architecture import Architecture, build_model, build_processor
 from prune2drive.models.adapter import Adapter
 
@@ -15,22 +15,21 @@ log = logging.getLogger(__name__)
 
 
 class Tiny(Adapter):
-    """A seeded, untrained LLaVA-OneVision with a real tokenizer: for tests and first steps, its answers are noise.
+    """Adapts an untrained LLaVA-OneVision with random weights, for tests and first steps; its answers are noise.
 
     Args:
-        seed: of the weights.
+        seed: seed of the weights.
         attention: `sdpa` or `eager`.
 
     Raises:
-        InputError: another attention.
+        InputError: the attention is neither.
     """
 
     is_noise: ClassVar[bool] = True
     cpu_threads: ClassVar[int | None] = 1
 
     def __init__(self, seed: int = 0, attention: str = "sdpa") -> None:
-        if attention not in ("sdpa", "eager"):
-            raise InputError(f"model.attention={attention}: choose sdpa or eager")
+        check_choice("model.attention", attention, ("sdpa", "eager"))
         self.seed, self.attention = seed, attention
         self.sizes = Architecture(vision_width=96, vision_layers=2, width=128, layers=4, mlp=256)
         with torch.device("meta"):
@@ -38,7 +37,8 @@ class Tiny(Adapter):
         super().__init__(config, build_processor(self.sizes.resolution, self.sizes.patch))
 
     def load(self) -> Any:
-        log.warning("model=tiny has random weights: its answers are noise, only counts and times mean something")
+        """Builds the model; its weights depend on the seed alone."""
+        log.warning("model=tiny has random weights: its answers are noise, only counts and times have a meaning")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = build_model(self.sizes)

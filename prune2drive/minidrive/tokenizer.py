@@ -1,4 +1,4 @@
-"""A word-level tokenizer that knows MiniDrive's words, built in code."""
+"""A word-level tokenizer for MiniDrive's questions and answers, built in code."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ CHAT_TEMPLATE = """\
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """MiniDrive's tokenizer: its words and the parts of its c-tags, DriveLM's commonest words, digits, punctuation.
+    """Builds MiniDrive's tokenizer.
 
-    Whatever else a text holds becomes `<unk>`. Decoding restores MiniDrive's answers to the letter.
+    Its tokens are MiniDrive's words and the parts of its object identifiers, DriveLM's commonest words, digits and
+    punctuation; any other word becomes `<unk>`. Decoding restores MiniDrive's answers to the letter.
     """
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))

@@ -1,7 +1,4 @@
-"""The words of MiniDrive: what its scenes can show and what its questions and answers can say.
-
-Both sides of the benchmark read it: the dataset speaks these words, the tokenizer knows them.
-"""
+"""The words of MiniDrive: what its scenes show, its questions and answers contain, and its tokenizer knows."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ COLUMNS = tuple(f"{FRAME_SIZE[0] * (i + 0.5) / GRID:.1f}" for i in range(GRID))
 ROWS = tuple(f"{FRAME_SIZE[1] * (i + 0.5) / GRID:.1f}" for i in range(GRID))
 TAG_NUMBERS = tuple(range(1, 10))
 
-# What DriveLM's questions say beyond MiniDrive's, so that its text is not all unknown words.
+# Words of DriveLM's questions that MiniDrive does not use, so that the tokenizer knows DriveLM's text too.
 _DRIVELM = """
 A B C D E F G H I In On The To There These Those This That What Which Who Why Where When Would Will Is Are Do Does
 Should Based How Predict Please Identify Firstly Secondly Thirdly Except Because Considering Yes No None Keep Slow
@@ -77,5 +74,12 @@ WORDS: tuple[str, ...] = tuple(
 
 
 def c_tag(number: int, camera: str, column: int, row: int) -> str:
-    """DriveLM's name for an object: its number, its camera and the pixel at its centre, here of a grid cell."""
+    """Returns DriveLM's identifier of an object, such as `<c1,CAM_FRONT,500.0,506.2>`.
+
+    Args:
+        number: rank of the object within its camera, from 1.
+        camera: name of the camera.
+        column: column of the grid cell whose centre stands for the object's.
+        row: row of that grid cell.
+    """
     return f"<c{number},{camera},{COLUMNS[column]},{ROWS[row]}>"

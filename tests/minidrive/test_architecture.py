@@ -21,7 +21,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def test_a_saved_model_is_a_stock_checkpoint(checkpoint):
+def test_save_writes_a_stock_checkpoint(checkpoint):
     model = LlavaOnevisionForConditionalGeneration.from_pretrained(checkpoint)
     assert model.dtype == torch.bfloat16
     processor = json.loads((checkpoint / "processor_config.json").read_text())
@@ -30,7 +30,7 @@ def test_a_saved_model_is_a_stock_checkpoint(checkpoint):
     assert processor["image_processor"]["size"] == {"height": 28, "width": 28}
 
 
-def test_it_reads_a_sample(checkpoint):
+def test_saved_model_answers_samples(checkpoint):
     adapter = MiniDriveModel(checkpoint=str(checkpoint))
     samples = [MiniDrive("val", resolution=28, size=20)[index] for index in (0, 9)]
     prompts = adapter.collate(samples)
@@ -39,7 +39,7 @@ def test_it_reads_a_sample(checkpoint):
 
 
 @pytest.mark.parametrize("harm", ["truncated", "overwritten", "missing"])
-def test_a_damaged_checkpoint_is_one_clear_line(checkpoint, tmp_path, harm):
+def test_damaged_checkpoint_is_one_clear_line(checkpoint, tmp_path, harm):
     shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
     weights = tmp_path / "model.safetensors"
     if harm == "missing":
@@ -51,7 +51,18 @@ def test_a_damaged_checkpoint_is_one_clear_line(checkpoint, tmp_path, harm):
     assert "\n" not in str(raised.value)
 
 
-def test_without_a_packaged_model_it_says_how_to_make_one(tmp_path, monkeypatch):
+def test_images_of_another_size_are_resized_with_one_warning(checkpoint, caplog):
+    adapter = MiniDriveModel(checkpoint=str(checkpoint))
+    fitting, small = (MiniDrive("val", resolution=side, size=2) for side in (28, 50))
+    expected = adapter.collate([fitting[0]])
+    assert not caplog.records
+    prompts = [adapter.collate([small[index]]) for index in (0, 1)]
+    assert prompts[0].inputs["pixel_values"].shape == expected.inputs["pixel_values"].shape
+    (record,) = caplog.records
+    assert record.getMessage() == "model=minidrive reads 28 x 28 pixels: images of 50 x 50 are resized"
+
+
+def test_missing_packaged_model_says_how_to_make_one(tmp_path, monkeypatch):
     monkeypatch.setattr("prune2drive.minidrive.model.PACKAGED", tmp_path)
     with pytest.raises(InputError, match="task=train model=minidrive"):
         MiniDriveModel()

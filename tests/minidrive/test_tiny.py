@@ -44,7 +44,7 @@ def test_attention(attention):
 
 
 def test_unknown_attention():
-    with pytest.raises(InputError, match="model.attention=foo: choose sdpa or eager"):
+    with pytest.raises(InputError, match="model.attention=foo: choose from sdpa, eager"):
         Tiny(attention="foo")
 
 

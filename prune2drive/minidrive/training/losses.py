@@ -1,4 +1,4 @@
-"""The losses beside the answers, which help the model begin; the last stretch of training has none of them.
+"""The auxiliary losses of MiniDrive's training; its last phase has none of them.
 
 From answers alone a question's few words learn next to nothing from hundreds of visual tokens for a long time.
 """
@@ -11,50 +11,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prune2drive.minidrive.training.batches import IGNORED
-from prune2drive.minidrive.training.packed_attention import Watch
+from prune2drive.minidrive.training.packed_attention import AttentionProbe
+from prune2drive.minidrive.training.targets import IGNORED
 
 
-def naming_losses(vectors: Tensor, names: Mapping[str, Tensor], words: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Cross entropy of naming each vector, group by group.
+def attribute_losses(vectors: Tensor, targets: Mapping[str, Tensor], words: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Computes the cross entropy of classifying vectors into the words of every attribute.
 
     Args:
-        vectors: [..., D], normalised here.
-        names: group -> index into the group's words for each vector, IGNORED where it has no such name.
-        words: group -> output embeddings of its words, [words, D].
+        vectors: hidden states [..., D]; they are normalised to unit root mean square.
+        targets: attribute -> index of the right word for each vector, IGNORED where a vector has no such attribute.
+        words: attribute -> output embeddings of its words, [words, D].
 
     Returns:
-        group -> mean over the vectors that have a name in it, 0 if none has.
+        Attribute -> mean over the vectors that have the attribute, 0 if none has it.
     """
     vectors = F.rms_norm(vectors, vectors.shape[-1:])
     losses = {}
-    for group, embeddings in words.items():
-        named = names[group] != IGNORED
-        logits = (vectors[named] @ embeddings.to(vectors.dtype).T).float()
-        losses[group] = F.cross_entropy(logits, names[group][named], reduction="sum") / max(1, int(named.sum()))
+    for name, embeddings in words.items():
+        has = targets[name] != IGNORED
+        logits = (vectors[has] @ embeddings.to(vectors.dtype).T).float()
+        losses[name] = F.cross_entropy(logits, targets[name][has], reduction="sum") / max(1, int(has.sum()))
     return losses
 
 
-def gaze_loss(watch: Watch, at: Tensor, on: Tensor, visual: Tensor) -> Tensor:
-    """Minus the logarithm of the attention that falls on what decides the answer.
+def attention_supervision_loss(probe: AttentionProbe, answer_start: Tensor, evidence: Tensor, visual: Tensor) -> Tensor:
+    """Computes minus the logarithm of the attention mass on the visual tokens that decide an answer.
 
-    The second half of the watched layer's heads look there; the others are left alone.
+    Only the second half of the probed layer's heads is supervised.
 
     Args:
-        watch: of the model's pass.
-        at: [2, Q], scene and position from which each question looks.
-        on: bool [Q, V], visual tokens it should look at; questions without any are left out.
+        probe: the probe that was passed to the model's forward pass.
+        answer_start: [2, Q], scene and position of the query of each question.
+        evidence: bool [Q, V], visual tokens that decide the answer; questions without any do not count.
         visual: [V], positions of the visual tokens.
 
     Returns:
-        The mean over questions and heads, 0 if no question has anything to look at.
+        The mean over questions and heads, 0 if no question counts.
     """
-    some = on.any(1)
-    (scenes, places), on = at[:, some], on[some]
+    some = evidence.any(1)
+    (scenes, starts), evidence = answer_start[:, some], evidence[some]
     losses = [torch.zeros(())]
     for scene in scenes.unique().tolist():
-        mine = scenes == scene
-        logits = watch.scores(scene, places[mine])
-        there = logits[:, :, visual].masked_fill(~on[mine], -torch.inf)
-        losses.append((logits.logsumexp(-1) - there.logsumexp(-1)).flatten())
+        here = scenes == scene
+        logits = probe.logits(scene, starts[here])
+        wanted = logits[:, :, visual].masked_fill(~evidence[here], -torch.inf)
+        losses.append((logits.logsumexp(-1) - wanted.logsumexp(-1)).flatten())
     return torch.cat(losses[1:]).mean() if len(losses) > 1 else losses[0]

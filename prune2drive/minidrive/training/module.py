@@ -1,16 +1,13 @@
-"""MiniDrive's training: the model with its losses and its schedule.
+"""The training of MiniDrive's model, in three phases of one run (`Schedule`); no loss knows that tokens will be pruned.
 
-Three stretches of one run. Naming: every visual token learns to name, in the words of the vocabulary, what it
-shows. Learning: answers are learned from these tokens, frozen, with guidance to what decides them. Settling: all
-weights learn from answers alone. No loss knows that tokens will be pruned.
-
-Shape suffixes: S scenes, C cameras, N tokens of a camera, T positions, D channels.
+Shape suffixes: S scenes, H height, W width, N tokens of a camera, T positions, D channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,72 +17,116 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from prune2drive.cameras import CAMERAS
-from prune2drive.minidrive.architecture import Architecture, build_model
-from prune2drive.minidrive.questions import KINDS_ASKED
+from prune2drive.errors import InputError
+from prune2drive.minidrive.architecture import Architecture, build_model, save
+from prune2drive.minidrive.questions import QUESTION_KINDS
 from prune2drive.minidrive.tokenizer import build_tokenizer
-from prune2drive.minidrive.training.batches import IGNORED, NAMES, PREFIX, Batch, PackedMiniDrive, Recipe, block_mask
-from prune2drive.minidrive.training.losses import gaze_loss, naming_losses
-from prune2drive.minidrive.training.packed_attention import PACKED, Watch
+from prune2drive.minidrive.training.batches import PREFIX, Batch, PackedMiniDrive, Recipe, block_mask
+from prune2drive.minidrive.training.losses import attention_supervision_loss, attribute_losses
+from prune2drive.minidrive.training.packed_attention import AttentionProbe, use_packed_attention
 from prune2drive.minidrive.training.schedule import Schedule
+from prune2drive.minidrive.training.targets import ATTRIBUTES, IGNORED
 
-# A question's own words are put together below this layer, what they ask for is found in it, and is named behind it.
-# Attention-ranked pruning that reads this layer or a later one would profit from `gaze`; FastV's usual ones are below.
-GAZE_LAYER = 2
+# The layers below combine a question's words, this one attends to the objects they name, and the next has the answer.
+# Attention supervision helps methods that rank tokens by the attention of this layer or a later one.
+PROBED_LAYER = 2
 
 
 class MiniDriveTraining(LightningModule):
-    """The model with its losses and its schedule."""
+    """Trains MiniDrive's model from scratch.
+
+    Args:
+        sizes: sizes of the model.
+        schedule: lengths and learning rates of the phases.
+        recipe: describes the training batches; the schedule sets their number of scenes.
+        validation_scenes: number of scenes of the val split to validate on.
+
+    Raises:
+        InputError: the decoder has too few layers for attention supervision.
+    """
 
     def __init__(self, sizes: Architecture, schedule: Schedule, recipe: Recipe, validation_scenes: int) -> None:
         super().__init__()
+        if sizes.layers <= PROBED_LAYER:
+            raise InputError(f"task.model.layers={sizes.layers}: use at least {PROBED_LAYER + 1} decoder layers")
         self.sizes, self.schedule, self.recipe = sizes, schedule, recipe
         self.validation_scenes = validation_scenes
         self.model = build_model(sizes)
-        self.model.set_attn_implementation({"text_config": PACKED})
+        use_packed_attention(self.model)
         self.tokenizer = build_tokenizer()
-        self.names = {g: torch.tensor(self.tokenizer.convert_tokens_to_ids(list(words))) for g, words in NAMES.items()}
+        ids = self.tokenizer.convert_tokens_to_ids
+        self.words = {name: torch.tensor(ids(list(words))) for name, words in ATTRIBUTES.items()}
+
+    @property
+    def steps(self) -> int:
+        """Number of optimizer steps to train for."""
+        return self.schedule.steps
+
+    def save(self, folder: Path) -> None:
+        """Writes the model with its tokenizer and processor, for `model.checkpoint`."""
+        save(self.model, self.sizes, folder)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        stretch = self.schedule.stretch(self.global_step)
-        with torch.set_grad_enabled(stretch != "learning"):
-            images = self.see(batch["pixels_SC3HW"])
-        if stretch == "naming":
+        """Returns the loss of a step, which depends on the phase."""
+        phase = self.schedule.phase(self.global_step)
+        with torch.set_grad_enabled(phase != "answer_training"):
+            images = self.encode_images(batch["pixels_SC3HW"])
+        if phase == "token_supervision":
             tokens = torch.stack(list(images.pooler_output))[:, :-1]  # without the newline
-            return self.naming_loss("patch", tokens, batch["names_IN"])
-        watch = Watch(GAZE_LAYER) if stretch == "learning" else None
-        seen = self.read(batch, images, watch)
-        wanted = batch["labels_ST"] != IGNORED
-        labels = batch["labels_ST"][wanted]
-        logits = self.model.lm_head(seen.last_hidden_state[wanted]).float()
+            return self.attribute_loss("patch", tokens, batch["attributes_IN"])
+        probe = AttentionProbe(PROBED_LAYER) if phase == "answer_training" else None
+        outputs = self.decode(batch, images, probe)
+        counted = batch["labels_ST"] != IGNORED
+        labels = batch["labels_ST"][counted]
+        logits = self.model.lm_head(outputs.last_hidden_state[counted]).float()
         loss = F.cross_entropy(logits, labels)
         self.log("train/answers", loss, prog_bar=True)
         self.log("train/token_accuracy", (logits.argmax(-1) == labels).float().mean(), prog_bar=True)
-        return loss + self.guidance(batch, seen, watch) if watch else loss
+        return loss + self.auxiliary_loss(batch, outputs, probe) if probe else loss
 
-    def guidance(self, batch: Batch, seen: Any, watch: Watch) -> Tensor:
-        """What helps answers begin: naming what is asked and what decides the answer, and looking at that."""
-        clues, weights = batch["clues"], self.schedule.guidance
-        scene, place = clues["at"]
-        prefix = batch["ids_ST"][0, : self._prefix(batch)]
+    def auxiliary_loss(self, batch: Batch, outputs: Any, probe: AttentionProbe) -> Tensor:
+        """Returns the weighted sum of the losses beside the answers'."""
+        targets, weights = batch["targets"], self.schedule.auxiliary_losses
+        prefix = batch["ids_ST"][0, : _prefix_length(batch)]
         images = (prefix == self.model.config.image_token_id).nonzero().view(len(CAMERAS), -1)
-        gaze = gaze_loss(watch, clues["at"], clues["on"], images[:, :-1].flatten())  # without the newlines
-        self.log("train/gaze", gaze)
-        loss = weights["gaze"] * gaze
-        for what, layer in (("asked", GAZE_LAYER), ("subject", GAZE_LAYER + 1)):
-            loss = loss + weights[what] * self.naming_loss(what, seen.hidden_states[layer][scene, place], clues[what])
+        visual = images[:, :-1].flatten()  # without the newlines
+        attention = attention_supervision_loss(probe, targets["answer_start"], targets["evidence"], visual)
+        self.log("train/attention_supervision", attention)
+        loss = weights["attention_supervision"] * attention
+        scene, start = targets["answer_start"]
+        for name, layer in (("asked", PROBED_LAYER), ("subject", PROBED_LAYER + 1)):
+            vectors = outputs.hidden_states[layer][scene, start]
+            loss = loss + weights[name] * self.attribute_loss(name, vectors, targets[name])
         return loss
 
+    def attribute_loss(self, what: str, vectors: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        """Returns the mean over attributes of the cross entropy of classifying vectors by the output embedding.
+
+        Args:
+            what: what the vectors stand for, for the names of the logged curves.
+            vectors: hidden states [..., D].
+            targets: attribute -> index of the right word for each vector, or IGNORED.
+        """
+        words = {name: self.model.lm_head.weight[ids.to(vectors.device)] for name, ids in self.words.items()}
+        losses = attribute_losses(vectors, targets, words)
+        self.log_dict({f"train/{what}_{name}": loss for name, loss in losses.items()})
+        return torch.stack(list(losses.values())).mean()
+
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Exact match of each kind of question; an answer that is right at every token is what greedy decoding says."""
-        hidden_STD = self.read(batch, self.see(batch["pixels_SC3HW"])).last_hidden_state
+        """Logs the exact match of each kind of question, as greedy decoding would score it.
+
+        Greedy decoding gives the reference exactly where the most likely token is right at every position of it.
+        """
+        hidden_STD = self.decode(batch, self.encode_images(batch["pixels_SC3HW"])).last_hidden_state
         right_ST = (self.model.lm_head(hidden_STD).argmax(-1) == batch["labels_ST"]) | (batch["labels_ST"] == IGNORED)
         matches = []
-        for segment, kind in enumerate(KINDS_ASKED):
+        for segment, kind in enumerate(QUESTION_KINDS):
             matches.append((right_ST | (batch["segment_ST"] != segment)).all(1).float().mean())
             self.log(f"val/{kind}", matches[-1], sync_dist=True)
         self.log("val/exact_match", torch.stack(matches).mean(), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
+        """Returns AdamW with the schedule's learning rates; only matrices have weight decay."""
         core, decay = self.model.model, self.schedule.weight_decay
         vision = [*core.vision_tower.parameters(), *core.multi_modal_projector.parameters()]
         language = [p for p in self.parameters() if all(p is not q for q in vision)]
@@ -100,12 +141,14 @@ class MiniDriveTraining(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        recipes = {stretch: replace(self.recipe, scenes=scenes) for stretch, scenes in self.schedule.scenes.items()}
-        recipes["naming"] = replace(recipes["naming"], questions=0)
+        """Returns the batches of the remaining steps."""
+        recipes = {phase: replace(self.recipe, scenes=scenes) for phase, scenes in self.schedule.scenes.items()}
+        recipes["token_supervision"] = replace(recipes["token_supervision"], questions=0)
         steps = range(self.schedule.steps)
-        return self._loader(lambda: ((at, recipes[self.schedule.stretch(at)]) for at in steps[self.global_step :]))
+        return self._loader(lambda: ((at, recipes[self.schedule.phase(at)]) for at in steps[self.global_step :]))
 
     def val_dataloader(self) -> DataLoader[Batch]:
+        """Returns the batches of the first scenes of the val split."""
         recipe = replace(self.recipe, split="val", difficulties={"standard": 1.0}, scenes=8, seed=0)
         return self._loader(lambda: ((step, recipe) for step in range(self.validation_scenes // recipe.scenes)))
 
@@ -113,8 +156,8 @@ class MiniDriveTraining(LightningModule):
         rank, world = self.trainer.global_rank, self.trainer.world_size
         return DataLoader(PackedMiniDrive(plan, self.tokenizer, rank, world), batch_size=None)
 
-    def see(self, pixels_SC3HW: Tensor) -> Any:
-        """The model's image features: `pooler_output` holds [N + 1, D] an image, a newline last."""
+    def encode_images(self, pixels_SC3HW: Tensor) -> Any:
+        """Returns the model's image features; `pooler_output` holds [N + 1, D] for an image, a newline last."""
         scenes, cameras, _, height, width = pixels_SC3HW.shape
         pixels = (pixels_SC3HW.float() / 127.5 - 1).flatten(0, 1)[:, None]
         return self.model.model.get_image_features(
@@ -124,33 +167,32 @@ class MiniDriveTraining(LightningModule):
             return_dict=True,
         )
 
-    def read(self, batch: Batch, images: Any, watch: Watch | None = None) -> Any:
-        """The model's outputs for packed questions about images it has seen."""
+    def decode(self, batch: Batch, images: Any, probe: AttentionProbe | None = None) -> Any:
+        """Returns the model's outputs, hidden states included, for packed questions.
+
+        Args:
+            batch: a batch with questions.
+            images: the result of `encode_images`.
+            probe: captures the attention of one layer.
+        """
         return self.model.model(
             input_ids=batch["ids_ST"],
             position_ids=batch["position_ST"],
-            attention_mask=self._mask(batch["segment_ST"], self._prefix(batch)),
+            attention_mask=self._additive_mask(batch["segment_ST"], _prefix_length(batch)),
             mm_encoder_outputs={"image": images},
             use_cache=False,
             output_hidden_states=True,
-            watch=watch,
+            probe=probe,
         )
 
-    def naming_loss(self, what: str, vectors: Tensor, names: Mapping[str, Tensor]) -> Tensor:
-        """Cross entropy of the names of each vector [..., D], read off by the output embedding; mean over groups."""
-        words = {group: self.model.lm_head.weight[ids.to(vectors.device)] for group, ids in self.names.items()}
-        losses = naming_losses(vectors, names, words)
-        self.log_dict({f"train/{what}_{group}": loss for group, loss in losses.items()})
-        return torch.stack(list(losses.values())).mean()
-
-    @staticmethod
-    def _prefix(batch: Batch) -> int:
-        """Positions before the questions."""
-        return int((batch["segment_ST"][0] == PREFIX).sum())
-
-    def _mask(self, segment_ST: Tensor, prefix: int) -> Tensor:
+    def _additive_mask(self, segment_ST: Tensor, prefix: int) -> Tensor:
         device = segment_ST.device
         mixed = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if mixed else self.model.dtype
         blocked = ~block_mask(segment_ST, prefix)
         return torch.zeros(blocked.shape, dtype=dtype, device=device).masked_fill_(blocked, torch.finfo(dtype).min)
+
+
+def _prefix_length(batch: Batch) -> int:
+    """Returns the number of positions before the questions."""
+    return int((batch["segment_ST"][0] == PREFIX).sum())

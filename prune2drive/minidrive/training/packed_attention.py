@@ -1,6 +1,6 @@
-"""Attention of one visual prefix and many questions behind it, packed into one sequence.
+"""Attention of one visual prefix and the questions after it, packed into one sequence.
 
-Shape suffixes: S scenes, H heads, T positions, Q positions behind the prefix, D channels of a head.
+Shape suffixes: S scenes, H heads, T positions, Q positions after the prefix, P probed positions, D channels of a head.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
-PACKED = "packed"  # the name by which a model asks for `packed_attention`
+NAME = "packed"
 
 
 @dataclass
-class Watch:
-    """Remembers what one layer attends with, when passed to the model as `watch`.
+class AttentionProbe:
+    """Captures queries, keys and mask of one layer when passed to the model as `probe`.
 
     Args:
-        layer: index of the decoder layer to watch.
+        layer: index of the decoder layer.
     """
 
     layer: int
@@ -30,21 +30,18 @@ class Watch:
     mask_S1QT: Tensor | None = None
     scale: float = 1.0
 
-    def scores(self, scene: int, places: Tensor) -> Tensor:
-        """Masked attention logits of some positions behind a scene's prefix, in the second half of the heads.
+    def logits(self, scene: int, positions_P: Tensor) -> Tensor:
+        """Returns the masked attention logits [H / 2, P, T] of some queries, in the second half of the heads.
 
         Args:
-            scene: index in the batch.
-            places: [P], positions in the sequence.
-
-        Returns:
-            [H / 2, P, T].
+            scene: index of the scene in the batch.
+            positions_P: positions of the queries, after the prefix.
         """
         assert self.query_SHTD is not None and self.key_SHTD is not None and self.mask_S1QT is not None
         prefix = self.query_SHTD.shape[2] - self.mask_S1QT.shape[2]
         half = self.query_SHTD.shape[1] // 2
-        query, key = self.query_SHTD[scene, half:, places].float(), self.key_SHTD[scene, half:].float()
-        return query @ key.transpose(-1, -2) * self.scale + self.mask_S1QT[scene, :, places - prefix].float()
+        query, key = self.query_SHTD[scene, half:, positions_P].float(), self.key_SHTD[scene, half:].float()
+        return query @ key.transpose(-1, -2) * self.scale + self.mask_S1QT[scene, :, positions_P - prefix].float()
 
 
 def packed_attention(
@@ -55,14 +52,28 @@ def packed_attention(
     attention_mask: Tensor,
     scaling: float | None = None,
     dropout: float = 0.0,
-    watch: Watch | None = None,
+    probe: AttentionProbe | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of [S, H, T, D]: plainly causal in the prefix; the questions have their mask [S, 1, Q, T]."""
-    del dropout, unused
-    if watch and watch.layer == module.layer_idx:
-        watch.query_SHTD, watch.key_SHTD, watch.mask_S1QT = query, key, attention_mask
-        watch.scale = scaling or query.shape[-1] ** -0.5
+    """Computes attention that is causal within the prefix and masked for the questions.
+
+    Args:
+        module: the attention module of a decoder layer.
+        query: [S, H, T, D].
+        key: [S, H, T, D].
+        value: [S, H, T, D].
+        attention_mask: additive mask of the questions, [S, 1, Q, T]; the prefix has T - Q positions.
+        scaling: factor of the logits.
+        dropout: ignored.
+        probe: captures the inputs if `module` is the layer it names.
+        unused: ignored.
+
+    Returns:
+        Output [S, T, H, D], and None in place of attention weights.
+    """
+    if probe and probe.layer == module.layer_idx:
+        probe.query_SHTD, probe.key_SHTD, probe.mask_S1QT = query, key, attention_mask
+        probe.scale = scaling or query.shape[-1] ** -0.5
     prefix = query.shape[2] - attention_mask.shape[2]
     early = F.scaled_dot_product_attention(
         query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True, scale=scaling
@@ -73,4 +84,7 @@ def packed_attention(
     return torch.cat([early, late], dim=2).transpose(1, 2), None
 
 
-AttentionInterface.register(PACKED, packed_attention)
+def use_packed_attention(model: PreTrainedModel) -> None:
+    """Makes the decoder of a model compute `packed_attention`, which is registered with transformers."""
+    AttentionInterface.register(NAME, packed_attention)
+    model.set_attn_implementation({"text_config": NAME})

@@ -1,4 +1,4 @@
-"""When MiniDrive's model learns what, and how fast."""
+"""Which part of MiniDrive's model is trained on what, for how long, and at which learning rate."""
 
 from __future__ import annotations
 
@@ -7,70 +7,75 @@ from dataclasses import dataclass
 
 from prune2drive.errors import InputError
 
-STRETCHES = ("naming", "learning", "settling")
-GUIDES = ("asked", "subject", "gaze")
+PHASES = ("token_supervision", "answer_training", "fine_tuning")
+AUXILIARY_LOSSES = ("asked", "subject", "attention_supervision")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn.
+    """Sets the lengths and learning rates of the three phases of a training.
 
-    In every stretch the learning rate is constant for the first half and falls in the second: while naming to almost
-    nothing, while learning to `settling_rate`, from which settling goes on to almost nothing.
+    The learning rate of a phase is constant in the first half of its steps and falls in the second: to almost zero in
+    token supervision and in fine-tuning, to `fine_tuning_rate` in answer training.
 
     Args:
-        naming: steps in which visual tokens learn to name what they show; no question is asked.
-        learning: steps in which answers are learned from frozen visual tokens, with guidance.
-        settling: steps in which answers alone are learned from, all weights free.
-        scenes: scenes a step, for each stretch.
-        guidance: in learning, weights of the losses beside the answers: naming what is `asked`, naming the `subject`
-            that decides the answer, and the `gaze` on it.
-        rate: the learning rate.
-        settling_rate: as a share of `rate`.
-        vision_share: the vision tower's learning rate while settling, as a share of the language model's.
-        warmup: steps until the full learning rate, when naming and when learning begins.
+        token_supervision: steps in which visual tokens learn the attributes of what they show, without questions.
+        answer_training: steps in which the decoder learns answers and auxiliary targets from frozen visual tokens.
+        fine_tuning: steps in which all weights learn from answers alone.
+        scenes: phase -> scenes of a step.
+        auxiliary_losses: weights of the losses in answer training beside the answers': `asked` classifies the
+            attributes that the question names, `subject` those of the object that decides the answer, and
+            `attention_supervision` draws attention to the objects that decide it.
+        rate: learning rate of the language model.
+        fine_tuning_rate: learning rate at the start of fine-tuning, as a share of `rate`.
+        vision_share: learning rate of the vision tower after token supervision, as a share of the language model's.
+        weight_decay: weight decay of matrices.
+        warmup: steps in which the learning rate rises, at the start of token supervision and of answer training.
+
+    Raises:
+        InputError: a phase has no number of scenes, or an auxiliary loss has no weight.
     """
 
-    naming: int
-    learning: int
-    settling: int
+    token_supervision: int
+    answer_training: int
+    fine_tuning: int
     scenes: Mapping[str, int]
-    guidance: Mapping[str, float]
+    auxiliary_losses: Mapping[str, float]
     rate: float = 1e-3
-    settling_rate: float = 0.3
+    fine_tuning_rate: float = 0.3
     vision_share: float = 0.3
     weight_decay: float = 0.05
     warmup: int = 100
 
     def __post_init__(self) -> None:
-        """Refuses a schedule that leaves something open.
-
-        Raises:
-            InputError: a stretch without its number of scenes, or a guide without its weight.
-        """
-        for name, needed in (("scenes", STRETCHES), ("guidance", GUIDES)):
-            if set(found := getattr(self, name)) != set(needed):
-                raise InputError(f"schedule.{name}: name each of {', '.join(needed)}, found {', '.join(found)}")
+        for name, needed in (("scenes", PHASES), ("auxiliary_losses", AUXILIARY_LOSSES)):
+            if set(given := getattr(self, name)) != set(needed):
+                raise InputError(f"schedule.{name}: set {', '.join(needed)}, not {', '.join(given) or 'nothing'}")
 
     @property
     def steps(self) -> int:
-        return self.naming + self.learning + self.settling
+        """Steps of all phases."""
+        return self.token_supervision + self.answer_training + self.fine_tuning
 
-    def stretch(self, step: int) -> str:
-        return "naming" if step < self.naming else "learning" if step < self.naming + self.learning else "settling"
+    def phase(self, step: int) -> str:
+        """Returns the phase that a step belongs to."""
+        if step < self.token_supervision:
+            return PHASES[0]
+        return PHASES[1] if step < self.token_supervision + self.answer_training else PHASES[2]
 
     def factor(self, step: int) -> float:
-        """The language model's learning rate at a step, in units of `rate`; never quite zero."""
-        begin, rate, end = 0, 1.0, 0.02
-        if step >= self.naming:
-            begin, end = self.naming, self.settling_rate
-        if step >= self.naming + self.learning:
-            begin, rate, end = self.naming + self.learning, self.settling_rate, 0.01
-        stretch = self.stretch(step)
+        """Returns the language model's learning rate at a step in units of `rate`, above 0 and at most 1."""
+        phase = self.phase(step)
+        begin, rate, end = {
+            "token_supervision": (0, 1.0, 0.02),
+            "answer_training": (self.token_supervision, 1.0, self.fine_tuning_rate),
+            "fine_tuning": (self.token_supervision + self.answer_training, self.fine_tuning_rate, 0.01),
+        }[phase]
         since = step - begin
-        warm = 1.0 if stretch == "settling" else (since + 1) / self.warmup
-        fallen = max(0.0, 2 * since / getattr(self, stretch) - 1)
+        warm = 1.0 if phase == "fine_tuning" else (since + 1) / self.warmup
+        fallen = max(0.0, 2 * since / getattr(self, phase) - 1)
         return min(warm, rate + (end - rate) * fallen)
 
     def vision_factor(self, step: int) -> float:
-        return self.factor(step) * (self.vision_share if step >= self.naming else 1.0)
+        """Returns the vision tower's learning rate at a step in units of `rate`."""
+        return self.factor(step) * (self.vision_share if step >= self.token_supervision else 1.0)

@@ -7,20 +7,21 @@ import torch
 
 from prune2drive.cameras import spoken_name
 from prune2drive.minidrive.dataset import MiniDrive
-from prune2drive.minidrive.questions import KINDS_ASKED
+from prune2drive.minidrive.questions import QUESTION_KINDS
 from prune2drive.minidrive.scene import make_scene
 from prune2drive.minidrive.tokenizer import build_tokenizer
-from prune2drive.minidrive.training.batches import IGNORED, NAMES, OUTSIDE, PREFIX, PackedMiniDrive, Recipe, block_mask
+from prune2drive.minidrive.training.batches import PADDING, PREFIX, PackedMiniDrive, Recipe, block_mask
+from prune2drive.minidrive.training.targets import ATTRIBUTES, IGNORED
 from prune2drive.minidrive.vocabulary import NUMBERS, PLURALS
 
-RECIPE = Recipe(scenes=2, questions=3, difficulties={"standard": 1.0}, kinds=dict.fromkeys(KINDS_ASKED, 1.0))
+RECIPE = Recipe(scenes=2, questions=3, difficulties={"standard": 1.0}, kinds=dict.fromkeys(QUESTION_KINDS, 1.0))
 
 
 def packed(rank=0, world=1):
     return PackedMiniDrive(lambda: ((step, RECIPE) for step in range(2)), build_tokenizer(), rank, world)
 
 
-def test_a_step_is_the_same_however_many_ranks_share_it():
+def test_batch_of_a_step_is_the_same_however_many_ranks_share_it():
     whole = packed().batch(7, RECIPE)
     for rank in (0, 1):
         share = packed(rank=rank, world=2).batch(7, RECIPE)
@@ -31,11 +32,11 @@ def test_a_step_is_the_same_however_many_ranks_share_it():
     assert not torch.equal(packed().batch(8, RECIPE)["pixels_SC3HW"], whole["pixels_SC3HW"])
 
 
-def test_a_validation_batch_reads_like_the_dataset():
+def test_batch_of_validation_reads_like_the_dataset():
     tokenizer = build_tokenizer()
     recipe = Recipe(1, {"standard": 1.0}, {}, split="val")
-    batch, dataset = packed().batch(0, recipe), MiniDrive("val", size=len(KINDS_ASKED))
-    for number in range(len(KINDS_ASKED)):
+    batch, dataset = packed().batch(0, recipe), MiniDrive("val", size=len(QUESTION_KINDS))
+    for number in range(len(QUESTION_KINDS)):
         sample = dataset[number]
         message = [{"role": "user", "content": sample.prompt}]
         text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
@@ -48,27 +49,27 @@ def test_a_validation_batch_reads_like_the_dataset():
         assert labels[labels != IGNORED].tolist() == answer
 
 
-def clues():
-    """Per question of a step: its text and answer, its kind's names, and the visual tokens that decide."""
+def targets():
+    """Yields for each question its scene, text, answer, the asked and the subject's attributes, and its evidence."""
     tokenizer, batch = build_tokenizer(), packed().batch(0, replace(RECIPE, questions=24))
-    for number, (scene, place) in enumerate(batch["clues"]["at"].T.tolist()):
+    for number, (scene, place) in enumerate(batch["targets"]["answer_start"].T.tolist()):
         assert batch["ids_ST"][scene, place] == tokenizer.convert_tokens_to_ids("<|assistant|>")
         own = batch["segment_ST"][scene] == batch["segment_ST"][scene, place]
         ids, after = batch["ids_ST"][scene], torch.arange(len(own)) > place
         texts = [tokenizer.decode(ids[own & part], skip_special_tokens=True) for part in (~after, after)]
-        names = {
-            what: {g: NAMES[g][i[number]] for g, i in batch["clues"][what].items() if i[number] != IGNORED}
+        words = {
+            what: {a: ATTRIBUTES[a][i[number]] for a, i in batch["targets"][what].items() if i[number] != IGNORED}
             for what in ("asked", "subject")
         }
-        yield scene, *texts, names["asked"], names["subject"], batch["clues"]["on"][number]
+        yield scene, *texts, words["asked"], words["subject"], batch["targets"]["evidence"][number]
 
 
-def test_what_is_asked_is_in_the_question():
+def test_targets_asked_are_in_the_question():
     seen = set()
-    for _, question, _, asked, *_ in clues():
+    for _, question, _, asked, *_ in targets():
         if match := re.search(r"<c(.),(CAM_\w+),([\d.]+),([\d.]+)>", question):
             tag = f"<c{match[1]},", match[2], f",{match[3]}", f",{match[4]}>"
-            assert tuple(asked[group] for group in ("number", "camera", "column", "row")) == tag
+            assert tuple(asked[name] for name in ("number", "camera", "column", "row")) == tag
         if "Is there" in question:
             assert f"a {asked['colour']} {asked['kind']} to the {spoken_name(asked['camera'])} of" in question
         if "How many" in question:
@@ -77,17 +78,17 @@ def test_what_is_asked_is_in_the_question():
     assert seen == {"number", "camera", "column", "row", "colour", "kind"}
 
 
-def test_what_decides_is_in_the_answer_and_its_tokens_are_marked():
+def test_targets_subject_is_in_the_answer_and_its_tokens_are_the_evidence():
     scenes = [make_scene("train", slot, "standard") for slot in range(2)]
     named = 0
-    for scene, question, answer, _, subject, on in clues():
-        owners = np.unique(scenes[scene].patches(8).reshape(-1)[on])
+    for scene, question, answer, _, subject, evidence in targets():
+        owners = np.unique(scenes[scene].patch_owners(8).reshape(-1)[evidence])
         if subject:
             (owner,) = owners
-            thing = scenes[scene].things[owner]
-            assert (thing.kind, thing.camera) == (subject["kind"], subject["camera"])
+            obj = scenes[scene].objects[owner]
+            assert (obj.kind, obj.camera) == (subject["kind"], subject["camera"])
         if "visual description" in question:
-            assert answer.lower() == f"{thing.name}."
+            assert answer.lower() == f"{obj.name}."
             named += 1
         if "How many" in question:
             assert NUMBERS.index(answer.rstrip(".")) == len(owners)
@@ -95,13 +96,13 @@ def test_what_decides_is_in_the_answer_and_its_tokens_are_marked():
     assert named
 
 
-def test_pictures_can_come_alone():
+def test_batch_can_hold_images_alone():
     batch = packed().batch(0, replace(RECIPE, questions=0))
-    assert set(batch) == {"pixels_SC3HW", "names_IN"}
+    assert set(batch) == {"pixels_SC3HW", "attributes_IN"}
 
 
-def test_a_question_sees_the_prefix_and_its_own_past():
-    segment = torch.tensor([[PREFIX, PREFIX, 0, 0, 1, 1, OUTSIDE]])
+def test_block_mask_shows_a_question_the_prefix_and_its_own_past():
+    segment = torch.tensor([[PREFIX, PREFIX, 0, 0, 1, 1, PADDING]])
     expected = """
         1 1 1 0 0 0 0
         1 1 1 1 0 0 0
@@ -113,12 +114,12 @@ def test_a_question_sees_the_prefix_and_its_own_past():
 
 
 @pytest.mark.parametrize("resolution, tokens", [(112, 64), (196, 196)])
-def test_every_patch_has_names(resolution, tokens):
+def test_patch_attributes_cover_every_patch(resolution, tokens):
     recipe = Recipe(1, {"dense": 1.0}, {"exist": 1.0}, scenes=2, resolution=resolution)
-    names = packed().batch(0, recipe)["names_IN"]
-    assert set(names) == set(NAMES)
-    for group, indices in names.items():
+    words = packed().batch(0, recipe)["attributes_IN"]
+    assert set(words) == set(ATTRIBUTES)
+    for name, indices in words.items():
         assert indices.shape == (12, tokens)
-        assert indices.max() < len(NAMES[group])
-    thing = names["thing"] == NAMES["thing"].index("object")
-    assert thing.any() and (thing == (names["kind"] != IGNORED)).all() and (thing == (names["row"] != IGNORED)).all()
+        assert indices.max() < len(ATTRIBUTES[name])
+    there = words["presence"] == ATTRIBUTES["presence"].index("object")
+    assert there.any() and (there == (words["kind"] != IGNORED)).all() and (there == (words["row"] != IGNORED)).all()

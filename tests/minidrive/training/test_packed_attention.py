@@ -18,7 +18,7 @@ def parts(prefix, questions):
 
 
 @pytest.mark.parametrize("prefix, questions", [(5, 7), (5, 0)])
-def test_it_is_attention_under_the_whole_mask(prefix, questions):
+def test_packed_attention_is_attention_under_the_whole_mask(prefix, questions):
     query, key, value, mask, whole = parts(prefix, questions)
     expected = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=whole, scale=0.3)
     found, weights = packed_attention(nn.Identity(), query, key, value, mask, scaling=0.3)

@@ -3,15 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
-from prune2drive.minidrive.training.schedule import GUIDES, STRETCHES, Schedule
+from prune2drive.minidrive.training.schedule import AUXILIARY_LOSSES, PHASES, Schedule
 
-SCENES, GUIDANCE = dict.fromkeys(STRETCHES, 2), dict.fromkeys(GUIDES, 1.0)
-SCHEDULE = Schedule(4, 8, 4, SCENES, GUIDANCE, settling_rate=0.3, vision_share=0.5, warmup=2)
+SCENES, LOSSES = dict.fromkeys(PHASES, 2), dict.fromkeys(AUXILIARY_LOSSES, 1.0)
+SCHEDULE = Schedule(4, 8, 4, SCENES, LOSSES, fine_tuning_rate=0.3, vision_share=0.5, warmup=2)
 
 
-def test_three_stretches_each_flat_then_falling():
-    stretches = [SCHEDULE.stretch(step) for step in range(SCHEDULE.steps)]
-    assert stretches == ["naming"] * 4 + ["learning"] * 8 + ["settling"] * 4
+def test_factor_of_a_phase_is_constant_then_falls():
+    phases = [SCHEDULE.phase(step) for step in range(SCHEDULE.steps)]
+    assert phases == ["token_supervision"] * 4 + ["answer_training"] * 8 + ["fine_tuning"] * 4
     rates = [SCHEDULE.factor(step) for step in range(SCHEDULE.steps)]
     assert rates[:4] == pytest.approx([0.5, 1, 1, 0.51])
     assert rates[4:12] == pytest.approx([0.5, 1, 1, 1, 1, 0.825, 0.65, 0.475])  # warms up again
@@ -20,12 +20,12 @@ def test_three_stretches_each_flat_then_falling():
 
 
 @given(st.tuples(*[st.integers(0, 30)] * 3), st.floats(0.01, 1), st.integers(1, 40))
-def test_the_rate_is_never_zero_nor_above_one(steps, settling_rate, warmup):
-    schedule = Schedule(*steps, SCENES, GUIDANCE, settling_rate=settling_rate, warmup=warmup)
+def test_factor_is_never_zero_nor_above_one(steps, fine_tuning_rate, warmup):
+    schedule = Schedule(*steps, SCENES, LOSSES, fine_tuning_rate=fine_tuning_rate, warmup=warmup)
     assert all(0 < schedule.factor(step) <= 1 for step in range(schedule.steps))
 
 
-@pytest.mark.parametrize("scenes, guidance", [({"naming": 1}, GUIDANCE), (SCENES, {"subject": 1.0})])
-def test_what_is_left_open_is_named(scenes, guidance):
-    with pytest.raises(InputError, match="name each of"):
-        Schedule(1, 1, 1, scenes, guidance)
+@pytest.mark.parametrize("scenes, losses", [({"token_supervision": 1}, LOSSES), (SCENES, {"subject": 1.0})])
+def test_schedule_refuses_an_incomplete_setting(scenes, losses):
+    with pytest.raises(InputError, match="schedule.(scenes|auxiliary_losses): set "):
+        Schedule(1, 1, 1, scenes, losses)

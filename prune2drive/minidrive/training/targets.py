@@ -1,0 +1,111 @@
+"""Targets of MiniDrive's auxiliary losses: attributes of objects, as words of the vocabulary.
+
+Shape suffixes: I images, N patches of an image, Q questions, V visual tokens of a scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prune2drive.cameras import CAMERAS
+from prune2drive.minidrive.questions import LETTERS, Question
+from prune2drive.minidrive.scene import Scene, SceneObject
+from prune2drive.minidrive.vocabulary import COLOURS, COLUMNS, KINDS, LIGHTS, ROWS, STATUSES, TAG_NUMBERS
+
+IGNORED = -100
+"""Target that no loss counts."""
+
+_STATES = {**dict(zip(STATUSES, LETTERS, strict=True)), **{light: light for light in LIGHTS}}
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "presence": ("object", "no"),
+    "kind": KINDS,
+    "colour": COLOURS,
+    "state": tuple(_STATES.values()),
+    "number": tuple(f"<c{number}," for number in TAG_NUMBERS),
+    "camera": CAMERAS,
+    "column": tuple(f",{column}" for column in COLUMNS),
+    "row": tuple(f",{row}>" for row in ROWS),
+    "bend": ("left", "straight", "right"),  # of the road ahead
+}
+"""Attribute of a patch or an object -> the words for its values."""
+
+
+def patch_attributes(scenes: Sequence[Scene], grid: int) -> dict[str, Tensor]:
+    """Returns the attributes of all patches: attribute -> index of a word, IGNORED where it has none; [I, N].
+
+    All patches of an object have all attributes of the object, its number and the grid cell of its centre included.
+
+    Args:
+        scenes: the scenes, whose images follow one another.
+        grid: patches along an image's side.
+    """
+    words = {name: np.full((len(scenes), len(CAMERAS), grid * grid), IGNORED) for name in ATTRIBUTES}
+    words["presence"][:] = 1
+    words["camera"][:] = np.arange(len(CAMERAS))[:, None]
+    for at, scene in enumerate(scenes):
+        words["bend"][at][0] = scene.bend + 1
+        owner = scene.patch_owners(grid)
+        words["presence"][at][owner >= 0] = 0
+        for index, obj in enumerate(scene.objects):
+            for name, word in _object_words(obj).items():
+                words[name][at][owner == index] = word
+    return {name: torch.from_numpy(indices).flatten(0, 1) for name, indices in words.items()}
+
+
+def question_targets(asked: Sequence[tuple[int, int, Scene, Question]], grid: int) -> dict[str, Any]:
+    """Returns what the auxiliary losses of a batch's questions need.
+
+    Args:
+        asked: for every question, the index of its scene in the batch, the position where its answer begins, its
+            scene and itself.
+        grid: patches along an image's side.
+
+    Returns:
+        `answer_start` [2, Q], scene and position where the answer begins; `asked` and `subject`, the attributes [Q]
+        that the question names and those of the only object that decides the answer; `evidence` bool [Q, V], the
+        visual tokens of all objects that decide the answer.
+    """
+    owners = {id(scene): scene.patch_owners(grid).reshape(-1) for *_, scene, _ in asked}
+    evidence = [
+        np.isin(owners[id(scene)], [scene.objects.index(obj) for obj in question.subjects])
+        for *_, scene, question in asked
+    ]
+    questions = [question for *_, question in asked]
+    return {
+        "answer_start": torch.tensor([(at, start) for at, start, *_ in asked]).T,
+        "evidence": torch.from_numpy(np.array(evidence)),
+        "asked": _tensors([_words(question.asked) for question in questions]),
+        "subject": _tensors([_object_words(q.subjects[0]) if len(q.subjects) == 1 else {} for q in questions]),
+    }
+
+
+def _words(attributes: Mapping[str, Any]) -> dict[str, int]:
+    """Returns attribute -> index of its word, for those attributes of an object that are given and not None."""
+    known = {name: value for name, value in attributes.items() if value is not None}
+    words = {}
+    if "kind" in known:
+        words["kind"] = KINDS.index(known["kind"])
+    if "number" in known:
+        words["number"] = known["number"] - 1
+    if "camera" in known:
+        words["camera"] = CAMERAS.index(known["camera"])
+    if "cell" in known:
+        words["column"], words["row"] = known["cell"]
+    if "colour" in known:
+        words["colour"] = COLOURS.index(known["colour"])
+    if "status" in known:
+        words["state"] = list(_STATES).index(known["status"])
+    return words
+
+
+def _object_words(obj: SceneObject) -> dict[str, int]:
+    return _words(vars(obj) | {"cell": obj.cell})
+
+
+def _tensors(words: list[dict[str, int]]) -> dict[str, Tensor]:
+    return {name: torch.tensor([found.get(name, IGNORED) for found in words]) for name in ATTRIBUTES}
