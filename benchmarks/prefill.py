@@ -76,8 +76,8 @@ def methods(args: argparse.Namespace) -> dict[str, Pruner]:
         pruner = instantiate(
             OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(CONFIGS / f"{name}.yaml")}).pruner, **options
         )
-        if pruner.drops and not pruner.needs_vision:
-            found[name] = pruner.fit(args.layers)
+        if name != "none" and not pruner.traits.needs_vision:
+            found[name] = pruner.resolve(args.layers)
     return found
 
 

@@ -163,8 +163,8 @@ def layer_averages(questions: int) -> Table:
     depth = AutoConfig.from_pretrained(PACKAGED).get_text_config().num_hidden_layers
     for method in EVERY:
         node = OmegaConf.load(REPOSITORY / "configs" / "pruner" / f"{method}.yaml")
-        pruner = instantiate(OmegaConf.create({"seed": 0, "pruner": node}).pruner).fit(depth)
-        if not pruner.drops or layer_average(pruner, 1, 100, depth) > 50:
+        pruner = instantiate(OmegaConf.create({"seed": 0, "pruner": node}).pruner).resolve(depth)
+        if not pruner.cuts or layer_average(pruner, 1, 100, depth) > 50:
             continue
         run = answer(questions, method, 0.5, "budget_axis=layer_average")
         table.append(

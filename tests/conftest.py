@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from prune2drive.tasks import process_cache as warm
+from prune2drive.tasks import process_cache
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
 def nothing_from_other_tests():
-    warm.forget()
+    process_cache.clear()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,27 +27,11 @@ class Batch:
         samples: without their images, which the inputs hold in the form the model reads: photos of a
             frame are some 26 MB, too much to send from a worker once a question.
         inputs: what the model adapter's collate made of `samples`; None where there are none.
-        flops: of what was counted of one sample before.
     """
 
     samples: list[Sample] = field(default_factory=list)
     failures: list[Prediction] = field(default_factory=list)
     inputs: Any = None
-    flops: dict[str, int] | None = None
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(sample.id for sample in self.samples)
-
-    def rows(self, places: Sequence[int]) -> Batch:
-        """Some of its samples."""
-        return replace(self, samples=[self.samples[place] for place in places], inputs=self.inputs.rows(places))
-
-    @classmethod
-    def joined(cls, batches: Sequence[Batch], pad: int) -> Batch:
-        """One batch of several, whose prompts are filled up with `pad`."""
-        samples = [sample for batch in batches for sample in batch.samples]
-        return cls(samples, inputs=type(batches[0].inputs).joined([batch.inputs for batch in batches], pad))
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its inputs on the device; Lightning calls it, and cannot walk frozen samples itself."""
@@ -78,7 +62,6 @@ class DriveDataModule(LightningDataModule):
         done: ids to leave out, finished by an earlier run.
         on_error: what a sample that cannot be read or collated does: "fail" ends the run with its
             message, "skip" lets it travel as a `Prediction` with an `error`.
-        ready: batches that need not be made again, by their samples' ids.
 
     Attributes:
         remaining: indices still to do, over all ranks, in the dataset's order.
@@ -95,7 +78,6 @@ class DriveDataModule(LightningDataModule):
         num_workers: int = 0,
         done: Set[str] = frozenset(),
         on_error: Literal["fail", "skip"] = "fail",
-        ready: Mapping[tuple[str, ...], Batch] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -103,7 +85,7 @@ class DriveDataModule(LightningDataModule):
         if on_error not in ("fail", "skip"):
             raise InputError(f"on_error={on_error!r}: use fail or skip")
         self.remaining = [index for index, name in enumerate(dataset.ids) if name not in done]
-        self.ids, self.ready = dataset.ids, ready or {}
+        self.ids = dataset.ids
         self.make_batch = _MakeBatch(dataset, collate, skip=on_error == "skip")
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -123,10 +105,7 @@ class DriveDataModule(LightningDataModule):
         """
         check_ranks(len(self.remaining), world_size)
         sampler = UnrepeatedDistributedSampler(self.remaining, num_replicas=world_size, rank=rank, shuffle=False)
-        ready, rest = [], []
-        for places in BatchSampler(sampler, self.batch_size, drop_last=False):
-            known = self.ready.get(tuple(self.ids[self.remaining[place]] for place in places))
-            ready.append(known) if known else rest.append(places)
+        ready, rest = self.split_ready(sampler)
         return _Loader(
             self.remaining,
             batch_sampler=rest,
@@ -134,6 +113,10 @@ class DriveDataModule(LightningDataModule):
             collate_fn=self.make_batch,
             ready=ready,
         )
+
+    def split_ready(self, sampler: UnrepeatedDistributedSampler) -> tuple[list[Batch], list[list[int]]]:
+        """Returns batches that are made already, and the places in `remaining` of each batch that has to be made."""
+        return [], list(BatchSampler(sampler, self.batch_size, drop_last=False))
 
 
 @dataclass

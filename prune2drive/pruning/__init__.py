@@ -1,6 +1,6 @@
 """Visual-token pruning: methods, ratios and the hooks that apply them inside a stock model."""
 
-from prune2drive.pruning.base import Pruner, ScorePruner
+from prune2drive.pruning.base import Pruner, ScorePruner, Traits
 from prune2drive.pruning.context import Context, Selection
 from prune2drive.pruning.dynamic_ratios import Dynamic
 from prune2drive.pruning.methods.cdpruner import CDPruner
@@ -14,14 +14,14 @@ from prune2drive.pruning.methods.pact import PACT
 from prune2drive.pruning.methods.pyramiddrop import PyramidDrop
 from prune2drive.pruning.methods.random import RandomPruner
 from prune2drive.pruning.methods.sparsevlm import SparseVLM
+from prune2drive.pruning.methods.staged import Staged
 from prune2drive.pruning.methods.tfps import TFPS
 from prune2drive.pruning.methods.uniform import UniformPruner
 from prune2drive.pruning.methods.vispruner import VisPruner
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.ratios import Adaptive, Allocator, PerCamera, RatioPolicy, Uniform
-from prune2drive.pruning.stages import Staged
 from prune2drive.pruning.surgery.prune import prune
-from prune2drive.pruning.surgery.selecting import Trace
+from prune2drive.pruning.surgery.trace import Trace
 
 __all__ = [
     "Adaptive",
@@ -48,6 +48,7 @@ __all__ = [
     "Staged",
     "TFPS",
     "Trace",
+    "Traits",
     "Uniform",
     "UniformPruner",
     "VisPruner",

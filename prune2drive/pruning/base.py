@@ -1,13 +1,13 @@
-"""What a pruning method is: where it cuts, over which pools of tokens, and which tokens it keeps.
+"""The base of pruning methods: where a method cuts, over which pools of tokens, and which tokens it keeps.
 
-Shape suffixes: B batch rows, P prompt positions, C pools, N tokens of a pool, D channels, K kept.
+Shape suffixes: C pools, N tokens of a pool, D channels, K kept.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,92 +19,120 @@ from prune2drive.pruning.selection import highest
 SCOPES = ("per_camera", "global")
 
 
+@dataclass(frozen=True)
+class Traits:
+    """Declares what a method needs and does; the defaults are those of a method that reads nothing but the tokens.
+
+    Args:
+        scopes: the values of `scope` that the method works with.
+        positions: what its authors do with the position ids of kept tokens: `keep` or `renumber`.
+        nested: whether the picks for a smaller budget are the first of those for a larger one.
+        shares_picks_per_frame: whether all questions about a frame keep the same tokens: picks depend neither on the
+            question nor on the sample's id.
+        needs_attention: whether it reads the attention of the decoder layer before the cut, so that layer 0 has none.
+        needs_vision: whether it reads the vision tower's attention and features.
+        merges_tokens: whether it changes the states of kept slots.
+        proportional_attention: whether it says how many tokens a kept slot stands for, by which attention to the slot
+            is weighted (PACT, arXiv 2504.08966).
+    """
+
+    scopes: tuple[str, ...] = SCOPES
+    positions: str = "keep"
+    nested: bool = True
+    shares_picks_per_frame: bool = False
+    needs_attention: bool = False
+    needs_vision: bool = False
+    merges_tokens: bool = False
+    proportional_attention: bool = False
+
+
 @dataclass
 class Pruner(ABC):
     """Base of all methods.
 
     Args:
-        layer: tokens are dropped at the input of this decoder layer; 0 is before the LLM.
-        scope: `per_camera` spends each camera's budget within the camera, `global` spends their sum
-            on one pool of all cameras.
-        dtype: in which selection computes. Half precision picks other tokens than float32.
+        layer: decoder layer at whose input tokens are dropped; 0 is before the LLM.
+        scope: `per_camera` spends each camera's budget within the camera, `global` spends their sum on one pool of
+            all cameras.
+        dtype: float type in which selection computes; half precision picks other tokens than float32.
+
+    Raises:
+        InputError: a value that the method cannot have.
     """
 
     layer: int = 1
     scope: str = "per_camera"
     dtype: str = "float32"
 
-    nested: ClassVar[bool] = True
-    """Whether the picks for a smaller budget are the first of those for a larger one."""
-    merges: ClassVar[bool] = False
-    """Whether it changes what the kept slots hold."""
-    positions: ClassVar[str] = "keep"
-    """Where its authors have kept tokens' position ids from: `keep` or `renumber`."""
-    needs_attention: ClassVar[bool] = False
-    needs_vision: ClassVar[bool] = False
-    scopes: ClassVar[tuple[str, ...]] = SCOPES
-    drops: ClassVar[bool] = True
-    """False only for the un-pruned reference, which ignores ratios."""
+    @property
+    def traits(self) -> Traits:
+        """What the method needs and does; a subclass overrides it by a class attribute `traits = Traits(...)`."""
+        return Traits()
 
     def __post_init__(self) -> None:
         name = type(self).__name__
         if not isinstance(self.layer, int) or self.layer < 0:
             raise InputError(f"{name}: layer={self.layer} must be a decoder layer's index, 0 or higher")
-        if self.needs_attention and self.layer == 0:
+        if self.traits.needs_attention and self.layer == 0:
             raise InputError(f"{name}: layer=0 has no attention to score with: set layer to 1 or higher")
-        if self.scope not in self.scopes:
-            raise InputError(f"{name}: scope={self.scope!r} is not one of {', '.join(self.scopes)}")
+        if self.scope not in self.traits.scopes:
+            raise InputError(f"{name}: scope={self.scope!r} is not one of {', '.join(self.traits.scopes)}")
         dtype = getattr(torch, self.dtype, None)
         if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputError(f"{name}: dtype={self.dtype!r} is no torch float type: use float32, bfloat16 or float16")
 
-    def fit(self, depth: int) -> Pruner:
-        """The method for a decoder of `depth` layers: itself, unless it cuts at shares of the depth."""
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The decoder layers at whose inputs tokens are dropped, ascending; none for a method that drops nothing."""
+        return (self.layer,)
+
+    def resolve(self, depth: int) -> Pruner:
+        """Returns the method with its cuts as layers of a decoder of `depth` layers.
+
+        Raises:
+            InputError: a cut behind the last layer.
+        """
+        if self.cuts and self.cuts[-1] >= depth:
+            raise InputError(f"pruner.layer={self.cuts[-1]}: the model's decoder has layers 0 to {depth - 1}")
         return self
 
-    def lacks(self, config: Any) -> str:
-        """What a model lacks that these settings read, and what would work; empty where it lacks nothing.
+    def unsupported_reason(self, config: Any) -> str:
+        """Says what a model lacks that the method reads, and what would work; empty where nothing is missing.
 
         Args:
-            config: the whole model's; may be a bare decoder's.
+            config: the model's configuration; may be a bare decoder's.
         """
         return ""
 
-    @property
-    def sees_question(self) -> bool:
-        """Whether picks depend on more than the tokens themselves: on the question, or on which sample it is."""
-        return True
-
-    @property
-    def weighs(self) -> bool:
-        """Whether it tells how many tokens a slot stands for, which attention has to take into account."""
-        return False
-
-    @property
-    def cuts(self) -> tuple[int, ...]:
-        """The layers at whose inputs tokens are dropped, ascending."""
-        return (self.layer,)
-
     def sizes(self, k: int, count: int) -> list[int]:
-        """How many of a pool's `count` tokens are left after each cut; the last is k."""
-        return [k]
+        """Returns how many of a pool's `count` tokens remain after each cut; the last is the budget k."""
+        return [k] * len(self.cuts)
 
     @abstractmethod
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor | Selection:
-        """The k tokens to keep of each pool, in selection order: indices [C, K], or more than these."""
+        """Selects k tokens of each pool.
+
+        Args:
+            tokens_CND: hidden states of the pools' tokens.
+            k: budget of each pool, 1 <= k <= N.
+            ctx: whatever else a method may read.
+
+        Returns:
+            Kept indices in selection order [C, K], or a `Selection` that says more.
+        """
 
     def flops(self, count: int, k: int, channels: int) -> int:
-        """Floating point operations of selecting k of `count` tokens; 0 where none are worth counting."""
+        """Counts the floating point operations of selecting k of `count` tokens; 0 where none are worth counting."""
         return 0
 
 
 @dataclass
 class ScorePruner(Pruner):
-    """A method that ranks tokens: the k highest scores are kept, ties going to the lowest index."""
+    """Base of methods that rank tokens: the k highest scores are kept, ties going to the lowest index."""
 
     @abstractmethod
     def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
-        """Importance of each token; [C, N], higher is kept first."""
+        """Scores each token; [C, N], higher is kept first."""
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         return highest(self.score(tokens_CND, ctx), k)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.ratios import Adaptive, Uniform, of_cameras
+from prune2drive.pruning.ratios import Adaptive, Allocator, Uniform, of_cameras
 from prune2drive.pruning.selection import METRICS, farthest_points, pairwise_distance
 
 POOLS = ("joint", "radius")
@@ -29,7 +29,7 @@ LEAST_WEIGHT = 1e-6
 
 
 @dataclass
-class Dynamic:
+class Dynamic(Allocator):
     """As many tokens in all as `Uniform` keeps, shared between the cameras by what they show; at least 1 each.
 
     Args:
@@ -64,17 +64,13 @@ class Dynamic:
             raise InputError(f"ratios.exponent={self.exponent}: give a number, 0 (weights do not matter) or more")
         if self.weights == "adaptive":
             self._searched = Adaptive(self.file, self.command)
+            self.provenance = self._searched.provenance
         elif isinstance(self.weights, Mapping):
             for camera, weight in self.weights.items():
                 if not _is_number(weight) or weight <= 0:
                     raise InputError(f"ratios.weights: {camera} has {weight}; give a number above 0, e.g. 1.5")
         elif self.weights is not None:
             raise InputError(f"ratios.weights={self.weights}: give a mapping from camera to weight, adaptive or null")
-
-    @property
-    def provenance(self) -> dict[str, Any] | None:
-        """Where searched weights come from."""
-        return self._searched.provenance if self._searched else None
 
     def ratios(self, cameras: Sequence[str]) -> dict[str, float]:
         """The ratios that make up the total."""
@@ -85,7 +81,7 @@ class Dynamic:
         weights = None if self.weights is None else self._weights(cameras)
         return {"shared": float(self.keep), "pool": self.pool, "weights": weights}
 
-    def spend(self, tokens_RMD: Tensor, counts: Mapping[str, int], k: int) -> Tensor:
+    def allocate(self, tokens_RMD: Tensor, counts: Mapping[str, int], k: int) -> Tensor:
         weight_C = tokens_RMD.new_tensor(list(self._weights(tuple(counts)).values()))
         order = joint_order if self.pool == "joint" else radius_order
         return order(tokens_RMD, list(counts.values()), k, weight_C, self.metric, self.start)

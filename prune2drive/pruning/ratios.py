@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,51 +17,59 @@ from yaml import YAMLError
 from prune2drive.errors import InputError
 
 
-@runtime_checkable
-class RatioPolicy(Protocol):
-    """Anything that gives every camera its keep ratio."""
+class RatioPolicy(ABC):
+    """Base of all policies: gives every camera its keep ratio."""
 
+    provenance: Mapping[str, Any] | None = None
+    """Where searched ratios come from; None for ratios that nothing was searched for."""
+
+    @abstractmethod
     def ratios(self, cameras: Sequence[str]) -> dict[str, float]:
-        """Keep ratio in (0, 1] of each of these cameras.
+        """Returns the keep ratio in (0, 1] of each of these cameras.
 
         Raises:
             InputError: a camera without a ratio, or a ratio outside (0, 1].
         """
-        ...
+
+    def describe(self, cameras: Sequence[str]) -> dict[str, Any]:
+        """Returns what a run's record says of the ratios of these cameras."""
+        return dict(self.ratios(cameras))
 
 
-@runtime_checkable
-class Allocator(RatioPolicy, Protocol):
-    """A policy whose ratios say how much the cameras of a sample keep in all: their tokens decide how it is shared.
+class Allocator(RatioPolicy):
+    """Base of policies whose ratios say how much the cameras of a sample keep in all; their tokens decide who keeps it.
 
     Shape suffixes: R samples, M tokens of all cameras, D channels, K tokens of the budget.
     """
 
-    def spend(self, tokens_RMD: Tensor, counts: Mapping[str, int], k: int) -> Tensor:
-        """On which camera, by its place in `counts`, each of k tokens is spent; [R, K].
+    @abstractmethod
+    def allocate(self, tokens_RMD: Tensor, counts: Mapping[str, int], k: int) -> Tensor:
+        """Returns the camera, by its place in `counts`, on which each of k tokens is spent; [R, K].
 
-        The share of a smaller budget is counted in the beginning of the same order. Every camera is among the first
-        as many as there are cameras, and comes no more often than it has tokens.
+        A smaller budget is shared by the beginning of the same order. Every camera is among the first entries, one
+        for each camera, and comes no more often than it has tokens.
 
         Args:
             tokens_RMD: states that enter the first cut, camera after camera.
-            counts: camera -> how many of them are its.
-            k: at least the number of cameras.
+            counts: camera -> number of its tokens.
+            k: budget of the sample, at least the number of cameras.
         """
-        ...
 
+    @abstractmethod
     def flops(self, counts: Mapping[str, int], k: int, channels: int) -> int:
-        """Floating point operations of sharing k tokens of one sample."""
-        ...
-
-    def describe(self, cameras: Sequence[str]) -> dict[str, Any]:
-        """What stands for the ratios in a run's record."""
-        ...
+        """Counts the floating point operations of sharing k tokens of one sample."""
 
 
 @dataclass
-class Uniform:
-    """The same keep ratio for every camera."""
+class Uniform(RatioPolicy):
+    """The same keep ratio for every camera.
+
+    Args:
+        keep: share of tokens retained, in (0, 1].
+
+    Raises:
+        InputError: a ratio outside (0, 1].
+    """
 
     keep: float = 0.1
 
@@ -72,11 +81,14 @@ class Uniform:
 
 
 @dataclass
-class PerCamera:
-    """A keep ratio per camera, by name.
+class PerCamera(RatioPolicy):
+    """A keep ratio for each camera, by name.
 
     Args:
-        keep: camera -> ratio; a camera that no sample has is an error, not ignored.
+        keep: camera -> share of tokens retained, in (0, 1]; a camera that no sample has is an error, not ignored.
+
+    Raises:
+        InputError: a ratio outside (0, 1].
     """
 
     keep: Mapping[str, float]
@@ -90,7 +102,7 @@ class PerCamera:
 
 
 @dataclass
-class Adaptive:
+class Adaptive(RatioPolicy):
     """Searched keep ratios, one a camera, read from a file with their provenance (paper, section 3.3).
 
     Args:
@@ -131,7 +143,7 @@ class Adaptive:
 
 
 def of_cameras(what: str, given: Mapping[str, float], cameras: Sequence[str]) -> dict[str, float]:
-    """What is given for each of these cameras.
+    """Returns the value given for each of these cameras.
 
     Raises:
         InputError: a camera without a value, or a value for another camera.
@@ -146,7 +158,7 @@ def of_cameras(what: str, given: Mapping[str, float], cameras: Sequence[str]) ->
 
 
 def as_policy(keep: float | Mapping[str, float] | RatioPolicy) -> RatioPolicy:
-    """The policy that a number, a mapping or a policy stands for."""
+    """Returns the policy that a keep ratio, a ratio for each camera, or a policy stands for."""
     if isinstance(keep, RatioPolicy):
         return keep
     return PerCamera(keep) if isinstance(keep, Mapping) else Uniform(keep)

@@ -35,14 +35,14 @@ def check_tower(config: Any, method: str) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One call of that layer.
+class VisionLayerOutput:
+    """One call of the vision tower's feature layer.
 
     Args:
-        attention: its attention.
-        query_ITD: queries and
-        keys_ITD: keys, all heads joined, as the attention got them.
-        after_ITD: what the layer gave.
+        attention: the layer's attention module.
+        query_ITD: its queries, all heads joined.
+        keys_ITD: its keys, all heads joined.
+        after_ITD: the layer's output.
     """
 
     attention: Any
@@ -58,7 +58,7 @@ class Seen:
         return attention, query, keys
 
     @torch.no_grad()
-    def received_IT(self) -> Tensor:
+    def received_attention(self) -> Tensor:
         """Attention each position gets, averaged over heads: from the class token, or without one from all patches.
 
         Computed image by image, in float32.
@@ -93,14 +93,14 @@ class VisionTokens:
     features: list[Tensor]
 
     @classmethod
-    def of(cls, seen: Seen, maps: Sequence[TokenMap], config: Any) -> VisionTokens:
-        """Components the images between prompts; beams repeat each prompt in place, its images are encoded once.
+    def of(cls, layer: VisionLayerOutput, maps: Sequence[TokenMap], config: Any) -> VisionTokens:
+        """Splits the images between prompts; beams repeat each prompt in place, its images are encoded once.
 
         Raises:
             InputError: visual tokens that do not stand for the tower's patches one to one, or square to one.
         """
-        received_IT, features_ITD = seen.received_IT(), seen.after_ITD.float()
-        if seen.has_class_token:
+        received_IT, features_ITD = layer.received_attention(), layer.after_ITD.float()
+        if layer.has_class_token:
             received_IT, features_ITD = received_IT[:, 1:], features_ITD[:, 1:]
         side = family_of(config).patches_a_side(config)
         received_I, features_I = _pooled(received_IT[..., None], side)[..., 0], _pooled(features_ITD, side)

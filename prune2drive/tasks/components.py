@@ -12,20 +12,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
 from prune2drive.pruning.reuse.prefix_cache import check_reuse
-from prune2drive.pruning.surgery.checks import check_model, check_policy
-from prune2drive.tasks.prefix_session import Prefixes
-from prune2drive.tasks.process_cache import latest, recipe
+from prune2drive.pruning.surgery.checks import validate
+from prune2drive.tasks.prefix_session import PrefixSession
+from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
 
-CHOICES = {
-    "positions": (None, "keep", "renumber"),
-    "rounding": ("nearest", "seed"),
-    "budget_axis": ("final", "layer_average"),
-    "on_error": ("fail", "skip"),
-}
 LEAST = {"seed": 0, "batch_size": 1, "num_workers": 0, "warm_up": 0, "pictures": 0}
 
 
@@ -39,7 +33,7 @@ class Components:
     policy: RatioPolicy
     metric: Any
     submission: Any = None
-    prefixes: Prefixes | None = None
+    prefixes: PrefixSession | None = None
 
     @classmethod
     def build(cls, cfg: DictConfig) -> Components:
@@ -54,30 +48,29 @@ class Components:
         shared = {"dataset": cfg.dataset, "adapter": cfg.model}
         parts = cls(
             **{name: build(node) for name, node in names.items()},
-            **{name: latest(name, recipe(node), partial(build, node)) for name, node in shared.items()},
+            **{
+                name: reuse_or_build(name, fingerprint_config(node), partial(build, node))
+                for name, node in shared.items()
+            },
         )
         if cfg.submission:
             parts.submission = build(cfg.submission)
             parts.submission.check(parts.dataset.ids)
         generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         parts.adapter.check_options(generation)
-        layers = parts.adapter.text_config.num_hidden_layers
-        parts.pruner = parts.pruner.fit(layers)
-        if parts.pruner.cuts[-1] >= layers:
-            raise InputError(f"pruner.layer={parts.pruner.cuts[-1]}: the model's decoder has layers 0 to {layers - 1}")
-        check_model(parts.adapter.config, parts.pruner)
-        check_policy(parts.policy, parts.pruner)
-        if parts.pruner.drops:
+        options = {name: cfg[name] for name in ("positions", "rounding", "budget_axis")}
+        parts.pruner = validate(parts.pruner, parts.policy, parts.adapter.config, **options)
+        if parts.pruner.cuts:
             parts.policy.ratios(parts.dataset.cameras)
         if cfg.on_error == "fail":
             parts.dataset.check()
         if cfg.prefix_cache:
             check_reuse(parts.adapter.config, parts.pruner)
-            about = (recipe(cfg.model), parts.dataset.fingerprint, recipe(cfg.generation))
-            parts.prefixes = latest(
+            about = (fingerprint_config(cfg.model), parts.dataset.fingerprint, fingerprint_config(cfg.generation))
+            parts.prefixes = reuse_or_build(
                 "prefixes",
-                "/".join((recipe(cfg.prefix_cache), *about)),
-                lambda: Prefixes(build(cfg.prefix_cache), about),
+                "/".join((fingerprint_config(cfg.prefix_cache), *about)),
+                lambda: PrefixSession(build(cfg.prefix_cache), about),
             )
         return parts
 
@@ -89,11 +82,8 @@ def check_settings(cfg: DictConfig) -> None:
         InputError: one that is out of range.
     """
     for name, least in LEAST.items():
-        if not isinstance(cfg[name], int) or cfg[name] < least:
-            raise InputError(f"{name}={cfg[name]}: use a whole number, {least} or more")
-    for name, choices in CHOICES.items():
-        if cfg[name] not in choices:
-            raise InputError(f"{name}={cfg[name]}: choose from {', '.join(filter(None, choices))}")
+        check_whole(name, cfg[name], least)
+    check_choice("on_error", cfg.on_error, ("fail", "skip"))
 
 
 def build(node: DictConfig, **more: Any) -> Any:

@@ -32,7 +32,7 @@ class Choosing(Evaluation):
 
     def answer(self, batch: Batch) -> list[Prediction]:
         adapter = self.parts.adapter
-        with self.pruning(batch) as trace, stop_at(adapter.model, self.parts.pruner.cuts[-1]):
+        with self.pruning(batch) as trace, stop_at(adapter.model, max(self.parts.pruner.cuts, default=0)):
             adapter.generate(batch.inputs, max_new_tokens=1)
         return self.rows(batch, trace, [{}] * len(batch.samples))
 

@@ -17,7 +17,6 @@ from prune2drive.errors import InputError
 from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.metrics.base import Column
 from prune2drive.pruning.methods.none import NoPruner
-from prune2drive.pruning.ratios import Allocator
 from prune2drive.report.run_page import write_report
 from prune2drive.report.terminal import print_run
 from prune2drive.report.token_overlay import saved_pictures
@@ -25,9 +24,10 @@ from prune2drive.results.provenance import describe_run
 from prune2drive.results.resume import resume_run
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction
-from prune2drive.tasks.cached_loop import PrefixedEvaluation
+from prune2drive.tasks.cached_loop import CachedEvaluation
 from prune2drive.tasks.components import Components, build, check_settings
 from prune2drive.tasks.loop import Evaluation
+from prune2drive.tasks.prefix_session import CachedDataModule
 from prune2drive.tasks.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Task:
 
 
 ANSWER = Task(
-    loop=lambda parts, *rest: (PrefixedEvaluation if parts.prefixes else Evaluation)(parts, *rest),
+    loop=lambda parts, *rest: (CachedEvaluation if parts.prefixes else Evaluation)(parts, *rest),
     measure=lambda parts, predictions: parts.metric(predictions),
     headline="score",
     missing="no score: these questions have no reference answers, or no tags that say how to score them",
@@ -116,7 +116,7 @@ def run_task(cfg: DictConfig, task: Task, parts: Components) -> float:
     )
     pruned = Pass(parts, folder, _describe(cfg, parts), set(), {}, [])
     passes = [pruned]
-    if cfg.full and parts.pruner.drops:
+    if cfg.full and parts.pruner.cuts:
         passes.insert(0, _unpruned(pruned))
     if trainer.is_global_zero:  # the other ranks are told what remains when their loaders are made
         for each in passes:
@@ -146,7 +146,7 @@ def _describe(cfg: DictConfig, parts: Components) -> dict[str, Any]:
         "choices": OmegaConf.to_container(cfg.names, resolve=True),
         "config": OmegaConf.to_container(cfg, resolve=True),
         "ratios": _ratios(parts),
-        "ratios_provenance": getattr(parts.policy, "provenance", None),
+        "ratios_provenance": parts.policy.provenance,
         "dataset": {"fingerprint": parts.dataset.fingerprint, "size": len(parts.dataset)},
         "judge": parts.metric.judge_id,
         "columns": {key: asdict(column) for key, column in _columns(parts).items()},
@@ -160,10 +160,7 @@ def _columns(parts: Components) -> dict[str, Column]:
 
 def _ratios(parts: Components) -> dict[str, Any] | None:
     """The keep ratio of each camera, or how a budget is shared between them."""
-    if not parts.pruner.drops:
-        return None
-    policy, cameras = parts.policy, parts.dataset.cameras
-    return policy.describe(cameras) if isinstance(policy, Allocator) else policy.ratios(cameras)
+    return parts.policy.describe(parts.dataset.cameras) if parts.pruner.cuts else None
 
 
 def _unpruned(pruned: Pass) -> Pass:
@@ -199,15 +196,11 @@ def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
     """Does what is left to do, measures all rows, those of earlier runs included, and writes the result."""
     parts, folder, record = each.parts, each.folder, each.record
     lightning.seed_everything(cfg.seed, verbose=False)
-    data = DriveDataModule(
-        parts.dataset,
-        parts.adapter.collate,
-        cfg.batch_size,
-        cfg.num_workers,
-        each.done,
-        cfg.on_error,
-        parts.prefixes.ready(parts.pruner) if parts.prefixes else None,
-    )
+    options = (parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, each.done, cfg.on_error)
+    if parts.prefixes:
+        data: DriveDataModule = CachedDataModule(*options, ready=parts.prefixes.ready(parts.pruner))
+    else:
+        data = DriveDataModule(*options)
     peak_mb = None
     if data.remaining or trainer.world_size > 1:
         module = task.loop(parts, cfg, folder, record["config"]["pictures"])

@@ -75,9 +75,7 @@ def run(cfg: DictConfig) -> float:
     folder = RunFolder(cfg.folder)
     adapter, source = _adapter(cfg)
     layers = adapter.text_config.num_hidden_layers
-    pruner: Pruner = build(cfg.pruner).fit(layers)
-    if pruner.cuts[-1] >= layers:
-        raise InputError(f"pruner.layer={pruner.cuts[-1]}: the model's decoder has layers 0 to {layers - 1}")
+    pruner: Pruner = build(cfg.pruner).resolve(layers)
     table = rows(adapter, pruner, _sample(cfg.task), keeps, cfg.task.text, cfg.rounding)
     folder.write_json(
         "flops.json", {"model": source, "pruner": cfg.names.pruner, "rows": [asdict(row) for row in table]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,8 +17,7 @@ from prune2drive.metrics.flops import VisionFlops
 from prune2drive.metrics.object_coverage import count_covered_objects
 from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
 from prune2drive.models.prompts import Answer, Prompts
-from prune2drive.pruning import Trace, prune
-from prune2drive.pruning.reuse.selection_cache import Orders
+from prune2drive.pruning import Pruner, RatioPolicy, Trace, prune
 from prune2drive.report.token_overlay import save_picture
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction, pack_indices
@@ -51,7 +49,6 @@ class Evaluation(LightningModule):
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         if batch.samples:
-            batch = replace(batch, flops=self.vision_flops(batch))
             for _ in range(self.warm_up):
                 self.answer(batch)
             self.warm_up = 0
@@ -79,29 +76,32 @@ class Evaluation(LightningModule):
         phases = {"vision": times.vision, "prefill": times.prefill, "decode": times.decode}
         return answers, trace, phases | {"select": trace.select_seconds}
 
-    def pruning(
-        self, batch: Batch, prompts: Prompts | None = None, orders: Orders | None = None
-    ) -> AbstractContextManager[Trace]:
-        """The context in which the batch's prompts are pruned, or others that begin with them."""
-        return prune(
-            self.parts.adapter.model,
-            self.parts.pruner,
-            self.parts.policy,
-            token_map=(prompts or batch.inputs).token_maps,
-            sample_ids=[sample.id for sample in batch.samples],
-            questions=[sample.question for sample in batch.samples],
-            positions=self.cfg.positions,
-            rounding=self.cfg.rounding,
-            budget_axis=self.cfg.budget_axis,
-            orders=orders,
-        )
+    def pruning(self, batch: Batch) -> AbstractContextManager[Trace]:
+        """Returns the context in which a batch's prompts are pruned."""
+        return prune(*self.pruned, **self.prune_options(batch, batch.inputs))
+
+    @property
+    def pruned(self) -> tuple[Any, Pruner, RatioPolicy]:
+        """The positional arguments of `prune`."""
+        return self.parts.adapter.model, self.parts.pruner, self.parts.policy
+
+    def prune_options(self, batch: Batch, prompts: Prompts) -> dict[str, Any]:
+        """Returns the keyword arguments of `prune` for a batch's prompts, or others that begin with them."""
+        return {
+            "token_map": prompts.token_maps,
+            "sample_ids": [sample.id for sample in batch.samples],
+            "questions": [sample.question for sample in batch.samples],
+            "positions": self.cfg.positions,
+            "rounding": self.cfg.rounding,
+            "budget_axis": self.cfg.budget_axis,
+        }
 
     def rows(self, batch: Batch, trace: Trace, found: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """A batch's rows: what was kept of each sample, and what else was found of it."""
-        predictions = []
+        predictions, vision_flops = [], self.vision_flops(batch)
         for row, (sample, more) in enumerate(zip(batch.samples, found, strict=True)):
             at = row * len(trace.kept) // len(batch.samples)  # beams repeat each prompt in place
-            flops = {"selection": trace.select_flops[at]} | (batch.flops or {})
+            flops = {"selection": trace.select_flops[at]} | vision_flops
             objects = count_covered_objects(sample, trace.token_maps[at], trace.kept[at])
             text = batch.inputs.lengths[row] - trace.full_tokens[at]
             kept = _kept(trace, at)
@@ -111,8 +111,6 @@ class Evaluation(LightningModule):
 
     def vision_flops(self, batch: Batch) -> dict[str, int]:
         """FLOPs of encoding one sample's images; nothing for towers that cannot be counted without pixels."""
-        if batch.flops is not None:
-            return batch.flops
         if self.count_vision is None:
             return {}
         try:

@@ -1,4 +1,4 @@
-"""What runs in one process share, so that a sweep or a search does not do again what no option of its runs changes."""
+"""Objects that runs of one process share: what the configuration of the next run leaves as it was is not built again."""
 
 from __future__ import annotations
 
@@ -12,33 +12,39 @@ from omegaconf import DictConfig, OmegaConf
 _LATEST: dict[str, tuple[str, Any]] = {}
 
 
-def latest(kind: str, recipe: str, make: Callable[[], Any]) -> Any:
-    """The latest object of a kind, if it was made by this recipe; otherwise a new one takes its place."""
-    if _LATEST.get(kind, ("",))[0] != recipe:
+def reuse_or_build(kind: str, fingerprint: str, build: Callable[[], Any]) -> Any:
+    """Returns the latest object of a kind where its fingerprint is the same; otherwise builds one in its place.
+
+    Args:
+        kind: the object's kind, such as `adapter`; one object of each is kept.
+        fingerprint: what the object is made from.
+        build: makes it.
+    """
+    if _LATEST.get(kind, ("",))[0] != fingerprint:
         _LATEST.pop(kind, None)  # before there are two
-        _LATEST[kind] = (recipe, make())
+        _LATEST[kind] = (fingerprint, build())
     return _LATEST[kind][1]
 
 
-def forget() -> None:
-    """Lets go of all of them."""
+def clear() -> None:
+    """Drops all kept objects."""
     _LATEST.clear()
 
 
-def recipe(node: DictConfig) -> str:
-    """A configuration as text, with the times at which files and folders that it names last changed."""
+def fingerprint_config(node: DictConfig) -> str:
+    """Returns a configuration as text, with the times at which files and folders that it names last changed."""
     content = OmegaConf.to_container(node, resolve=True, throw_on_missing=False)
-    return json.dumps([content, sorted(_changed(content))], sort_keys=True, default=str)
+    return json.dumps([content, sorted(_changes(content))], sort_keys=True, default=str)
 
 
-def _changed(content: Any) -> Iterator[tuple[str, int]]:
+def _changes(content: Any) -> Iterator[tuple[str, int]]:
     if isinstance(content, dict):
         content = list(content.values())
     if isinstance(content, list):
-        for each in content:
-            yield from _changed(each)
+        for value in content:
+            yield from _changes(value)
     elif isinstance(content, str) and 0 < len(content) < 4096 and "\n" not in content:
         path = Path(content).expanduser()
         if path.exists():
-            for each in (path, *(path.iterdir() if path.is_dir() else ())):
-                yield str(each), each.stat().st_mtime_ns
+            for file in (path, *(path.iterdir() if path.is_dir() else ())):
+                yield str(file), file.stat().st_mtime_ns

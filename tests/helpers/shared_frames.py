@@ -5,7 +5,8 @@ import torch
 from helpers.families import CAMERAS, PAD
 from prune2drive.models.prompts import Prompts
 from prune2drive.pruning import TFPS, prune
-from prune2drive.pruning.reuse.shared_prefix import Beginning
+from prune2drive.pruning.reuse.prune import prune_reusing
+from prune2drive.pruning.reuse.shared_prefix import PromptPrefix
 
 FRAMES = [0, 1, 0, 1, 2, 0]
 COMMON = [41, 42]  # what every prompt says behind its images
@@ -22,14 +23,17 @@ def prompts(family, frames=FRAMES, tails=TAILS):
     asked = Prompts(plain, tuple(trace.token_maps)).followed_by([COMMON + tail for tail in tails], PAD)
     common = [length - len(tail) for length, tail in zip(asked.lengths, tails, strict=True)]
     return asked, {
-        name: Beginning(f"frame {frame}", length) for name, frame, length in zip(NAMES, frames, common, strict=False)
+        name: PromptPrefix(f"frame {frame}", length) for name, frame, length in zip(NAMES, frames, common, strict=False)
     }
 
 
-def answers(model, asked, pruner, keep, orders=None, **options):
+def answers(model, asked, pruner, keep, selections=None, **options):
     positions = options.pop("positions", None)
     naming = {"token_map": asked.token_maps, "sample_ids": NAMES[: len(asked.lengths)]}
-    with torch.inference_mode(), prune(model, pruner, keep, positions=positions, orders=orders, **naming) as trace:
+    given = (model, pruner, keep)
+    naming |= {"positions": positions}
+    context = prune(*given, **naming) if selections is None else prune_reusing(selections, *given, **naming)
+    with torch.inference_mode(), context as trace:
         said = model.generate(
             **asked.inputs,
             **{"max_new_tokens": STEPS, "do_sample": False, **options},

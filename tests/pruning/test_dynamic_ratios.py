@@ -35,7 +35,7 @@ def order(tokens, k, pool="joint", weights=None, **options):
     given_weights = None if weights is None else dict(zip(names(len(tokens)), weights, strict=True))
     policy = Dynamic(0.5, pool, given_weights, **{"exponent": 1.0, **options})
     counts = {camera: len(each) for camera, each in zip(names(len(tokens)), tokens, strict=True)}
-    return policy.spend(torch.cat(tokens)[None], counts, k)[0].tolist()
+    return policy.allocate(torch.cat(tokens)[None], counts, k)[0].tolist()
 
 
 def budgets(*args, **options):
@@ -110,9 +110,9 @@ def test_samples_together_share_as_each_alone(scene, pool):
     other = [mine.flip(1) ** 3 for mine in tokens]
     policy = Dynamic(0.5, pool, dict(zip(names(len(tokens)), weights, strict=True)))
     counts = {camera: len(mine) for camera, mine in zip(names(len(tokens)), tokens, strict=True)}
-    together = policy.spend(torch.stack([torch.cat(tokens), torch.cat(other)]), counts, k)
-    assert torch.equal(together[0], policy.spend(torch.cat(tokens)[None], counts, k)[0])
-    assert torch.equal(together[1], policy.spend(torch.cat(other)[None], counts, k)[0])
+    together = policy.allocate(torch.stack([torch.cat(tokens), torch.cat(other)]), counts, k)
+    assert torch.equal(together[0], policy.allocate(torch.cat(tokens)[None], counts, k)[0])
+    assert torch.equal(together[1], policy.allocate(torch.cat(other)[None], counts, k)[0])
 
 
 @given(st.integers(1, 8), st.integers(2, 5), st.integers(0, 2**32), st.data())

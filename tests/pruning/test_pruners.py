@@ -1,7 +1,6 @@
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
-from prune2drive.pruning import PACT, TFPS, FastV, Pruner, RandomPruner, Staged, UniformPruner, prune
+from prune2drive.pruning import PACT, TFPS, FastV, NoPruner, Pruner, RandomPruner, Staged, Traits, UniformPruner, prune
 from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap, View
 
@@ -24,11 +23,15 @@ CLASSES = [
     for name in pruning.__all__
     if isinstance(made := getattr(pruning, name), type)
     and issubclass(made, Pruner)
-    and made.drops
+    and made is not NoPruner
     and not made.__abstractmethods__
 ]
 METHODS: dict[str, Pruner] = {made.__name__: made() for made in CLASSES}
-METHODS |= {f"{made.__name__}-global": made(scope="global") for made in CLASSES if "global" in made.scopes}
+METHODS |= {
+    f"{made.__name__}-global": made(scope="global")
+    for made in CLASSES
+    if "global" in made().traits.scopes and made is not Staged  # its scope is its method's
+}
 METHODS |= {
     f"TFPS-{name}": TFPS(**options)
     for name, options in {
@@ -50,12 +53,13 @@ METHODS |= {
 }
 for path in sorted(CONFIGS.glob("*.yaml")):
     method = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
-    if method.drops:
+    if not isinstance(method, NoPruner):
         METHODS[path.name] = method
 for method in METHODS.values():
     method.layer = min(method.layer, 3)  # the tiny decoder has four layers
 
-METHODS = {name: method for name, method in METHODS.items() if not method.needs_vision}  # bare decoders have no tower
+# Bare decoders have no vision tower.
+METHODS = {name: method for name, method in METHODS.items() if not method.traits.needs_vision}
 
 
 @pytest.fixture(params=METHODS)
@@ -113,7 +117,7 @@ def test_ratios_per_camera(llama, method):
     keep = dict(zip(CAMERAS, (0.1, 0.5, 0.9), strict=True))
     trace = run(llama, method, keep)
     assert trace.kept_tokens == [2 + 8 + 14] * len(TEXTS)
-    if method.scope == "per_camera" and len(method.fit(4).cuts) == 1:
+    if method.scope == "per_camera" and len(method.resolve(4).cuts) == 1:
         for camera, ratio in keep.items():
             alike = picks(run(llama, method, ratio))
             assert [row[camera] for row in picks(trace)] == [row[camera] for row in alike]
@@ -124,7 +128,7 @@ def test_the_same_twice(llama, method):
 
 
 def test_a_smaller_budget_keeps_the_first_of_a_larger_one(llama, method):
-    if not method.nested:
+    if not method.traits.nested:
         return
     small, large = picks(run(llama, method, 0.2)), picks(run(llama, method, 0.6))
     for row_small, row_large in zip(small, large, strict=True):
@@ -134,7 +138,7 @@ def test_a_smaller_budget_keeps_the_first_of_a_larger_one(llama, method):
 
 def test_a_camera_is_pruned_by_itself(llama, method):
     """At layer 0, where no layer has mixed the cameras yet."""
-    if method.scope == "global" or method.needs_attention or len(method.fit(4).cuts) > 1:
+    if method.scope == "global" or method.traits.needs_attention or len(method.resolve(4).cuts) > 1:
         return
     if isinstance(method, PACT):  # whose query is the mean of the whole prompt's
         return
@@ -228,7 +232,7 @@ def test_a_prompt_without_a_name_is_known_by_its_text(make_family):
 class Probe(Pruner):
     """Keeps the first tokens and remembers the attention it was shown."""
 
-    needs_attention: ClassVar[bool] = True
+    traits = Traits(needs_attention=True)
 
     def select(self, tokens_CND, k, ctx):
         self.attention_BP = ctx.before.last_row()

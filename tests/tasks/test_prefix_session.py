@@ -16,7 +16,8 @@ from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import TFPS
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
 from prune2drive.results.run_folder import RunFolder
-from prune2drive.tasks import process_cache as warm
+from prune2drive.tasks import process_cache
+from prune2drive.tasks.prefix_session import PrefixSession
 
 KEEPS = (0.3, 0.05, 0.3)
 TRIAL = ("dataset.size=12", "batch_size=5", "generation.max_new_tokens=6")
@@ -64,7 +65,7 @@ def told(folder: Path) -> list[tuple]:
     ],
 )
 def test_answers_are_those_of_runs_of_their_own(tmp_path, options):
-    common = (*TRIAL, "model._target_=test_warm.Speaking")
+    common = (*TRIAL, "model._target_=test_process_cache.Speaking")
     store = ("prefix_cache=memory", *options.replace("FOLDER", str(tmp_path / "store")).split())
     for number, keep in enumerate(KEEPS):
         runs.run(tmp_path / f"warm{number}", *common, f"ratios.keep={keep}", *store)
@@ -123,7 +124,7 @@ def test_answers_wait_until_they_fill_a_batch(tmp_path, monkeypatch):
     assert max(sizes) <= 3, "never more at once than the user said"
     names = [row.id for row in runs.rows(tmp_path / "2")]
     assert sorted(sum(rows, [])) == sorted(names) and sum(rows, []) != names, "some wait for another batch"
-    warm.forget()
+    process_cache.clear()
     runs.run(tmp_path / "cold", *options, "ratios.keep=0.27")
     assert told(tmp_path / "2") == told(tmp_path / "cold")
 
@@ -132,7 +133,7 @@ def test_a_cut_elsewhere_finds_no_states_but_the_same_answers(tmp_path):
     for number, layer in enumerate((1, 2, 1, 2)):
         runs.run(tmp_path / f"{number}", *TRIAL, "prefix_cache=memory", f"pruner.layer={layer}", "ratios.keep=0.2")
     for number, layer in enumerate((1, 2)):
-        warm.forget()
+        process_cache.clear()
         runs.run(tmp_path / f"cold{number}", *TRIAL, f"pruner.layer={layer}", "ratios.keep=0.2")
         assert told(tmp_path / f"{number}") == told(tmp_path / f"{number + 2}") == told(tmp_path / f"cold{number}")
 
@@ -140,13 +141,13 @@ def test_a_cut_elsewhere_finds_no_states_but_the_same_answers(tmp_path):
 def test_prompts_share_all_that_they_begin_with():
     adapter, dataset = runs.Lively(), MiniDrive(split="val", size=12)
     samples = [dataset[index] for index in range(len(dataset))]
-    prefixes = warm.Prefixes(PrefixStore(1), ("model", "dataset"))
+    session = PrefixSession(PrefixStore(1), ("model", "dataset"))
 
     def lengths(chosen):
         batch = Batch(chosen, inputs=adapter.collate(chosen))
-        with prefixes.reusing(adapter, TFPS(), batch) as reused:
-            assert len({each.name for each in reused.orders.beginnings.values()}) == len({s.frame for s in chosen})
-            return batch.inputs, [reused.orders.beginnings[sample.id].length for sample in chosen]
+        with session.reusing(adapter, TFPS(), batch) as reused:
+            assert len({each.name for each in reused.selections.prefixes.values()}) == len({s.frame for s in chosen})
+            return batch.inputs, [reused.selections.prefixes[sample.id].length for sample in chosen]
 
     prompts, shared = lengths(samples)
     assert len(set(shared)) == 1
@@ -166,7 +167,7 @@ def test_a_store_that_is_full_leaves_the_rest_to_be_computed(tmp_path, limit_mb)
     options = (*TRIAL, "batch_size=2", "prefix_cache=memory", f"prefix_cache.limit_gb={limit_mb / 1000}")
     for number, keep in enumerate(KEEPS):
         runs.run(tmp_path / f"{number}", *options, f"ratios.keep={keep}")
-    warm.forget()
+    process_cache.clear()
     for number, keep in enumerate(KEEPS[:2]):
         runs.run(tmp_path / f"cold{number}", *TRIAL, "batch_size=2", f"ratios.keep={keep}")
     assert told(tmp_path / "1") == told(tmp_path / "cold1") != told(tmp_path / "2") == told(tmp_path / "cold0")
@@ -177,7 +178,7 @@ def test_another_model_or_dataset_shares_nothing(tmp_path):
     for number, other in enumerate(others):
         runs.run(tmp_path / f"warm{number}", *TRIAL, other, "prefix_cache=memory")
     for number, other in enumerate(others):
-        warm.forget()
+        process_cache.clear()
         runs.run(tmp_path / f"cold{number}", *TRIAL, other)
         assert told(tmp_path / f"warm{number}") == told(tmp_path / f"cold{number}")
 
@@ -196,16 +197,16 @@ def test_recipes_name_what_files_looked_like(tmp_path):
     file = tmp_path / "weights"
     file.write_text("1")
     node = OmegaConf.create({"checkpoint": str(tmp_path), "other": 3})
-    before = warm.recipe(node)
-    assert warm.recipe(node) == before
+    before = process_cache.fingerprint_config(node)
+    assert process_cache.fingerprint_config(node) == before
     torch.save({}, file)
-    assert warm.recipe(node) != before
+    assert process_cache.fingerprint_config(node) != before
 
 
 def test_the_latest_of_a_kind_is_kept():
     made = []
     for recipe in ("a", "a", "b", "a"):
-        warm.latest("kind", recipe, lambda: made.append(1) or object())
+        process_cache.reuse_or_build("kind", recipe, lambda: made.append(1) or object())
     assert len(made) == 3
 
 

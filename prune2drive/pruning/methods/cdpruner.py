@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.methods.clip import Clip, clip_relevance
 from prune2drive.pruning.methods.question_relevance import question_relevance
@@ -48,8 +48,6 @@ class CDPruner(Pruner):
     relevance: str = "text"
     clip: str | None = None
 
-    positions: ClassVar[str] = "renumber"
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.span not in SPANS:
@@ -63,14 +61,17 @@ class CDPruner(Pruner):
                 f"CDPruner: relevance={self.relevance} with clip={self.clip}: relevance=clip takes the checkpoint of a "
                 "CLIP as clip=, relevance=text takes none"
             )
-        vars(self).update(needs_vision=self.relevance == "clip")
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(positions="renumber", needs_vision=self.relevance == "clip")
 
     @cached_property
     def _clip(self) -> Clip:
         return Clip(str(self.clip))
 
-    def lacks(self, config: Any) -> str:
-        return self._clip.lacks(config) if self.relevance == "clip" else ""
+    def unsupported_reason(self, config: Any) -> str:
+        return self._clip.unsupported_reason(config) if self.relevance == "clip" else ""
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         similarity_CNN = _cosines(tokens_CND)

@@ -32,7 +32,7 @@ class Clip:
 
     checkpoint: str
 
-    def lacks(self, config: Any) -> str:
+    def unsupported_reason(self, config: Any) -> str:
         """Why a model's patches cannot be compared with texts by this checkpoint; empty where they can.
 
         Args:

@@ -6,14 +6,13 @@ Shape suffixes: B batch rows, P prompt positions, C pools, N tokens of a pool, D
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context, Selection
 from prune2drive.pruning.selection import highest
 
@@ -42,8 +41,7 @@ class DART(Pruner):
     image_pivots: int = 4
     text_pivots: int = 4
 
-    needs_attention: ClassVar[bool] = True
-    nested: ClassVar[bool] = False
+    traits = Traits(nested=False, needs_attention=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

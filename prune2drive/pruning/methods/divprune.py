@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.selection import farthest_points
 
@@ -26,11 +25,7 @@ class DivPrune(Pruner):
 
     layer: int = 0
 
-    positions: ClassVar[str] = "renumber"
-
-    @property
-    def sees_question(self) -> bool:
-        return False
+    traits = Traits(positions="renumber", shares_picks_per_frame=True)
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         return farthest_points(tokens_CND, k)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
 
 
@@ -24,11 +23,7 @@ class FacilityLocation(Pruner):
     gains that differ by rounding are ties, which go to the lowest index. Blind to the question.
     """
 
-    positions: ClassVar[str] = "keep"
-
-    @property
-    def sees_question(self) -> bool:
-        return False
+    traits = Traits(shares_picks_per_frame=True)
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         pools, count, _ = tokens_CND.shape

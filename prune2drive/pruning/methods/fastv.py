@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from prune2drive.pruning.base import ScorePruner
+from prune2drive.pruning.base import ScorePruner, Traits
 from prune2drive.pruning.context import Context
 
 
@@ -23,7 +22,7 @@ class FastV(ScorePruner):
 
     layer: int = 2
 
-    needs_attention: ClassVar[bool] = True
+    traits = Traits(needs_attention=True)
 
     def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
         assert ctx.before is not None

@@ -1,9 +1,8 @@
-"""No pruning: the reference every method is compared with."""
+"""No pruning: the reference that every method is compared with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,9 +13,9 @@ from prune2drive.pruning.context import Context
 
 @dataclass
 class NoPruner(Pruner):
-    """Keeps every token, whatever the ratios say."""
+    """Keeps every token, whatever the keep ratios say: it makes no cut."""
 
-    drops: ClassVar[bool] = False
+    cuts = ()
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         return torch.arange(k, device=tokens_CND.device).expand(len(tokens_CND), k)

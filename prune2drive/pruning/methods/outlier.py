@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from prune2drive.pruning.base import ScorePruner
+from prune2drive.pruning.base import ScorePruner, Traits
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.selection import outlier_scores
 
@@ -21,11 +20,7 @@ class OutlierPruner(ScorePruner):
     known to us.
     """
 
-    positions: ClassVar[str] = "keep"
-
-    @property
-    def sees_question(self) -> bool:
-        return False
+    traits = Traits(shares_picks_per_frame=True)
 
     def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
         return outlier_scores(tokens_CND)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context, Selection
 from prune2drive.pruning.selection import highest, pairwise_distance
 
@@ -46,9 +45,6 @@ class PACT(Pruner):
     recover: float = 1.5
     proportional: bool = True
 
-    nested: ClassVar[bool] = False
-    merges: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.share <= 1:
@@ -58,8 +54,8 @@ class PACT(Pruner):
                 raise InputError(f"PACT: {name}={getattr(self, name)} must be 0 or more")
 
     @property
-    def weighs(self) -> bool:
-        return self.proportional
+    def traits(self) -> Traits:
+        return Traits(nested=False, merges_tokens=True, proportional_attention=self.proportional)
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Selection:
         importance_BP, keys_BGPE = importance(ctx), ctx.at.keys()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from prune2drive.pruning.base import ScorePruner
+from prune2drive.pruning.base import ScorePruner, Traits
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.stages import Stages
 
@@ -22,8 +21,7 @@ class PyramidDrop(Stages, ScorePruner):
     one half, theirs. All images are one pool there: `scope=global`.
     """
 
-    positions: ClassVar[str] = "renumber"
-    needs_attention: ClassVar[bool] = True
+    traits = Traits(nested=False, positions="renumber", needs_attention=True)
 
     def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
         attention_BP = ctx.at.last_row()

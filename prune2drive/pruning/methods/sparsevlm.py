@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prune2drive.errors import InputError
 from prune2drive.pruning.attention import LayerView
+from prune2drive.pruning.base import Traits
 from prune2drive.pruning.context import Context, Selection
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.selection import highest, pairwise_distance
@@ -55,24 +56,23 @@ class SparseVLM(Stages):
     heads: int = 14
     seed: int = 0
 
-    merges: ClassVar[bool] = True
-    """In version 1.5 only."""
-    positions: ClassVar[str] = "renumber"
-    """In version 2 `keep`."""
-    needs_attention: ClassVar[bool] = True
-    shares: ClassVar[tuple[float, ...]] = (3 / 32, 7 / 32, 16 / 32)
+    default_depths: ClassVar[tuple[float, ...]] = (3 / 32, 7 / 32, 16 / 32)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.version = str(self.version)
+        super().__post_init__()
         if self.version not in SIZES:
             raise InputError(f"SparseVLM: version={self.version!r} is not one of {', '.join(SIZES)}")
-        if self.layers is not None and len(self.layers) != len(self.shares):
+        if self.layers is not None and len(self.layers) != len(self.default_depths):
             raise InputError(f"SparseVLM: layers={list(self.layers)}: it cuts three times, name three layers")
         if self.heads < 1:
             raise InputError(f"SparseVLM: heads={self.heads} must be 1 or more")
-        if self.version == "2":
-            vars(self).update(merges=False, positions="keep")
+
+    @property
+    def traits(self) -> Traits:
+        recycles = self.version == "1.5"
+        positions = "renumber" if recycles else "keep"
+        return Traits(nested=False, positions=positions, needs_attention=True, merges_tokens=recycles)
 
     def sizes(self, k: int, count: int) -> list[int]:
         *firsts, last = zip((0, 0, 0), *SIZES[self.version], (OF, OF, OF), strict=True)
@@ -80,7 +80,7 @@ class SparseVLM(Stages):
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor | Selection:
         scores_CN = torch.stack([self._scores(pool, ctx) for pool in ctx.pools])
-        if not self.merges or k == tokens_CND.shape[1]:
+        if not self.traits.merges_tokens or k == tokens_CND.shape[1]:
             return highest(scores_CN, k)
         found = [
             recycle(tokens_ND, highest(scores_N[None], len(scores_N))[0], k, pool.generator(self.seed))
@@ -102,7 +102,7 @@ class SparseVLM(Stages):
 
     def flops(self, count: int, k: int, channels: int) -> int:
         """What the question's length does not decide: one rater's row, and the distances of recycled tokens."""
-        recycled = _recycled(count - k) if self.merges and k < count else 0
+        recycled = _recycled(count - k) if self.traits.merges_tokens and k < count else 0
         return 2 * count * channels + 2 * recycled * recycled * channels
 
 

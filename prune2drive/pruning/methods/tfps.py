@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.methods.question_relevance import question_relevance, scaled
 from prune2drive.pruning.selection import METRICS, MODES, STARTS, farthest_points, outlier_scores
@@ -62,8 +62,8 @@ class TFPS(Pruner):
             raise InputError(f"TFPS: strength={self.strength} must be 0 or higher")
 
     @property
-    def sees_question(self) -> bool:
-        return self.relevance == "question" or self.start == "random"
+    def traits(self) -> Traits:
+        return Traits(shares_picks_per_frame=self.relevance != "question" and self.start != "random")
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         start: str | int | Tensor = self.start

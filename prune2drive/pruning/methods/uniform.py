@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.selection import grid_points
@@ -21,8 +20,7 @@ class UniformPruner(Pruner):
     A camera of several grids (tiles) shares its budget between them by size.
     """
 
-    nested: ClassVar[bool] = False
-    scopes: ClassVar[tuple[str, ...]] = ("per_camera",)
+    traits = Traits(scopes=("per_camera",), nested=False)
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         return torch.stack([_lattice(pool, k) for pool in ctx.pools]).to(tokens_CND.device)

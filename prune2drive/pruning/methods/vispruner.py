@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from prune2drive.errors import InputError
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
 
 STEP = 8  # tokens dropped at a time
@@ -34,9 +33,7 @@ class VisPruner(Pruner):
     layer: int = 0
     important: float = 0.5
 
-    nested: ClassVar[bool] = False
-    positions: ClassVar[str] = "renumber"
-    needs_vision: ClassVar[bool] = True
+    traits = Traits(positions="renumber", nested=False, needs_vision=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

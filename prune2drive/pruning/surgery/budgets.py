@@ -1,6 +1,6 @@
-"""From keep ratios to numbers of tokens: how many each pool has left after each of a method's cuts.
+"""From keep ratios to budgets: how many tokens of each pool remain after each of a method's cuts.
 
-Shape suffixes: B batch rows, P prompt positions (padded), R samples of the same cameras, M tokens of all cameras,
+Shape suffixes: B batch rows, P prompt positions (padded), R samples with the same cameras, M tokens of all cameras,
 D channels, K tokens of the budget.
 """
 
@@ -10,8 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -24,14 +23,14 @@ from prune2drive.pruning.selection import budget
 
 
 @dataclass(frozen=True)
-class Budgeting:
-    """How keep ratios become numbers of tokens.
+class BudgetRule:
+    """How keep ratios become budgets.
 
     Args:
         policy: the keep ratios.
-        rounding: of a camera's budget; see `budget`.
-        axis: what the budget says: `final`, the tokens left after the last cut, or `layer_average`, the mean over
-            all decoder layers, which a method that cuts late or in stages has to make up for at its last cut.
+        rounding: how a ratio becomes a whole number: `nearest` or `seed`; see `budget`.
+        axis: what a budget says: `final`, the tokens kept after the last cut, or `layer_average`, their mean over all
+            decoder layers, which a method that cuts late or in stages makes up for at its last cut.
         depth: decoder layers.
     """
 
@@ -41,69 +40,85 @@ class Budgeting:
     depth: int
 
     def nominal(self, pools: Sequence[Pool], pruner: Pruner) -> list[int]:
-        """How many tokens the ratios ask for in each pool."""
-        return budgets(pools, pruner, self.policy, self.rounding)
+        """Returns how many tokens of each pool the ratios ask for: the sum of its cameras' budgets.
 
-    def of_rows(self, pools: Sequence[Pool], pruner: Pruner, rows: int) -> list[int]:
-        """The same of each row of the batch."""
-        totals = [0] * rows
-        for pool, size in zip(pools, self.nominal(pools, pruner), strict=True):
-            totals[pool.row] += size
-        return totals
+        Raises:
+            InputError: a camera without a ratio, or a budget of no token.
+        """
+        if not pruner.cuts:
+            return [len(pool.at_N) for pool in pools]
+        ratios: dict[tuple[str, ...], Mapping[str, float]] = {}
+        asked = []
+        for pool in pools:
+            cameras, counts = pool.token_map.cameras, pool.token_map.counts
+            if cameras not in ratios:
+                ratios[cameras] = self.policy.ratios(cameras)
+            try:
+                sizes = [budget(ratios[cameras][camera], counts[camera], self.rounding) for camera in pool.cameras]
+            except ValueError as error:
+                raise InputError(f"{'+'.join(pool.cameras)}: {error}") from None
+            asked.append(sum(sizes))
+        return asked
 
-    def sizes(self, pools: Sequence[Pool], pruner: Pruner) -> list[list[int]]:
-        """How many tokens the ratios leave in each pool after each of the method's cuts, [cut][pool]; never more again.
+    def per_cut(self, pools: Sequence[Pool], pruner: Pruner, nominal: Sequence[int]) -> list[list[int]]:
+        """Returns the budget of each pool at each of the method's cuts, [cut][pool]; never more than before a cut.
+
+        Args:
+            pools: the pools before any cut.
+            pruner: the method, resolved.
+            nominal: what the ratios ask for in each pool.
 
         Raises:
             InputError: a layer average that these cuts cannot meet.
         """
-        counts = [len(pool.at_N) for pool in pools]
-        if not pruner.drops:
-            return [counts for _ in pruner.cuts]
-        final = [self._final(pruner, *each) for each in zip(self.nominal(pools, pruner), counts, strict=True)]
-        after = [
-            accumulate([count, *pruner.sizes(size, count)], min) for size, count in zip(final, counts, strict=True)
-        ]
+        after = []
+        for pool, asked in zip(pools, nominal, strict=True):
+            count = len(pool.at_N)
+            final = self._final(pruner, asked, count)
+            after.append(accumulate([count, *pruner.sizes(final, count)], min))
         return [list(cut) for cut in zip(*after, strict=True)][1:]
 
-    def allocate(self, hidden_BPD: Tensor, pools: Sequence[Pool], pruner: Pruner) -> tuple[list[list[int]], list[int]]:
-        """The same `sizes`, the total of each row shared between its cameras as an allocating policy has it.
+    def allocate(
+        self, hidden_BPD: Tensor, pools: Sequence[Pool], pruner: Pruner, nominal: Sequence[int]
+    ) -> tuple[list[list[int]], list[int]]:
+        """Returns the budgets as `per_cut` does, each row's total shared between its cameras by an allocating policy.
 
         Args:
             hidden_BPD: states that enter the first cut.
-            pools: of the batch before any cut.
+            pools: the pools before any cut.
+            pruner: the method, resolved.
+            nominal: what the ratios ask for in each pool.
 
         Returns:
-            sizes [cut][pool], and the floating point operations of sharing in each row.
+            Budgets [cut][pool], and the floating point operations of sharing in each batch row.
 
         Raises:
-            InputError: see `sizes`.
+            InputError: a layer average that these cuts cannot meet.
         """
-        sizes, flops = self.sizes(pools, pruner), [0] * len(hidden_BPD)
-        if not pruner.drops or not isinstance(self.policy, Allocator):
+        sizes, flops = self.per_cut(pools, pruner, nominal), [0] * len(hidden_BPD)
+        if not isinstance(self.policy, Allocator):
             return sizes, flops
-        for counts, members in _alike(pools).items():
+        for counts, members in _rows_with_the_same_cameras(pools).items():
             totals = [sum(cut[index] for index in members[0]) for cut in sizes]
             if totals[-1] == sum(size for _, size in counts):
                 continue
-            at_RM = torch.stack([torch.cat([pools[index].at_N for index in mine]) for mine in members])
-            rows = [pools[mine[0]].row for mine in members]
+            at_RM = torch.stack([torch.cat([pools[index].at_N for index in row]) for row in members])
+            rows = [pools[row[0]].row for row in members]
             tokens_RMD = hidden_BPD[torch.tensor(rows)[:, None], at_RM].to(getattr(torch, pruner.dtype))
-            owner_RK = self.policy.spend(tokens_RMD, dict(counts), totals[0]).cpu()
-            for row, mine, owner_K in zip(rows, members, owner_RK, strict=True):
+            owner_RK = self.policy.allocate(tokens_RMD, dict(counts), totals[0]).cpu()
+            for row, places, owner_K in zip(rows, members, owner_RK, strict=True):
                 flops[row] = self.policy.flops(dict(counts), totals[0], hidden_BPD.shape[-1])
                 for cut, total in zip(sizes, totals, strict=True):
-                    shares = owner_K[:total].bincount(minlength=len(mine)).tolist()
-                    for index, share in zip(mine, shares, strict=True):
-                        cut[index] = share
+                    for place, share in zip(places, owner_K[:total].bincount(minlength=len(places)), strict=True):
+                        cut[place] = int(share)
         return sizes, flops
 
     def _final(self, pruner: Pruner, nominal: int, count: int) -> int:
-        """Tokens after the last cut: the most whose layer average is within the nominal budget."""
+        """Returns the tokens after the last cut: the most whose layer average is within the nominal budget."""
         if self.axis == "final" or nominal == count:
             return nominal
 
-        def average(k: int) -> Any:
+        def average(k: int) -> float:
             return layer_average(pruner, k, count, self.depth)
 
         if average(1) > nominal:
@@ -111,40 +126,23 @@ class Budgeting:
                 f"budget_axis=layer_average: {nominal} of {count} tokens cannot be had with cuts at layers "
                 f"{list(pruner.cuts)} of {self.depth}, {average(1):.0f} is the least; cut earlier, or raise the ratio"
             )
-        return bisect_right(range(1, count + 1), nominal, key=average)
-
-
-def budgets(pools: Sequence[Pool], pruner: Pruner, policy: RatioPolicy, rounding: str) -> list[int]:
-    """How many tokens each pool keeps: the sum of its cameras' budgets."""
-    if not pruner.drops:
-        return [len(pool.at_N) for pool in pools]
-    ratios: dict[tuple[str, ...], Mapping[str, float]] = {}
-    sizes = []
-    for pool in pools:
-        cameras, counts = pool.token_map.cameras, pool.token_map.counts
-        if cameras not in ratios:
-            ratios[cameras] = policy.ratios(cameras)
-        try:
-            sizes.append(sum(budget(ratios[cameras][camera], counts[camera], rounding) for camera in pool.cameras))
-        except ValueError as error:
-            raise InputError(f"{'+'.join(pool.cameras)}: {error}") from None
-    return sizes
+        return bisect_right(range(1, count + 1), float(nominal), key=average)
 
 
 def layer_average(pruner: Pruner, k: int, count: int, depth: int) -> float:
-    """Mean over decoder layers of the tokens left of a pool of `count`, k after the last cut."""
+    """Returns the mean over decoder layers of the tokens kept of a pool of `count`, k after the last cut."""
     bounds = [*pruner.cuts, depth]
-    spans = [later - cut for cut, later in zip(bounds, bounds[1:], strict=False)]
-    left_over = sum(span * min(size, count) for span, size in zip(spans, pruner.sizes(k, count), strict=True))
-    return (bounds[0] * count + left_over) / depth
+    spans = [later - cut for cut, later in pairwise(bounds)]
+    kept = sum(span * min(size, count) for span, size in zip(spans, pruner.sizes(k, count), strict=True))
+    return (bounds[0] * count + kept) / depth
 
 
-def _alike(pools: Sequence[Pool]) -> dict[tuple[tuple[str, int], ...], list[list[int]]]:
-    """The pools of each row, by its cameras and their tokens: rows that agree in these are dealt with together."""
+def _rows_with_the_same_cameras(pools: Sequence[Pool]) -> dict[tuple[tuple[str, int], ...], list[list[int]]]:
+    """Groups batch rows that agree in their cameras and token counts; each row as the places of its pools."""
     of_row: dict[int, list[int]] = defaultdict(list)
     for index, pool in enumerate(pools):
         of_row[pool.row].append(index)
-    alike: dict[tuple[tuple[str, int], ...], list[list[int]]] = defaultdict(list)
-    for mine in of_row.values():
-        alike[tuple((pools[index].cameras[0], len(pools[index].at_N)) for index in mine)].append(mine)
-    return alike
+    groups: dict[tuple[tuple[str, int], ...], list[list[int]]] = defaultdict(list)
+    for places in of_row.values():
+        groups[tuple((pools[index].cameras[0], len(pools[index].at_N)) for index in places)].append(places)
+    return groups

@@ -1,16 +1,21 @@
-"""What happens at each layer of a model inside `prune`.
+"""The hooks that prune inside a stock model.
 
-Shape suffixes: B batch rows, P prompt positions (padded), K kept positions, D channels.
+At the input of layer k hidden states are gathered at the kept positions; every later layer gets rotary embeddings and
+an attention mask of the kept length. A method may cut several times, each time among what the cut before kept. The KV
+cache is left alone: layers below k hold the full prompt, the others the kept one. `generate` goes on counting positions
+at full length.
+
+Shape suffixes: B batch rows, P prompt positions (padded), K kept positions, V visual positions, D channels.
 """
 
 from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import torch
@@ -21,64 +26,93 @@ from prune2drive.families import decoder_of, family_of
 from prune2drive.families.base import ImageInfo
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.context import Context
 from prune2drive.pruning.pool import Pool
-from prune2drive.pruning.reuse.selection_cache import Orders
-from prune2drive.pruning.reuse.shared_prefix import Together
-from prune2drive.pruning.surgery import checks as guards
-from prune2drive.pruning.surgery import selecting as plan
-from prune2drive.pruning.surgery.budgets import Budgeting
-from prune2drive.pruning.surgery.capture import Looks
-from prune2drive.pruning.surgery.cut import Call, Cut, Forward
-from prune2drive.pruning.surgery.mask import Masks
-from prune2drive.pruning.surgery.patch import shadow
-from prune2drive.pruning.surgery.prompt import Naming, Prompt
-from prune2drive.pruning.surgery.rotary import Rotary
-from prune2drive.pruning.surgery.selecting import Picks, Trace
+from prune2drive.pruning.ratios import RatioPolicy, as_policy
+from prune2drive.pruning.surgery import checks
+from prune2drive.pruning.surgery.budgets import BudgetRule
+from prune2drive.pruning.surgery.capture import ActivationCapture
+from prune2drive.pruning.surgery.cut import Cut, gather, pad_left
+from prune2drive.pruning.surgery.forward import ForwardPass, ModelCall
+from prune2drive.pruning.surgery.patch import override_method
+from prune2drive.pruning.surgery.prompt import Prompt, PromptInfo
+from prune2drive.pruning.surgery.rotary_and_mask import RotaryAndMask
+from prune2drive.pruning.surgery.select import (
+    Picks,
+    kept_positions,
+    remaining_pools,
+    select_tokens,
+    write_merged_tokens,
+)
+from prune2drive.pruning.surgery.trace import Trace, kept_prompt_positions
+
+E = TypeVar("E", bound="Engine")
 
 _ACTIVE: WeakSet[nn.Module] = WeakSet()
 
 
 class Engine:
-    """The state behind one `prune` context, and its hooks; what it is made of is explained there."""
+    """The state behind one `prune` context, and its hooks.
 
-    def __init__(
-        self,
-        model: Any,
-        pruner: Pruner,
-        budgeting: Budgeting,
-        naming: Naming,
-        positions: str,
-        orders: Orders | None,
-    ) -> None:
-        self.model, self.budgeting, self.naming = model, budgeting, naming
-        self.orders = orders
+    Args:
+        model: a supported vision-language model or a bare decoder.
+        pruner: the method, resolved for the model's depth.
+        budgets: how keep ratios become budgets.
+        info: what the caller says about the prompts.
+        positions: `keep` or `renumber`.
+
+    Raises:
+        InputError: a decoder that cannot be pruned, or one that is already inside a `prune` context.
+    """
+
+    def __init__(self, model: Any, pruner: Pruner, budgets: BudgetRule, info: PromptInfo, positions: str) -> None:
+        self.model, self.pruner, self.budgets, self.info = model, pruner, budgets, info
         self.decoder = model.get_decoder()
-        self.config = self.decoder.config
+        checks.check_decoder(self.decoder, pruner)
+        if self.decoder in _ACTIVE:
+            raise InputError("this model is already inside a prune() context: leave it before entering another")
         self.trace = Trace()
-        self.images = ImageInfo()
-        self.call = Call()
+        self.capture = ActivationCapture(model, type(pruner).__name__)
+        self.after_cut = RotaryAndMask(self.decoder, positions)
+        self.images, self.call = ImageInfo(), ModelCall()
         self.last_ids: Tensor | None = None
         self.last_position: Tensor | int = 0
         self.prompt: Prompt | None = None
         self.cuts: list[Cut] = []
-        self.together: Together | None = None
         self.pools: list[Pool] = []
+        self.nominal: list[int] = []
         self.sizes: list[list[int]] = []
-        self.looks = Looks(model, type(pruner).__name__)
-        self.rotary = Rotary(self.decoder, positions)
-        self.masks = Masks(self.config)
-        guards.check_decoder(self.decoder, pruner)
-        guards.check_model(model.config, pruner)
-        guards.check_policy(budgeting.policy, pruner)
-        self.pruner = pruner.fit(len(self.decoder.layers))
-        if self.decoder in _ACTIVE:
-            raise InputError("this model is already inside a prune() context: leave it before entering another")
-        if pruner.drops:
-            for names in naming.camera_names(rows=len(naming.cameras or ())) or ():
-                budgeting.policy.ratios(names)
+
+    @classmethod
+    def of(
+        cls: type[E],
+        model: Any,
+        pruner: Pruner,
+        keep: float | Mapping[str, float] | RatioPolicy,
+        *,
+        positions: str | None = None,
+        rounding: str = "nearest",
+        budget_axis: str = "final",
+        **info: Any,
+    ) -> E:
+        """Makes the engine of a `prune` call, whose arguments it takes.
+
+        Raises:
+            InputError: options that cannot be right.
+        """
+        policy = as_policy(keep)
+        options = {"positions": positions, "rounding": rounding, "budget_axis": budget_axis}
+        pruner = checks.validate(pruner, policy, model.config, **options)  # type: ignore[arg-type]
+        prompts = PromptInfo(**info)
+        if pruner.cuts:
+            for cameras in prompts.cameras_of_prompts:
+                policy.ratios(cameras)
+        depth = model.get_decoder().config.num_hidden_layers
+        budgets = BudgetRule(policy, rounding, budget_axis, depth)
+        return cls(model, pruner, budgets, prompts, positions or pruner.traits.positions)
 
     def install(self, undo: ExitStack) -> None:
-        """Registers the hooks; `undo` takes back every one of them."""
+        """Registers the hooks; closing `undo` takes back every one of them."""
         _ACTIVE.add(self.decoder)
         undo.callback(_ACTIVE.discard, self.decoder)
 
@@ -88,22 +122,19 @@ class Engine:
         for module in dict.fromkeys((self.model, self.model.base_model)):
             hook(module, self._on_model)
         hook(self.decoder, self._on_decoder)
-        cuts = self.pruner.cuts
         hook(self.decoder.layers[0], self._on_first_layer)
-        for index in range(len(self.decoder.layers)):
-            if index >= cuts[0]:
-                hook(self.decoder.layers[index], partial(self._on_layer, index))
-                if self.orders:
-                    shadow(undo, self.decoder.layers[index], "forward", partial(self._on_layer_behind, index))
-            if index + 1 in cuts:
-                hook(self.decoder.layers[index], partial(self._on_layer_before, index))
-        if self.pruner.needs_vision:
-            self.looks.watch(family_of(self.model.config).feature_layer(self.model), undo)
+        for index, layer in enumerate(self.decoder.layers):
+            if self.pruner.cuts and index >= self.pruner.cuts[0]:
+                hook(layer, partial(self._on_layer, index))
+            if index + 1 in self.pruner.cuts:
+                hook(layer, partial(self._on_layer_before_cut, index))
+        if self.pruner.traits.needs_vision:
+            self.capture.watch_vision(family_of(self.model.config).feature_layer(self.model), undo)
         encoder = self.model.base_model
         if hasattr(encoder, "get_image_features"):
-            shadow(undo, encoder, "get_image_features", self._on_image_features)
-        if adds_features := decoder_of(self.config).adds_features:
-            shadow(undo, self.decoder, adds_features, self._on_deepstack)
+            override_method(undo, encoder, "get_image_features", self._on_image_features)
+        if adds_features := decoder_of(self.decoder.config).adds_features:
+            override_method(undo, self.decoder, adds_features, self._on_deepstack)
 
     # What a forward pass brings
 
@@ -115,133 +146,152 @@ class Engine:
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         given = {**given.pop("kwargs", {}), **given}
-        if given.get("labels") is not None and self.pruner.drops:
-            raise InputError("labels have the full prompt's length, a pruned prompt has not: call without labels")
-        self.call = Call.of(given, self.call)
+        checks.check_call(given, self.pruner)
+        self.call = ModelCall.of(given, self.call)
 
     def _on_decoder(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         cache = kwargs.get("past_key_values")
         mask = kwargs.get("attention_mask")
-        guards.check_forward(cache, mask)
+        checks.check_forward(cache, mask)
         embeds = kwargs.get("inputs_embeds")
         inputs = embeds if embeds is not None else kwargs.get("input_ids", args[0] if args else None)
         if inputs is None:
             raise InputError("the decoder was called without inputs")
-        self.step = Forward(0 if cache is None else cache.get_seq_length(), mask, kwargs.get("position_ids"))
+        self.step = ForwardPass(0 if cache is None else cache.get_seq_length(), mask, kwargs.get("position_ids"))
         if self.step.is_prefill:
             self._begin(len(inputs), inputs.shape[1], kwargs.get("use_cache") is False)
         else:
             self._continue(inputs.shape[1])
-        self.call = Call()
+        self.call = ModelCall()
 
     def _begin(self, rows: int, length: int, recomputes: bool) -> None:
-        """A new prompt: finds its visual tokens."""
-        ids = self.call.input_ids
-        guards.check_prompt(self.call, self.pruner, self.last_ids if recomputes else None)
+        """Starts with a new batch of prompts: finds its visual tokens and their nominal budgets."""
+        ids, mask = self.call.input_ids, self.step.mask
+        checks.check_prompt(self.call, self.pruner, self.last_ids if recomputes else None)
         self.last_ids = ids
-        mask = self.step.mask
         mask_BP = None if mask is None or bool(mask.all()) else mask.bool()
-        maps = self.naming.token_maps(rows, ids, mask_BP, self.model.config, self.images)
-        self.prompt = Prompt.build(maps, length, mask_BP, self.naming.ids(rows, ids, mask_BP), self.naming.asked(rows))
+        maps = self.info.token_maps(rows, ids, mask_BP, self.model.config, self.images)
+        row_ids = self.info.row_ids(rows, ids, mask_BP)
+        self.prompt = Prompt.build(maps, length, mask_BP, row_ids, self.info.row_questions(rows))
         self.last_position = self.step.span[1] if self.step.span else length - 1
-        self.cuts, self.together, self.pools = [], None, self.prompt.pools(self.pruner.scope)
-        self.looks.begin()
-        self.images = ImageInfo()
-        self.trace.clear()
-        self.trace.nominal_tokens = self.budgeting.of_rows(self.pools, self.pruner, rows)
+        self.cuts, self.images = [], ImageInfo()
+        self.capture.begin()
+        self.pools = self.prompt.pools(self.pruner.scope)
+        self.nominal = self.budgets.nominal(self.pools, self.pruner)
+        totals = [0] * rows
+        for pool, size in zip(self.pools, self.nominal, strict=True):
+            totals[pool.row] += size
+        self.trace.begin(self.prompt, totals)
 
     def _continue(self, width: int) -> None:
-        """More tokens behind a cached prompt."""
+        """Takes more tokens after a cached prompt."""
         if self.prompt is None:
             raise InputError("the KV cache was filled outside this prune() context: start from the whole prompt")
         is_cut_before_llm = bool(self.cuts) and self.cuts[0].layer == 0
-        guards.check_continuation(self.call, self.step, width, self.last_position if is_cut_before_llm else None)
+        checks.check_continuation(self.call, self.step, width, self.last_position if is_cut_before_llm else None)
 
     # What layers get instead
 
     def _on_first_layer(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if self.step.is_prefill:
-            self.looks.embeddings = args[0]
+            self.capture.embeddings = args[0]
 
-    def _on_layer_before(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _on_layer_before_cut(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if self.step.is_prefill:
-            self.looks.on_layer_before(index, module, args, kwargs, self._real(index))
+            self.capture.layer_before(index, module, args[0], kwargs, self._real(index))
 
     def _on_layer(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         hidden = args[0]
-        is_new = self.step.is_prefill and index in self.pruner.cuts
-        if is_new:
-            hidden = self._cut(index, module, hidden, kwargs)
-        cut = self._cut_of(index)
+        if self.step.is_prefill and index in self.pruner.cuts:
+            hidden = self._make_cut(index, module, hidden, kwargs)
+        cut = self._cut_before(index)
         if cut is None:
             return None
         assert self.prompt is not None
-        rotary = self.rotary.behind(cut, self.step, hidden, kwargs["position_embeddings"], self.prompt.length)
-        if rotary is not None:
-            kwargs["position_embeddings"] = rotary
+        length = self.prompt.length
+        rope = self.after_cut.rope_after(cut, self.step, hidden, kwargs["position_embeddings"], length)
+        if rope is not None:
+            kwargs["position_embeddings"] = rope
         cache = kwargs.get("past_key_values")
-        kwargs["attention_mask"] = self.masks.behind(cut, self.step, hidden, cache, index, self.prompt.length)
+        kwargs["attention_mask"] = self.after_cut.mask_after(cut, self.step, hidden, cache, index, length)
         # Ids with gaps would be read as packed sequences by the flash kernels.
         kwargs["position_ids"] = None
         return (hidden, *args[1:]), kwargs
 
-    def _on_layer_behind(self, index: int, original: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if self.step.is_prefill and self.together:
-            return self.together(original, index, hidden, *args, **kwargs)
-        return original(hidden, *args, **kwargs)
-
-    def _cut_of(self, index: int) -> Cut | None:
-        """The last cut at or before a layer."""
+    def _cut_before(self, index: int) -> Cut | None:
+        """Returns the last cut at or before a layer."""
         return next((cut for cut in reversed(self.cuts) if cut.layer <= index), None)
 
     def _real(self, index: int) -> Tensor | None:
-        """True at the positions of a layer that are no padding; None where none are."""
+        """Returns True at the positions of a layer that are no padding; None where there is no padding."""
         assert self.prompt is not None
-        cut = self._cut_of(index)
+        cut = self._cut_before(index)
         if cut is None:
             return self.prompt.mask_BP
         return cut.real_BK if cut.is_ragged else None
 
-    def _cut(self, index: int, module: nn.Module, hidden_BPD: Tensor, given: Mapping[str, Any]) -> Tensor:
-        """Lets the method choose, records it, and returns the states of what is left."""
+    def _make_cut(self, index: int, module: nn.Module, hidden_BPD: Tensor, given: Mapping[str, Any]) -> Tensor:
+        """Selects, records the selection in the trace, and returns the states of the kept positions."""
         prompt = self.prompt
         assert prompt is not None
         _synchronize(hidden_BPD)
         start = time.perf_counter()
         pools, stage = self.pools, self.pruner.cuts.index(index)
         if stage == 0:
-            self.sizes, self.trace.select_flops = self.budgeting.allocate(hidden_BPD, pools, self.pruner)
+            self.sizes, flops = self.budgets.allocate(hidden_BPD, pools, self.pruner, self.nominal)
+            self.trace.select_flops = flops
         sizes = self.sizes[stage]
         if all(size == len(pool.at_N) for size, pool in zip(sizes, pools, strict=True)):
-            plan.record(self.trace, self.pruner, index, prompt, pools, [Picks(torch.arange(size)) for size in sizes], 0)
+            self.trace.add_cut(self.pruner, index, pools, [Picks(torch.arange(size)) for size in sizes], 0)
         else:
-            before = self._cut_of(index)
-            turned = given["position_embeddings"] if before is None else self.step.rotary[before.layer]
-            cos, sin = (part.to(hidden_BPD.device) for part in turned)
+            before = self._cut_before(index)
+            rope = given["position_embeddings"] if before is None else self.step.rotary[before.layer]
+            cos, sin = (part.to(hidden_BPD.device) for part in rope)
             view = LayerView(module, hidden_BPD, (cos, sin), self._real(index))
-            context, alike = self.looks.context(view, prompt, before), None
-            if self.orders:
-                picks = self.orders.choose(self.pruner, hidden_BPD, pools, sizes, context)
-                alike = self.orders.alike(self.pruner, prompt.sample_ids, given.get("past_key_values"))
-            else:
-                picks = plan.choose(self.pruner, hidden_BPD, pools, sizes, context)
-            plan.record(self.trace, self.pruner, index, prompt, pools, picks, hidden_BPD.shape[-1])
-            hidden_BPD, cut = plan.carry_out(index, hidden_BPD, view.mask_BP, pools, picks, prompt.starts, alike)
-            if self.pruner.merges or index < self.pruner.cuts[-1]:
-                self.pools = plan.left(pools, picks, cut)
+            picks = self.select(hidden_BPD, pools, sizes, self.capture.context(view, prompt, before))
+            self.trace.add_cut(self.pruner, index, pools, picks, hidden_BPD.shape[-1])
+            hidden_BPD, cut = self.apply(index, hidden_BPD, view.mask_BP, picks, given)
+            merges = self.pruner.traits.merges_tokens
+            if merges or index < self.pruner.cuts[-1]:
+                self.pools = remaining_pools(pools, picks, cut)
             cut = cut.within(before)
-            if self.pruner.merges:
-                hidden_BPD, cut = plan.merged(hidden_BPD, cut, self.pools, picks)
+            if merges:
+                hidden_BPD, cut = write_merged_tokens(hidden_BPD, cut, self.pools, picks)
             self.cuts.append(cut)
-            self.together = Together(cut.beginnings, cut.real_BK, self.config) if cut.beginnings else None
-        self.trace.positions = plan.own_positions(prompt, self.cuts)
+        self.trace.positions = kept_prompt_positions(prompt, self.cuts[-1] if self.cuts else None)
         _synchronize(hidden_BPD)
         self.trace.select_seconds += time.perf_counter() - start
-        self.looks.before = None
+        self.capture.before = None
         return hidden_BPD
 
+    def select(self, hidden_BPD: Tensor, pools: Sequence[Pool], sizes: Sequence[int], context: Context) -> list[Picks]:
+        """Returns what each pool keeps."""
+        return select_tokens(self.pruner, hidden_BPD, pools, sizes, context)
+
+    def apply(
+        self, index: int, hidden_BPD: Tensor, real_BP: Tensor | None, picks: Sequence[Picks], given: Mapping[str, Any]
+    ) -> tuple[Tensor, Cut]:
+        """Returns the states of the kept positions [B, K, D], and the cut in positions of the batch as it was.
+
+        Args:
+            index: the layer whose input is cut.
+            hidden_BPD: what enters it.
+            real_BP: False at the padding; None where there is none.
+            picks: what each pool keeps.
+            given: the layer's keyword arguments.
+        """
+        kept_BK, real_BK = pad_left(self.kept_rows(hidden_BPD, real_BP, picks))
+        cut = Cut.at(index, kept_BK, real_BK, hidden_BPD.device)
+        return gather(hidden_BPD, cut.kept_BK), cut
+
+    def kept_rows(self, hidden_BPD: Tensor, real_BP: Tensor | None, picks: Sequence[Picks]) -> list[Tensor]:
+        """Returns each batch row's kept positions, ascending."""
+        if real_BP is None:
+            real_BP = torch.ones(hidden_BPD.shape[:2], dtype=torch.bool)
+        return kept_positions(real_BP, self.pools, picks)
+
     def _on_deepstack(self, original: Any, hidden: Tensor, visual_BP: Tensor, embeds_VD: Tensor) -> Tensor:
-        """Qwen3-VL adds vision features to early layers at all visual positions: only kept ones are left."""
+        """Adds vision features to early layers at the kept visual positions, for families whose decoder adds them."""
         if not self.cuts:
             return original(hidden, visual_BP, embeds_VD)
         return original(hidden, *self.cuts[-1].deepstack(visual_BP, embeds_VD))

@@ -1,4 +1,4 @@
-"""A method replaced on one instance, and put back."""
+"""Replaces a method on one instance, and puts it back."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 
-def shadow(undo: ExitStack, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
-    """Replaces a method on this instance only; `function` is given the original first."""
+def override_method(undo: ExitStack, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
+    """Replaces a method on this instance until `undo` closes; `function` is given the original first."""
     before = dict(module.__dict__)
     original = getattr(module, name)
     module.__dict__[name] = wraps(original)(partial(function, original))

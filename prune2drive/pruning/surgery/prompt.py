@@ -1,4 +1,4 @@
-"""The batch of prompts in flight: which row shows which cameras where.
+"""The batch of prompts being pruned: which row shows which cameras at which positions.
 
 Shape suffixes: B batch rows, P prompt positions (padded), N tokens of a pool.
 """
@@ -24,48 +24,62 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Naming:
-    """What the caller of `prune` says about its prompts; see there."""
+class PromptInfo:
+    """What the caller of `prune` says about its prompts; each entry is None where nothing was said.
+
+    Args:
+        cameras: names of the prompts' images in order, for all prompts or for each.
+        token_map: where visual tokens lie, for all prompts or for each.
+        sample_ids: an id for each prompt.
+        questions: what each prompt asks, in words.
+    """
 
     cameras: Sequence[str] | Sequence[Sequence[str]] | None = None
     token_map: TokenMap | Sequence[TokenMap] | None = None
     sample_ids: Sequence[str] | None = None
     questions: Sequence[str] | None = None
 
-    def camera_names(self, rows: int) -> list[Sequence[str]] | None:
-        """The cameras of each row."""
+    @property
+    def cameras_of_prompts(self) -> list[Sequence[str]]:
+        """The camera names of each prompt, one entry where all prompts have the same; empty where none were given."""
         if not self.cameras:
-            return None
-        every: Any = [self.cameras] if isinstance(self.cameras[0], str) else self.cameras
-        return _spread(every, rows, "cameras")
+            return []
+        named: Any = [self.cameras] if isinstance(self.cameras[0], str) else self.cameras
+        return list(named)
 
     def token_maps(
         self, rows: int, ids_BP: Tensor | None, mask_BP: Tensor | None, config: Any, images: ImageInfo
     ) -> list[TokenMap]:
-        """The TokenMap of each row: the caller's, or found from the input ids."""
+        """Returns the TokenMap of each batch row: the caller's, or the one found from the input ids.
+
+        Raises:
+            InputError: no token map and no input ids, or ids that do not fit the model's configuration.
+        """
         if self.token_map is not None:
             given = [self.token_map] if isinstance(self.token_map, TokenMap) else self.token_map
-            return _spread(given, rows, "token_map")
+            return _repeat_for_beams(given, rows, "token_map")
         if ids_BP is None:
             raise InputError("inputs_embeds do not say where the visual tokens are: pass token_map=")
-        return locate_batch(ids_BP, mask_BP, config, self.camera_names(rows), images)
+        named = self.cameras_of_prompts
+        cameras = _repeat_for_beams(named, rows, "cameras") if named else None
+        return locate_batch(ids_BP, mask_BP, config, cameras, images)
 
-    def ids(self, rows: int, ids_BP: Tensor | None, mask_BP: Tensor | None) -> list[str]:
-        """A name for each row, independent of its place: the caller's, or a hash of the text."""
+    def row_ids(self, rows: int, ids_BP: Tensor | None, mask_BP: Tensor | None) -> list[str]:
+        """Returns an id for each batch row, independent of its place: the caller's, or a hash of the prompt's text."""
         if self.sample_ids is not None:
-            return _spread(self.sample_ids, rows, "sample_ids")
+            return _repeat_for_beams(self.sample_ids, rows, "sample_ids")
         if ids_BP is None:
             return [""] * rows
         texts = [ids if mask_BP is None else ids[mask_BP[row]] for row, ids in enumerate(ids_BP)]
         return [hashlib.blake2b(text.cpu().numpy().tobytes(), digest_size=8).hexdigest() for text in texts]
 
-    def asked(self, rows: int) -> list[str] | None:
-        """Each row's question in words, where the caller says."""
-        return None if self.questions is None else _spread(self.questions, rows, "questions")
+    def row_questions(self, rows: int) -> list[str] | None:
+        """Returns each batch row's question in words, where the caller gave them."""
+        return None if self.questions is None else _repeat_for_beams(self.questions, rows, "questions")
 
 
-def _spread(given: Sequence[T], rows: int, name: str) -> list[T]:
-    """One entry a row: beams repeat each prompt in place."""
+def _repeat_for_beams(given: Sequence[T], rows: int, name: str) -> list[T]:
+    """Returns one entry a batch row: beams repeat each prompt in place."""
     if len(given) == 0 or rows % len(given):
         raise InputError(f"{name} has {len(given)} entries for a batch of {rows}")
     return [given[row * len(given) // rows] for row in range(rows)]
@@ -73,15 +87,15 @@ def _spread(given: Sequence[T], rows: int, name: str) -> list[T]:
 
 @dataclass
 class Prompt:
-    """The batch of prompts in flight.
+    """A batch of prompts.
 
     Args:
         length: P, padding included.
-        maps: a TokenMap a row, in coordinates without padding.
-        starts: where each row's TokenMap begins.
+        maps: each row's TokenMap, in coordinates without padding.
+        starts: batch position at which each row's TokenMap begins.
         mask_BP: True at real positions; None where all are.
-        sample_ids: one a row.
-        questions: one a row, in words; None where nobody said.
+        sample_ids: each row's id.
+        questions: each row's question in words; None where the caller gave none.
     """
 
     length: int
@@ -100,11 +114,11 @@ class Prompt:
         sample_ids: Sequence[str],
         questions: list[str] | None = None,
     ) -> Prompt:
-        """Places each row's map in the padded batch.
+        """Places each row's TokenMap in the padded batch.
 
         Raises:
-            InputError: padding on the right, a map made for a prompt of another length, or visual tokens
-                under the padding.
+            InputError: padding on the right, a map made for a prompt of another length, or visual tokens under the
+                padding.
         """
         if mask_BP is not None and not mask_BP[:, -1].all():
             raise InputError("the batch is padded on the right: pad it on the left (padding_side='left')")
@@ -123,24 +137,19 @@ class Prompt:
         return cls(length, list(maps), starts, mask_BP, list(sample_ids), questions)
 
     def pools(self, scope: str) -> list[Pool]:
-        """The pools of candidates: one a camera, or one a sample with `scope=global`."""
+        """Returns the pools of candidates: one a camera, or one a sample with `scope=global`."""
         pools = []
         for row, (token_map, start) in enumerate(zip(self.maps, self.starts, strict=True)):
-            names = [token_map.cameras] if scope == "global" else [(camera,) for camera in token_map.cameras]
-            for cameras in names:
+            groups = [token_map.cameras] if scope == "global" else [(camera,) for camera in token_map.cameras]
+            for cameras in groups:
                 at_N = torch.cat([token_map.positions(camera) for camera in cameras]) + start
                 every_N = torch.arange(len(at_N))
                 pools.append(Pool(self.sample_ids[row], cameras, row, at_N, token_map, every_N))
         return pools
 
     @cached_property
-    def question(self) -> Tensor:
-        """True at the text behind each row's last visual token, [B, P]."""
-        place_P = torch.arange(self.length)
-        last_B = torch.tensor(
-            [
-                int((token_map.view_P >= 0).nonzero().max()) + start
-                for token_map, start in zip(self.maps, self.starts, strict=True)
-            ]
-        )
-        return place_P > last_B[:, None]
+    def question_BP(self) -> Tensor:
+        """True at the text after each row's last visual token; [B, P]."""
+        rows = zip(self.maps, self.starts, strict=True)
+        last = [int((token_map.view_P >= 0).nonzero().max()) + start for token_map, start in rows]
+        return torch.arange(self.length) > torch.tensor(last)[:, None]

@@ -1,10 +1,4 @@
-"""Pruning inside a stock Hugging Face model, by forward pre-hooks: the only model surgery there is.
-
-At the input of layer k the hidden states are gathered at the kept positions; every later layer gets
-rotary embeddings and a mask of the kept length. A method may cut several times: each cut is made among what
-the one before left. The KV cache is left alone: layers below k hold the whole prompt, the others the kept one.
-`generate` goes on counting positions at full length.
-"""
+"""`prune`: visual-token pruning inside a stock Hugging Face model, for as long as a context lasts."""
 
 from __future__ import annotations
 
@@ -13,13 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from prune2drive.pruning.base import Pruner
-from prune2drive.pruning.ratios import RatioPolicy, as_policy
-from prune2drive.pruning.reuse.selection_cache import Orders
-from prune2drive.pruning.surgery import checks as guards
-from prune2drive.pruning.surgery.budgets import Budgeting
+from prune2drive.pruning.ratios import RatioPolicy
 from prune2drive.pruning.surgery.engine import Engine
-from prune2drive.pruning.surgery.prompt import Naming
-from prune2drive.pruning.surgery.selecting import Trace
+from prune2drive.pruning.surgery.trace import Trace
 from prune2drive.token_map import TokenMap
 
 
@@ -36,30 +26,28 @@ def prune(
     budget_axis: str = "final",
     sample_ids: Sequence[str] | None = None,
     questions: Sequence[str] | None = None,
-    orders: Orders | None = None,
 ) -> Iterator[Trace]:
-    """Inside this context the model prunes visual tokens; outside nothing is left behind.
+    """Prunes visual tokens inside this context; outside it nothing is left behind.
 
         with prune(model, TFPS(layer=1), keep=0.1) as trace:
             model.generate(**inputs)
 
     Args:
-        model: a supported vision-language model, or a bare decoder with `token_map`. Batches are padded
-            on the left, by themselves or by `generate`.
+        model: a supported vision-language model, or a bare decoder with `token_map`. Batches are padded on the left,
+            by themselves or by `generate`.
         pruner: the method.
-        keep: a keep ratio, a ratio per camera, or a ratio policy.
+        keep: a keep ratio in (0, 1], a ratio for each camera, or a ratio policy.
         cameras: names of the prompt's images in order, for all prompts or for each.
-        token_map: where the visual tokens lie, for all prompts or for each, in coordinates without
-            padding. By default found from the input ids and the model's config.
-        positions: `keep` leaves tokens their original position ids, `renumber` closes the gaps; by
-            default as the method's authors have it.
-        rounding: of budgets; `nearest`, or `seed` for parity with the original implementation.
-        budget_axis: what a ratio says: the share of tokens left after the last cut (`final`), or the
-            mean share over all decoder layers (`layer_average`).
-        sample_ids: names of the prompts for methods that draw at random; by default each prompt's
-            text decides, so that its place in a batch does not matter.
+        token_map: where the visual tokens lie, for all prompts or for each, in coordinates without padding. By default
+            found from the input ids and the model's configuration.
+        positions: `keep` leaves kept tokens their position ids, `renumber` closes the gaps; by default what the
+            method's authors do.
+        rounding: how a ratio becomes a budget: `nearest`, or `seed` for parity with the original implementation.
+        budget_axis: what a ratio says: the share of tokens kept after the last cut (`final`), or their mean share over
+            all decoder layers (`layer_average`).
+        sample_ids: ids of the prompts for methods that draw at random; by default each prompt's text decides, so that
+            its place in a batch does not matter.
         questions: what each prompt asks, in words, for methods that read it with a text model of their own.
-        orders: selection orders of prompts that were pruned before, for callers that try many ratios.
 
     Yields:
         The trace of what was kept, rewritten by every prompt.
@@ -67,12 +55,18 @@ def prune(
     Raises:
         InputError: options that cannot be right, here or, as they show, in the model's forward.
     """
-    positions = positions or pruner.positions
-    guards.check_options(positions, rounding, budget_axis)
-    depth = model.get_decoder().config.num_hidden_layers
-    budgeting = Budgeting(as_policy(keep), rounding, budget_axis, depth)
-    naming = Naming(cameras, token_map, sample_ids, questions)
-    engine = Engine(model, pruner, budgeting, naming, positions, orders)
+    engine = Engine.of(
+        model,
+        pruner,
+        keep,
+        cameras=cameras,
+        token_map=token_map,
+        positions=positions,
+        rounding=rounding,
+        budget_axis=budget_axis,
+        sample_ids=sample_ids,
+        questions=questions,
+    )
     with ExitStack() as undo:
         engine.install(undo)
         yield engine.trace

@@ -10,7 +10,8 @@ from transformers import CLIPConfig, CLIPModel
 from prune2drive.errors import InputError
 from prune2drive.pruning import CDPruner, Staged, prune
 from prune2drive.pruning.methods.clip import Clip
-from prune2drive.pruning.surgery.checks import check_model
+from prune2drive.pruning.ratios import Uniform
+from prune2drive.pruning.surgery.checks import validate
 from prune2drive.tasks import evaluate
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
@@ -112,24 +113,24 @@ def test_other_towers_are_refused_before_the_checkpoint_is_looked_for(name):
     config = families.make(name).model.config
     for pruner in (CDPruner(relevance="clip", clip="/nowhere"), Staged(pruner=CDPruner(relevance="clip", clip="/no"))):
         with pytest.raises(InputError, match="CLIP vision tower, .* use relevance=text"):
-            check_model(config, pruner)
-    check_model(config, CDPruner())
+            validate(pruner, Uniform(), config)
+    validate(CDPruner(), Uniform(), config)
 
 
 def test_another_clip_is_refused(tmp_path):
     config = families.make("llava").model.config
     with pytest.raises(InputError, match="patches of width 8, the model's tower 16"):
-        check_model(config, CDPruner(relevance="clip", clip=save(tmp_path, width=8)))
+        validate(CDPruner(relevance="clip", clip=save(tmp_path, width=8)), Uniform(), config)
 
 
 def test_what_is_no_clip_is_refused(tmp_path):
     config = families.make("llava").model.config
     with pytest.raises(InputError, match="cannot be read as AutoConfig .* `hf download`"):
-        check_model(config, CDPruner(relevance="clip", clip=str(tmp_path)))
+        validate(CDPruner(relevance="clip", clip=str(tmp_path)), Uniform(), config)
     save(tmp_path)
     config.vision_config.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="is a clip_vision_model model: name a whole CLIP"):
-        check_model(config, CDPruner(relevance="clip", clip=str(tmp_path)))
+        validate(CDPruner(relevance="clip", clip=str(tmp_path)), Uniform(), config)
 
 
 @pytest.mark.parametrize(

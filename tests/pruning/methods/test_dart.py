@@ -1,7 +1,6 @@
 import copy
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
-from prune2drive.pruning import DART, Pruner, prune
+from prune2drive.pruning import DART, Pruner, Traits, prune
 
 TEXTS = [[11, 12, 13, 14, 15], [21, 22]]
 LAYER = 2
@@ -82,7 +81,7 @@ class Probe(Pruner):
     """Keeps the first tokens and remembers the text behind the last image."""
 
     layer: int = LAYER
-    needs_attention: ClassVar[bool] = True
+    traits = Traits(needs_attention=True)
 
     def select(self, tokens_CND, k, ctx):
         self.question_BP = ctx.question_BP

@@ -14,7 +14,7 @@ from prune2drive.pruning import SparseVLM, prune
 from prune2drive.pruning.methods import sparsevlm
 from prune2drive.pruning.methods.sparsevlm import density_peaks, recycle
 from prune2drive.pruning.pool import Pool
-from prune2drive.pruning.surgery.prompt import Naming
+from prune2drive.pruning.surgery.prompt import PromptInfo
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25], [31]]
 COUNTS = [3, 2, 3]
@@ -33,7 +33,7 @@ VERSIONS = ("1.5", "2")
 )
 def test_the_authors_sizes(version, tables):
     method = SparseVLM(version=version)
-    assert method.fit(32).cuts == (3, 7, 16)
+    assert method.resolve(32).cuts == (3, 7, 16)
     for table in tables:
         assert method.sizes(table[-1], 576) == table
         assert method.sizes(10 * table[-1], 5760) == [10 * size for size in table]
@@ -193,7 +193,7 @@ def test_the_first_cut_equals_the_formulas(make_family, name, version, scope):
 
 def pool_generator(family, row, alone, cameras):
     """The draw of a prompt that is known by its text."""
-    name = Naming().ids(1, alone["input_ids"], None)[0]
+    name = PromptInfo().row_ids(1, alone["input_ids"], None)[0]
     nothing = torch.empty(0)
     return Pool(name, cameras, row, nothing, None, nothing).generator(0)
 
@@ -277,9 +277,9 @@ def test_the_scale_of_the_embeddings_changes_the_raters(make_family, monkeypatch
 
 
 def test_positions_and_merging_follow_the_version():
-    assert (SparseVLM().merges, SparseVLM().positions) == (True, "renumber")
-    assert (SparseVLM(version=2).merges, SparseVLM(version=2).positions) == (False, "keep")
-    assert SparseVLM(version=2).fit(32).merges is False
+    assert (SparseVLM().traits.merges_tokens, SparseVLM().traits.positions) == (True, "renumber")
+    assert (SparseVLM(version=2).traits.merges_tokens, SparseVLM(version=2).traits.positions) == (False, "keep")
+    assert SparseVLM(version=2).resolve(32).traits.merges_tokens is False
     assert SparseVLM(version=1.5).version == "1.5"
 
 

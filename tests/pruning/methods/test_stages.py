@@ -29,12 +29,12 @@ def test_every_cut_keeps_the_same_share(count, data):
 
 
 def test_the_authors_stages():
-    assert PyramidDrop().fit(32).cuts == (8, 16, 24)
-    assert PyramidDrop().fit(32).sizes(72, 576) == [288, 144, 72]
-    assert PyramidDrop().fit(4).cuts == (1, 2, 3)
-    assert PyramidDrop().fit(5).cuts == (1, 2, 4)
+    assert PyramidDrop().resolve(32).cuts == (8, 16, 24)
+    assert PyramidDrop().resolve(32).sizes(72, 576) == [288, 144, 72]
+    assert PyramidDrop().resolve(4).cuts == (1, 2, 3)
+    assert PyramidDrop().resolve(5).cuts == (1, 2, 4)
     given = PyramidDrop(layers=[2, 5])
-    assert given.fit(32) is given and given.cuts == (2, 5)
+    assert given.resolve(32) is given and given.cuts == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_authors_stages():
         (lambda: Staged(layers=[-1, 2]), "0 or higher"),
         (lambda: Staged(pruner=FastV(), layers=[0, 2]), "1 or higher"),
         (lambda: Staged(pruner=PyramidDrop()), "PyramidDrop already cuts several times"),
-        (lambda: PyramidDrop().cuts, "fit"),
+        (lambda: PyramidDrop().cuts, "resolve"),
     ],
 )
 def test_bad_layers_are_refused(make, says):
@@ -149,9 +149,10 @@ def test_one_stage_is_the_method_itself(make_family):
 def test_staged_is_what_the_method_is():
     for method in (TFPS(dtype="bfloat16"), FastV(scope="global"), UniformPruner(), VisPruner()):
         staged = Staged(pruner=method)
-        for name in ("scope", "dtype", "scopes", "positions", "needs_attention", "needs_vision", "drops"):
-            assert getattr(staged, name) == getattr(method, name)
-        assert staged.fit(32).scope == method.scope
+        assert (staged.scope, staged.dtype) == (method.scope, method.dtype)
+        for name in ("scopes", "positions", "needs_attention", "needs_vision"):
+            assert getattr(staged.traits, name) == getattr(method.traits, name)
+        assert staged.resolve(32).scope == method.scope
         assert staged.flops(16, 4, 8) == method.flops(16, 4, 8)
 
 

@@ -10,10 +10,12 @@ from transformers import DynamicCache
 from prune2drive.errors import InputError
 from prune2drive.models.prompts import Prompts
 from prune2drive.pruning import TFPS, FastV, NoPruner, PyramidDrop, VisPruner, prune
-from prune2drive.pruning.reuse.prefix_cache import Row, check_reuse, fingerprint, reuse, untouched_layers
+from prune2drive.pruning.base import Traits
+from prune2drive.pruning.reuse.prefix_cache import CacheEntry, check_reuse, fingerprint, reuse, untouched_layers
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
-from prune2drive.pruning.reuse.selection_cache import Orders
-from prune2drive.pruning.reuse.shared_prefix import Beginning
+from prune2drive.pruning.reuse.prune import prune_reusing
+from prune2drive.pruning.reuse.selection_cache import SelectionCache
+from prune2drive.pruning.reuse.shared_prefix import PromptPrefix
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25], [31]]
 NAMES = ("llava_onevision", "llava", "internvl", "smolvlm", "qwen2_5_vl")
@@ -22,7 +24,7 @@ METHODS = {
     "before the LLM": lambda: TFPS(layer=0),
     "attention": lambda: FastV(layer=2),
     "attention of layer 0": lambda: FastV(layer=1),
-    "stages": lambda: PyramidDrop().fit(4),
+    "stages": lambda: PyramidDrop().resolve(4),
     "none": lambda: NoPruner(),
 }
 STEPS = 4
@@ -39,7 +41,7 @@ def prompts(family, texts=TEXTS, **options):
 
 def rows_of(pruner, prompts_):
     return [
-        Row.of(f"{untouched_layers(pruner)}", f"frame {place}", f"sample {place}", ids, token_map)
+        CacheEntry.of(f"{untouched_layers(pruner)}", f"frame {place}", f"sample {place}", ids, token_map)
         for place, (ids, token_map) in enumerate(prompts_)
     ]
 
@@ -128,7 +130,7 @@ def test_answers_are_recalled_with_their_prompts(make_family, layer, monkeypatch
         monkeypatch.setattr(module.mlp, "forward", fail)
     with (
         torch.inference_mode(),
-        reuse(model, layer, store, longer, is_final=True) as replay,
+        reuse(model, layer, store, longer, prefill_only=True) as replay,
         prune(model, pruner, 0.2, token_map=drafted.token_maps) as again,
     ):
         short = drafted.without_images().inputs
@@ -179,20 +181,20 @@ def test_questions_about_a_frame_share_its_states(make_family):
     family = make_family("internvl")
     (ids, token_map), *_ = prompts(family)[1]
     other = torch.cat([ids[:-2], torch.tensor([55, 56])])
-    one, two = (Row.of("", "frame", name, each, token_map) for name, each in (("a", ids), ("b", other)))
+    one, two = (CacheEntry.of("", "frame", name, each, token_map) for name, each in (("a", ids), ("b", other)))
     assert one.frame == two.frame and one.question != two.question
     worded = ids.clone()
     worded[0] += 1  # other words before the images change what the images' tokens have seen
-    assert Row.of("", "frame", "a", worded, token_map).frame != one.frame
-    assert Row.of("", "other", "a", ids, token_map).frame != one.frame
-    assert Row.of("x", "frame", "a", ids, token_map) != one
+    assert CacheEntry.of("", "frame", "a", worded, token_map).frame != one.frame
+    assert CacheEntry.of("", "other", "a", ids, token_map).frame != one.frame
+    assert CacheEntry.of("x", "frame", "a", ids, token_map) != one
 
 
 def test_orders_are_worked_out_once_a_frame_and_cut_to_any_budget(make_family):
     family = make_family("llava_onevision")
     inputs, found = prompts(family)
     known = {}
-    orders = Orders(known, {f"sample {place}": Beginning(f"frame {place % 2}", 1) for place in range(3)})
+    orders = SelectionCache(known, {f"sample {place}": PromptPrefix(f"frame {place % 2}", 1) for place in range(3)})
     counted = []
 
     class Counting(TFPS):
@@ -206,7 +208,7 @@ def test_orders_are_worked_out_once_a_frame_and_cut_to_any_budget(make_family):
             part = family.inputs(TEXTS[:2])
             with (
                 torch.inference_mode(),
-                prune(family.model, pruner, keep, cameras=CAMERAS, sample_ids=names, orders=orders) as trace,
+                prune_reusing(orders, family.model, pruner, keep, cameras=CAMERAS, sample_ids=names) as trace,
             ):
                 family.model(**part)
             with torch.inference_mode(), prune(family.model, TFPS(layer=1), keep, cameras=CAMERAS) as plain:
@@ -215,10 +217,10 @@ def test_orders_are_worked_out_once_a_frame_and_cut_to_any_budget(make_family):
                 assert all(torch.equal(mine[camera], theirs[camera]) for camera in CAMERAS)
     tokens = len(known) and next(iter(known.values())).picks_K.numel()
     assert counted == [(2 * len(CAMERAS), tokens)]
-    question = Orders({}, {f"sample {place}": Beginning("frame", 1) for place in range(2)})
+    question = SelectionCache({}, {f"sample {place}": PromptPrefix("frame", 1) for place in range(2)})
     with (
         torch.inference_mode(),
-        prune(family.model, FastV(layer=1), 0.5, cameras=CAMERAS, sample_ids=["sample 0", "sample 1"], orders=question),
+        prune_reusing(question, family.model, FastV(layer=1), 0.5, cameras=CAMERAS, sample_ids=names),
     ):
         family.model(**family.inputs(TEXTS[:2]))
     assert {key[1] for key in question.known} == {"sample 0", "sample 1"}, "FastV's order depends on the question"
@@ -264,4 +266,4 @@ def test_weights_are_told_apart(make_family):
 def test_a_prefix_stands_for_layers_that_a_method_does_not_look_at():
     counts = [untouched_layers(METHODS[name]()) for name in ("tfps", "before the LLM", "attention", "none")]
     assert counts == [1, 0, 1, 0]
-    assert untouched_layers(SimpleNamespace(drops=True, cuts=(3, 5), needs_attention=True)) == 2
+    assert untouched_layers(SimpleNamespace(cuts=(3, 5), traits=Traits(needs_attention=True))) == 2

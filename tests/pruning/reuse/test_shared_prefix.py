@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.models.prompts import Prompts
-from prune2drive.pruning import PACT, TFPS, DivPrune, RandomPruner, prune
+from prune2drive.pruning import PACT, TFPS, DivPrune, RandomPruner, Traits, prune
 from prune2drive.pruning.context import Selection
-from prune2drive.pruning.reuse.selection_cache import Orders
-from prune2drive.pruning.reuse.shared_prefix import Beginning, part
-from prune2drive.pruning.surgery.cut import Cut
+from prune2drive.pruning.reuse.prune import prune_reusing
+from prune2drive.pruning.reuse.selection_cache import SelectionCache
+from prune2drive.pruning.reuse.shared_prefix import PromptPrefix, split_shared_prefix
+from prune2drive.pruning.surgery.cut import Cut, pad_left
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_the_same_is_said(make_family, lengths, name, positions, layer):
     ids, logits, trace = answers(family.model, asked, TFPS(layer=layer), keep, positions=positions)
     seen = lengths(family.model)
     mine, my_logits, my_trace = answers(
-        family.model, asked, TFPS(layer=layer), keep, Orders({}, beginnings), positions=positions
+        family.model, asked, TFPS(layer=layer), keep, SelectionCache({}, beginnings), positions=positions
     )
     assert torch.equal(mine, ids) and torch.allclose(my_logits, logits, atol=1e-4)
     assert all(torch.equal(one, other) for one, other in zip(my_trace.positions, trace.positions, strict=True))
@@ -53,7 +54,7 @@ def test_beams_share_their_prompt(make_family):
     family = make_family("llava_onevision")
     asked, beginnings = prompts(family)
     ids, *_ = answers(family.model, asked, TFPS(), 0.3, num_beams=3)
-    mine, *_ = answers(family.model, asked, TFPS(), 0.3, Orders({}, beginnings), num_beams=3)
+    mine, *_ = answers(family.model, asked, TFPS(), 0.3, SelectionCache({}, beginnings), num_beams=3)
     assert torch.equal(mine, ids)
 
 
@@ -67,20 +68,18 @@ def test_frames_of_several_lengths_are_padded(make_family, attention):
         family.model(**plain)
     asked = Prompts(plain, tuple(trace.token_maps)).followed_by(TAILS[:3], PAD)
     beginnings = {
-        name: Beginning(f"frame {frame}", token_map.length)
+        name: PromptPrefix(f"frame {frame}", token_map.length)
         for name, frame, token_map in zip(NAMES, frames, trace.token_maps, strict=False)
     }
     ids, logits, _ = answers(family.model, asked, TFPS(), 0.3)
-    mine, my_logits, _ = answers(family.model, asked, TFPS(), 0.3, Orders({}, beginnings))
+    mine, my_logits, _ = answers(family.model, asked, TFPS(), 0.3, SelectionCache({}, beginnings))
     assert torch.equal(mine, ids) and torch.allclose(my_logits, logits, atol=1e-4)
 
 
 class Weighing(TFPS):
     """One whose tokens stand for more and more of them."""
 
-    @property
-    def weighs(self):
-        return True
+    traits = Traits(shares_picks_per_frame=True, proportional_attention=True)
 
     def select(self, tokens_CND, k, ctx):
         picks = super().select(tokens_CND, k, ctx)
@@ -93,7 +92,7 @@ def test_only_what_is_alike_is_shared(make_family, lengths, pruner):
     asked, beginnings = prompts(family)
     ids, logits, _ = answers(family.model, asked, pruner, 0.3)
     seen = lengths(family.model)
-    mine, my_logits, _ = answers(family.model, asked, pruner, 0.3, Orders({}, beginnings))
+    mine, my_logits, _ = answers(family.model, asked, pruner, 0.3, SelectionCache({}, beginnings))
     assert torch.equal(mine, ids) and torch.allclose(my_logits, logits, atol=1e-4)
     assert (seen[0][0] < len(FRAMES)) == isinstance(pruner, DivPrune)
 
@@ -102,11 +101,10 @@ def test_without_a_cache_nothing_is_shared(make_family):
     family = make_family("llava_onevision")
     asked, beginnings = prompts(family)
     found = []
-    for orders in (None, Orders({}, beginnings)):
-        with (
-            torch.inference_mode(),
-            prune(family.model, TFPS(), 0.3, token_map=asked.token_maps, sample_ids=NAMES, orders=orders),
-        ):
+    given = (family.model, TFPS(), 0.3)
+    naming = {"token_map": asked.token_maps, "sample_ids": NAMES}
+    for context in (prune(*given, **naming), prune_reusing(SelectionCache({}, beginnings), *given, **naming)):
+        with torch.inference_mode(), context:
             found.append(family.model(**asked.inputs, use_cache=False).logits)
     assert torch.equal(*found)
 
@@ -125,9 +123,10 @@ def test_blocks_hold_each_row_and_groups_all_of_them(rows):
         torch.tensor([start + at for at in sorted(frame_kept)] + [start + 6 + at for at in range(text)])
         for _, frame_kept, text, start in rows
     ]
-    alike = [Beginning(str(frame), 6) for frame, *_ in rows]
-    blocks, beginnings = part(kept, starts, alike)
-    cut = Cut.at(blocks, torch.device("cpu"), 1, beginnings)
+    alike = [PromptPrefix(str(frame), 6) for frame, *_ in rows]
+    blocks, beginnings = split_shared_prefix(kept, starts, alike)
+    kept_BK, real_BK = (torch.cat(parts, dim=1) for parts in zip(*map(pad_left, blocks), strict=True))
+    cut = Cut.at(1, kept_BK, real_BK, torch.device("cpu"))
     for row, kept_K, real_K in zip(kept, cut.kept_BK, cut.real_BK, strict=True):
         assert kept_K[real_K].tolist() == row.tolist()
     distinct = len({(frame, tuple(sorted(frame_kept))) for frame, frame_kept, *_ in rows})

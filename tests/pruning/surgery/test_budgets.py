@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
-from prune2drive.pruning import TFPS, prune
+from prune2drive.pruning import TFPS, Traits, prune
 from prune2drive.pruning.ratios import as_policy
-from prune2drive.pruning.surgery.budgets import Budgeting, layer_average
+from prune2drive.pruning.surgery.budgets import BudgetRule, layer_average
 
 
 @dataclass
@@ -50,10 +50,10 @@ def test_the_average_over_layers(pruner, k, count, depth):
 
 @given(st.sampled_from(PRUNERS), st.integers(1, 60), st.floats(0.05, 1), st.integers(4, 40))
 def test_the_most_tokens_within_an_average(pruner, count, ratio, depth):
-    budgeting = Budgeting(as_policy(ratio), "nearest", "layer_average", depth)
-    (nominal,) = budgeting.nominal(pools_of(count), pruner)
+    rule = BudgetRule(as_policy(ratio), "nearest", "layer_average", depth)
+    (nominal,) = rule.nominal(pools_of(count), pruner)
     try:
-        (final,) = budgeting.sizes(pools_of(count), pruner)[-1]
+        (final,) = rule.per_cut(pools_of(count), pruner, [nominal])[-1]
     except InputError:
         assert sum(lengths(pruner, 1, count, depth)) / depth > nominal
         return
@@ -64,7 +64,8 @@ def test_the_most_tokens_within_an_average(pruner, count, ratio, depth):
 
 def test_before_the_llm_both_axes_are_one():
     for axis in ("final", "layer_average"):
-        assert Budgeting(as_policy(0.3), "nearest", axis, 8).sizes(pools_of(50), TFPS(layer=0)) == [[15]]
+        rule = BudgetRule(as_policy(0.3), "nearest", axis, 8)
+        assert rule.per_cut(pools_of(50), TFPS(layer=0), rule.nominal(pools_of(50), TFPS(layer=0))) == [[15]]
 
 
 def test_an_average_that_cannot_be_had(make_family):
@@ -75,7 +76,7 @@ def test_an_average_that_cannot_be_had(make_family):
     ):
         with prune(family.model, TFPS(layer=3), 0.1, budget_axis="layer_average", **naming):
             family.model(**inputs)
-    with pytest.raises(InputError, match="budget_axis='middle': choose"):
+    with pytest.raises(InputError, match="budget_axis=middle: choose"):
         with prune(family.model, TFPS(), 0.1, budget_axis="middle"):
             pass
 
@@ -92,7 +93,7 @@ def test_an_average_inside_a_model(make_family):
 def test_positions_are_the_authors_unless_told(make_family):
     @dataclass
     class Renumbering(TFPS):
-        positions = "renumber"
+        traits = Traits(positions="renumber")
 
     family = make_family("llama")
     inputs, naming = family.inputs([[11, 12]]), family.naming([[11, 12]])

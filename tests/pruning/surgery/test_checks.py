@@ -35,8 +35,8 @@ class refuses(pytest.RaisesExc):
         ({"keep": dict.fromkeys(CAMERAS[1:], 0.1)}, ["no keep ratio", "CAM_FRONT"]),
         ({"keep": dict.fromkeys(CAMERAS, 2.0)}, ["CAM_FRONT", "(0, 1]"]),
         ({"pruner": TFPS(layer=4)}, ["layer=4", "0 to 3"]),
-        ({"positions": "original"}, ["positions='original'", "'keep'", "'renumber'"]),
-        ({"rounding": "ceil"}, ["rounding='ceil'", "'nearest'", "'seed'"]),
+        ({"positions": "original"}, ["positions=original", "keep", "renumber"]),
+        ({"rounding": "ceil"}, ["rounding=ceil", "nearest", "seed"]),
     ],
 )
 def test_options_are_refused_at_once(make_family, options, parts):

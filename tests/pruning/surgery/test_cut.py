@@ -11,7 +11,7 @@ from helpers.reference import Stage, staged
 from transformers import DynamicCache
 
 from prune2drive.errors import InputError
-from prune2drive.pruning import Pruner, Selection, prune
+from prune2drive.pruning import Pruner, Selection, Traits, prune
 from prune2drive.pruning.stages import Stages
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25], [31]]
@@ -35,12 +35,8 @@ class Dice(Stages):
     said: dict = field(default_factory=lambda: defaultdict(list))
 
     @property
-    def merges(self):
-        return self.swaps
-
-    @property
-    def weighs(self):
-        return bool(self.weighed)
+    def traits(self):
+        return Traits(nested=False, merges_tokens=self.swaps, proportional_attention=bool(self.weighed))
 
     def select(self, tokens_CND, k, ctx):
         picks, rows, sizes = [], [], []
@@ -211,6 +207,6 @@ def test_merging_without_saying_so_is_refused(make_family, sizes_too):
     family = make_family("llava")
     with (
         prune(family.model, Silent(sizes_too=sizes_too), 0.1),
-        pytest.raises(InputError, match="Silent .*merges, weighs"),
+        pytest.raises(InputError, match="Silent returns .*traits do not say"),
     ):
         family.model(**family.inputs(TEXTS[:1]))

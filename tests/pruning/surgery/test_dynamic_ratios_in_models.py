@@ -10,11 +10,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from prune2drive.errors import InputError
-from prune2drive.pruning import TFPS, Dynamic, NoPruner, Staged, Uniform, prune
+from prune2drive.pruning import TFPS, Allocator, Dynamic, NoPruner, Staged, Uniform, prune
 from prune2drive.pruning.dynamic_ratios import POOLS
 from prune2drive.token_map import TokenMap
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs/pruner").glob("*.yaml"))
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25], [31]]
 COUNTS = [3, 2, 3]  # cameras in each prompt
 
@@ -22,7 +22,7 @@ COUNTS = [3, 2, 3]  # cameras in each prompt
 def methods():
     for path in CONFIGS:
         made = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
-        if made.drops and "per_camera" in made.scopes:
+        if not isinstance(made, NoPruner) and "per_camera" in made.traits.scopes:
             made.layer = min(made.layer, SIZES["num_hidden_layers"] - 1)
             made.scope = "per_camera"
             yield pytest.param(made, id=path.stem)
@@ -40,10 +40,10 @@ def sizes(trace):
 
 
 @dataclass
-class ToTheFirst(Uniform):
+class ToTheFirst(Uniform, Allocator):
     """One token each, then all that the first cameras have."""
 
-    def spend(self, tokens_RMD, counts, k):
+    def allocate(self, tokens_RMD, counts, k):
         assert tokens_RMD.shape[:2] == (len(tokens_RMD), sum(counts.values()))
         order = list(range(len(counts)))
         order += [camera for camera, count in enumerate(counts.values()) for _ in range(count - 1)]
@@ -51,9 +51,6 @@ class ToTheFirst(Uniform):
 
     def flops(self, counts, k, channels):
         return k
-
-    def describe(self, cameras):
-        return {}
 
 
 @pytest.mark.parametrize("pruner", methods())
@@ -87,7 +84,7 @@ def test_the_states_that_enter_the_cut_decide(make_family, layer):
     tokens = torch.cat([states_PD[naming["token_map"][0].positions(camera)] for camera in CAMERAS])
     for pool in POOLS:
         policy = Dynamic(0.3, pool)
-        spent = policy.spend(tokens[None], dict.fromkeys(CAMERAS, TOKENS), 15)[0]
+        spent = policy.allocate(tokens[None], dict.fromkeys(CAMERAS, TOKENS), 15)[0]
         found = sizes(prefill(family, TFPS(layer=layer), policy, [[11, 12]], [3]))
         assert found == [spent.bincount(minlength=3).tolist()]
 

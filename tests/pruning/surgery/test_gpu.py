@@ -7,7 +7,7 @@ from helpers.shared_frames import answers, prompts
 
 from prune2drive import prune
 from prune2drive.pruning import TFPS, FastV, RandomPruner, UniformPruner
-from prune2drive.pruning.reuse.selection_cache import Orders
+from prune2drive.pruning.reuse.selection_cache import SelectionCache
 from prune2drive.pruning.selection import farthest_points
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -39,5 +39,5 @@ def test_questions_share_their_frames():
     family.model.cuda()
     asked = asked.to("cuda")
     ids, logits, _ = answers(family.model, asked, TFPS(), 0.3)
-    mine, my_logits, _ = answers(family.model, asked, TFPS(), 0.3, Orders({}, beginnings))
+    mine, my_logits, _ = answers(family.model, asked, TFPS(), 0.3, SelectionCache({}, beginnings))
     assert torch.equal(mine, ids) and torch.allclose(my_logits, logits, atol=1e-3)
