@@ -74,7 +74,7 @@ def make_plan(settings: DictConfig, launcher: RunLauncher) -> Plan:
     if choices["task"] != "evaluate":
         raise InputError(f"task={choices['task']}: a search compares answers; leave the task out")
     parts = Components.build(cfg)
-    if not parts.pruner.drops:
+    if not parts.pruner.cuts:
         raise InputError(f"pruner={choices['pruner']}: drops no tokens, so there are no ratios to search")
     if not hasattr(parts.metric, "by_question"):
         raise InputError(f"metrics={choices['metrics']}: has no score by question, which the verdict compares")
