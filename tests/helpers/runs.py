@@ -42,6 +42,15 @@ class Lively(Tiny):
         return model
 
 
+class Speaking(Lively):
+    """One whose answers have ends, at tokens that they often reach."""
+
+    def load(self):
+        model = super().load()
+        model.generation_config.eos_token_id = [*range(40, 60)]
+        return model
+
+
 def configuration(*overrides: str) -> DictConfig:
     """What `run.py` would be given; the parts that Hydra reads are in HydraConfig."""
     return compose(["model=tiny", *QUIET, *overrides])

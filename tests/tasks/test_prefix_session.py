@@ -29,15 +29,6 @@ def no_java():
         yield
 
 
-class Speaking(runs.Lively):
-    """One whose answers have ends, at tokens that they often reach."""
-
-    def load(self):
-        model = super().load()
-        model.generation_config.eos_token_id = [*range(40, 60)]
-        return model
-
-
 def generated(monkeypatch) -> list[int]:
     """Grows by how many questions are answered at once, whenever some are."""
     sizes: list[int] = []
@@ -65,7 +56,7 @@ def told(folder: Path) -> list[tuple]:
     ],
 )
 def test_answers_are_those_of_runs_of_their_own(tmp_path, options):
-    common = (*TRIAL, "model._target_=test_process_cache.Speaking")
+    common = (*TRIAL, "model._target_=helpers.runs.Speaking")
     store = ("prefix_cache=memory", *options.replace("FOLDER", str(tmp_path / "store")).split())
     for number, keep in enumerate(KEEPS):
         runs.run(tmp_path / f"warm{number}", *common, f"ratios.keep={keep}", *store)
