@@ -40,6 +40,9 @@ class Dataset(Protocol):
     def question(self, index: int) -> str:
         """The question alone."""
 
+    def reference(self, index: int) -> str | None:
+        """Returns the answer to compare with; None where the file holds questions only."""
+
     def frame(self, index: int) -> str:
         """The frame it is about; questions of one frame show the same images."""
 

@@ -142,6 +142,9 @@ class DriveLM:
     def question(self, index: int) -> str:
         return self._questions[index].text
 
+    def reference(self, index: int) -> str | None:
+        return self._questions[index].answer
+
     def frame(self, index: int) -> str:
         return self._questions[index].frame.token
 

@@ -136,6 +136,9 @@ class DriveLMMo1:
     def question(self, index: int) -> str:
         return self._items[index].text
 
+    def reference(self, index: int) -> str | None:
+        return self._items[index].answer
+
     def frame(self, index: int) -> str:
         return self._items[index].frame
 

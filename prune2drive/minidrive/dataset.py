@@ -112,6 +112,9 @@ class MiniDrive:
         """Returns the text of a question."""
         return self._ask(index)[1].text
 
+    def reference(self, index: int) -> str:
+        return self._ask(index)[1].reference
+
     def frame(self, index: int) -> str:
         """Returns the frame that a question is about."""
         return self._ask(index)[0].frame

@@ -12,11 +12,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from prune2drive.data.dataset import Dataset
 from prune2drive.errors import InputError, check_choice, check_whole
+from prune2drive.metrics.base import Metric
 from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
 from prune2drive.pruning.reuse.prefix_cache import check_reuse
 from prune2drive.pruning.surgery.checks import validate
+from prune2drive.sample import Prediction
 from prune2drive.tasks.prefix_session import PrefixSession
 from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
 
@@ -27,11 +30,11 @@ LEAST = {"seed": 0, "batch_size": 1, "num_workers": 0, "warm_up": 0, "pictures":
 class Components:
     """What a configuration names, built and checked, with the model's weights not loaded yet."""
 
-    dataset: Any
+    dataset: Dataset
     adapter: Adapter
     pruner: Pruner
     policy: RatioPolicy
-    metric: Any
+    metric: Metric
     submission: Any = None
     prefixes: PrefixSession | None = None
 
@@ -53,6 +56,7 @@ class Components:
                 for name, node in shared.items()
             },
         )
+        check_metric(parts.metric, parts.dataset)
         if cfg.submission:
             parts.submission = build(cfg.submission)
             parts.submission.check(parts.dataset.ids)
@@ -73,6 +77,25 @@ class Components:
                 lambda: PrefixSession(build(cfg.prefix_cache), about),
             )
         return parts
+
+
+def check_metric(metric: Metric, dataset: Dataset) -> None:
+    """Refuses metrics that can score none of a data set's questions; questions without references are never refused.
+
+    Raises:
+        InputError: the questions have references, and the metrics can score none of them.
+    """
+    has_references = False
+    for index, name in enumerate(dataset.ids):
+        if (reference := dataset.reference(index)) is not None:
+            has_references = True
+            if metric.can_score(Prediction(name, dataset.question(index), reference=reference)):
+                return
+    if has_references:
+        raise InputError(
+            f"metrics: {type(metric).__name__} can score none of these {len(dataset)} questions; "
+            "choose the metrics of the data set, or a judge that scores any answer"
+        )
 
 
 def check_settings(cfg: DictConfig) -> None:

@@ -94,6 +94,9 @@ class OneAFrame:
     def question(self, index: int) -> str:
         return self.dataset.question(self._places[index])
 
+    def reference(self, index: int) -> str | None:
+        return self.dataset.reference(self._places[index])
+
     def frame(self, index: int) -> str:
         return self.dataset.frame(self._places[index])
 

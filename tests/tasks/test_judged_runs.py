@@ -81,27 +81,31 @@ def test_an_endpoint_that_dies_costs_nothing_finished(server, options, tmp_path)
 
 def test_a_finished_run_can_be_judged_later_without_its_model(server, options, tmp_path):
     folder = tmp_path / "run"
-    runs.run(folder, "metrics=drivelmm_o1")
+    options = (*options, "metrics=drivelm", "dataset.size=40")
+    runs.run(folder, "metrics=drivelm", "dataset.size=40")
+    server.answer = lambda text: "40"
     assert runs.read(folder, "run.json")["judge"] is None
     whole, before = runs.read(folder, "metrics.json"), runs.Lively.loaded
     whole = {key: value for key, value in whole.items() if not key.startswith("score")}
-    assert runs.resume(folder, *options) == pytest.approx(0.8)
+    score = runs.resume(folder, *options)
     assert runs.Lively.loaded == before
     metrics = runs.read(folder, "metrics.json")
-    assert {key: metrics[key] for key in whole} == whole and metrics["rubric/overall"] == pytest.approx(0.8)
+    assert {key: metrics[key] for key in whole} == whole and metrics["judge"] == pytest.approx(0.4)
+    assert score == metrics["score"]
 
 
 @pytest.mark.parametrize(
     "change", ["judge.model=other", "judge.sampling.temperature=1", "judge=none", "judge=similarity", "prompt"]
 )
 def test_another_judge_does_not_go_on(change, server, options, tmp_path):
-    folder = tmp_path / "run"
+    folder, options = tmp_path / "run", (*options, "metrics=drivelm")
+    server.answer = lambda text: "40"
     runs.run(folder, *options)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     if change == "prompt":
         (tmp_path / "prompt.txt").write_text("{answer} {reference}")
         change = f"judge.prompt_file={tmp_path}/prompt.txt"
-    others = ["metrics=drivelmm_o1", change] if change.startswith("judge=") else [*options, change]
+    others = ["metrics=drivelm", change] if change.startswith("judge=") else [*options, change]
     with pytest.raises(InputError, match=f"resume={folder}: the judge was .*'model': 'm'.*, now "):
         runs.resume(folder, *others)
     assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
