@@ -10,6 +10,7 @@ import torch
 from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionProcessor,
     Qwen2Config,
     SiglipVisionConfig,
 )
@@ -120,7 +121,7 @@ def _start_attention(model: LlavaOnevisionForConditionalGeneration) -> None:
             projection.weight[near:] = similar
 
 
-def build_processor(resolution: int = 112, patch: int = 14) -> ImageProcessor:
+def build_processor(resolution: int = 112, patch: int = 14) -> LlavaOnevisionProcessor:
     """Builds the processor; pass images nested per sample, so that none is split into tiles.
 
     Args:

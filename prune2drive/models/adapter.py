@@ -1,4 +1,7 @@
-"""The adapter: what the evaluation loop knows of a model family."""
+"""The adapter: prompts of samples and answers of prompts, for one model family.
+
+Shape suffixes: B batch rows, T generated tokens.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ from prune2drive.errors import InputError
 from prune2drive.families import family_of
 from prune2drive.families.base import Family, ImageInfo
 from prune2drive.families.locate import locate_batch
-from prune2drive.models.draft_verification import check_drafts
+from prune2drive.models.draft_verification import verify_drafts
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.sample import IMAGE_MARKER, Sample
 
 
 class Adapter(ABC):
-    """Makes prompts of samples and answers of prompts, for one model family.
+    """Turns samples into prompts and prompts into answers, for one model family.
 
-    Building an adapter reads configuration and processor only, so that what is wrong shows before the
-    weights are loaded; `model` loads them on first use.
+    Building an adapter reads config and processor only, so that mistakes show before the weights are loaded; `model`
+    loads them on first use.
 
     Args:
-        config: the model's configuration.
-        processor: its processor; images are passed nested, one list a sample.
+        config: the model's config.
+        processor: the model's processor; it gets images nested, one list for each sample.
     """
 
     system: str | None = None
@@ -37,7 +40,7 @@ class Adapter(ABC):
     is_noise: ClassVar[bool] = False
     """True for a model with random weights, whose answers mean nothing."""
     cpu_threads: ClassVar[int | None] = None
-    """For a model so small that threads waiting for each other cost more than they bring."""
+    """Threads to use on a CPU, for a model so small that more threads make it slower."""
 
     def __init__(self, config: Any, processor: Any) -> None:
         self.config, self.processor = config, processor
@@ -45,24 +48,26 @@ class Adapter(ABC):
 
     @abstractmethod
     def load(self) -> Any:
-        """The model with its weights, ready to generate.
+        """Loads the model with its weights.
 
         Raises:
-            InputError: weights that are missing or damaged.
+            InputError: weights are missing or damaged.
         """
 
     @cached_property
     def model(self) -> Any:
+        """The model, ready to generate."""
         return self.load().eval()
 
     @property
     def pad(self) -> int:
-        """The id that fills up shorter prompts; nothing reads it."""
+        """Token id of the padding before shorter prompts."""
         tokenizer = self.processor.tokenizer
         return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
     @property
     def text_config(self) -> Any:
+        """The decoder's config."""
         return self.config.get_text_config()
 
     @property
@@ -72,27 +77,27 @@ class Adapter(ABC):
 
     @property
     def vision_modules(self) -> list[nn.Module]:
-        """The modules that turn pixels into visual tokens: tower and projector."""
+        """The modules that turn pixels into visual tokens: vision tower and projector."""
         return [getattr(self.model.base_model, name) for name in self.family.vision_modules]
 
     @property
     def image_marker(self) -> str:
-        """What stands for an image in the chat; the processor replaces it by the image's tokens."""
+        """Text that stands for an image in the chat; the processor replaces it by the image's tokens."""
         return self.processor.image_token
 
     @property
     def image_options(self) -> dict[str, Any]:
-        """How the processor treats images, where the family leaves a choice."""
+        """Options of the processor for images, where the family leaves a choice."""
         return {}
 
     def chat(self, prompt: str) -> str:
-        """The prompt in the model's chat format, its image markers in place."""
+        """Returns a prompt in the model's chat format, with an image marker for every image."""
         turns = {"system": self.system, "user": prompt.replace(IMAGE_MARKER, self.image_marker)}
         messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns.items() if text]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def collate(self, samples: Sequence[Sample]) -> Prompts:
-        """Inputs for `generate` on the CPU, padded on the left, and their token maps."""
+        """Returns inputs for `generate` on the CPU, padded on the left, and the token map of each prompt."""
         pictures = [_pictures(sample) for sample in samples]
         texts = [self.chat(sample.prompt) for sample in samples]
         start = self.processor.tokenizer.bos_token
@@ -115,20 +120,19 @@ class Adapter(ABC):
         return Prompts(tensors, tuple(divided), self.family.pixel_inputs)
 
     def image_info(self, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> ImageInfo:
-        """What is known of a batch's images.
+        """Returns what is known of a batch's images.
 
         Args:
-            inputs: what the processor made of them.
-            sizes: their (height, width) in pixels, prompt after prompt.
+            inputs: outputs of the processor.
+            sizes: (height, width) of the images in pixels, prompt after prompt.
         """
-        names = ("batch_num_images", "image_sizes", "image_grid_thw")
-        return ImageInfo(*(inputs[name].tolist() if name in inputs else None for name in names))
+        return ImageInfo.of_call(inputs)
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Looks at options of `generate` before there is a model.
+        """Checks options of `generate` before a model is loaded.
 
         Raises:
-            InputError: one that does not exist, or a value that it cannot have.
+            InputError: an option does not exist, or cannot have its value.
         """
         if unknown := [name for name in options if not hasattr(GenerationConfig(), name)]:
             raise InputError(f"generation.{unknown[0]}: `generate` has no such option")
@@ -139,52 +143,56 @@ class Adapter(ABC):
 
     @torch.inference_mode()
     def generate(self, prompts: Prompts, **options: Any) -> list[Answer]:
-        """Answers a batch; options go to the model's `generate`."""
+        """Answers a batch of prompts.
+
+        Args:
+            prompts: the batch.
+            **options: go to the model's `generate`.
+        """
         inputs = self._placed(prompts)
         tokens = self.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
         lengths = self._answer_lengths(tokens)
         return self.read([tuple(ids[:length].tolist()) for ids, length in zip(tokens, lengths, strict=True)])
 
     @torch.inference_mode()
-    def confirms(
-        self, prompts: Prompts, drafts: Sequence[Sequence[int]], are_read: bool = True, **options: Any
+    def verify_answers(
+        self, prompts: Prompts, drafts: Sequence[Sequence[int]], draft_in_prompt: bool = True, **options: Any
     ) -> list[bool]:
-        """Whether `generate` would answer each prompt with these tokens; for greedy options.
+        """Tells which drafts `generate` with greedy options would answer, at little more than the cost of a prefill.
 
-        Costs little more than reading the prompt. Positions are computed together that `generate` computes one by one,
-        so that a tie within the rounding error of the model's dtype may fall otherwise.
+        A draft's positions are computed together and not one by one, so that a tie within the rounding error of the
+        model's dtype may be broken differently.
 
         Args:
-            prompts: as they are or, where drafts are to be read with them, each followed by its draft but for the last
-                token.
-            drafts: answers, the end token included.
-            are_read: whether the prompts are followed by their drafts.
-            options: of `generate`.
+            prompts: the batch; with `draft_in_prompt` each prompt ends with its draft, except for the last token.
+            drafts: token ids of one answer for each prompt, the end token included.
+            draft_in_prompt: whether the prompts end with their drafts.
+            **options: go to the model's `generate`.
         """
         inputs = self._placed(prompts)
-        drafted = {"custom_generate": check_drafts, "drafts": drafts, "are_read": are_read}
+        drafted = {"custom_generate": verify_drafts, "drafts": drafts, "draft_in_prompt": draft_in_prompt}
         return self.model.generate(**inputs, **options, **drafted).tolist()
 
     def read(self, answers: Sequence[tuple[int, ...]]) -> list[Answer]:
-        """Generated tokens as answers."""
+        """Returns generated tokens, the end token included, as answers."""
         texts = self.processor.tokenizer.batch_decode([list(ids) for ids in answers], skip_special_tokens=True)
         return [Answer(text.strip(), ids) for text, ids in zip(texts, answers, strict=True)]
 
     def _placed(self, prompts: Prompts) -> dict[str, Any]:
+        """Returns the inputs on the model's device, in its dtype."""
         return {
             name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
             for name, value in prompts.inputs.items()
         }
 
     def _answer_lengths(self, tokens_BT: Tensor) -> list[int]:
-        """Generated tokens up to and including the end token."""
+        """Returns the number of tokens of each answer, the end token included."""
         end = self.model.generation_config.eos_token_id
         ends = torch.tensor([end] if isinstance(end, int) else end or [-1], device=tokens_BT.device)
-        ended_BT = torch.isin(tokens_BT, ends)
-        first_B = torch.where(ended_BT.any(dim=1), ended_BT.int().argmax(dim=1) + 1, tokens_BT.shape[1])
-        return first_B.tolist()
+        is_end_BT = torch.isin(tokens_BT, ends)
+        return torch.where(is_end_BT.any(dim=1), is_end_BT.int().argmax(dim=1) + 1, tokens_BT.shape[1]).tolist()
 
 
 def _pictures(sample: Sample) -> Mapping[str, Image.Image]:
-    """What the prompt shows: the cameras' images, or one picture of all of them."""
+    """Returns what the prompt shows: the cameras' images, or one picture of all cameras."""
     return {"mosaic": sample.mosaic.stitch(sample.images)} if sample.mosaic else sample.images

@@ -1,4 +1,4 @@
-"""Greedy decoding that checks a draft of each answer in one forward pass instead of saying it token by token."""
+"""Greedy decoding that verifies a draft of each answer in one forward pass instead of generating it token by token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.generation import logits_process
 
-COUNTING = (  # of logits processors: count from the end of the prompt, which a draft behind it hides
+COUNTING = (  # logits processors that count from the end of the prompt, which a draft in the prompt hides
     logits_process.MinLengthLogitsProcessor,
     logits_process.MinNewTokensLengthLogitsProcessor,
     logits_process.ForcedBOSTokenLogitsProcessor,
@@ -19,42 +19,43 @@ COUNTING = (  # of logits processors: count from the end of the prompt, which a 
 )
 
 
-def check_drafts(
+def verify_drafts(
     model: Any,
     input_ids: Tensor,
     logits_processor: Any,
     stopping_criteria: Any,
     generation_config: Any,
     drafts: Sequence[Sequence[int]] = (),
-    are_read: bool = True,
+    draft_in_prompt: bool = True,
     **model_kwargs: Any,
 ) -> Tensor:
-    """A decoding loop for `generate(custom_generate=check_drafts, drafts=...)`: greedy, but never past a draft.
+    """Tells which drafts greedy decoding would generate: a decoding loop for `generate(custom_generate=verify_drafts)`.
 
-    A draft is right if the model, given the prompt and the draft so far, would say each of its tokens: what
-    speculative decoding accepts (Leviathan et al., arXiv 2211.17192), of whole answers.
+    A draft is right if the model, given the prompt and the draft so far, prefers each token of the draft. Speculative
+    decoding accepts tokens in this way (Leviathan et al., arXiv 2211.17192); here whole answers are accepted.
 
     Args:
-        model: whose `generate` calls this.
+        model: the model whose `generate` calls this.
         input_ids: the prompts, padded on the left; [B, P].
-        logits_processor: applied to what the model says at each place.
-        stopping_criteria: unused; drafts have ends.
-        generation_config: unused; decoding is greedy.
-        drafts: token ids of one answer a prompt, its end token included.
-        are_read: whether each prompt is followed by its draft but for the last token, so that both are read at once.
-            Otherwise drafts are read in a second forward pass, for pruning that looks at the prompt's last position.
-        model_kwargs: what `generate` prepared.
+        logits_processor: changes the logits of each position.
+        stopping_criteria: unused, since drafts have ends.
+        generation_config: unused, since decoding is greedy.
+        drafts: token ids of one answer for each prompt, the end token included.
+        draft_in_prompt: whether each prompt ends with its draft except for the draft's last token, so that one forward
+            pass reads both. Otherwise drafts are read in a second forward pass, for pruning methods that look at the
+            prompt's last position.
+        model_kwargs: the other inputs that `generate` prepared.
 
     Returns:
-        For each prompt whether its draft is right, [B]; False for all where drafts are read with their prompts under a
-        processor that counts answer tokens.
+        Whether each draft is right, [B]. With `draft_in_prompt` under a logits processor that counts answer tokens, no
+        draft is.
     """
     longest = max(map(len, drafts))
     fill = [[-1] * (longest - len(draft)) for draft in drafts]
-    if are_read and any(isinstance(each, COUNTING) for each in logits_processor):
+    if draft_in_prompt and any(isinstance(processor, COUNTING) for processor in logits_processor):
         return input_ids.new_zeros(len(drafts), dtype=torch.bool)
     inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
-    if are_read:
+    if draft_in_prompt:
         drafts_BT = input_ids.new_tensor([[*left, *draft] for left, draft in zip(fill, drafts, strict=True)])
         ids, first = input_ids, input_ids.shape[1] - longest + 1
         logits_BTV = model(**{**inputs, "logits_to_keep": longest}, return_dict=True).logits.float()

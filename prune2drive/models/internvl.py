@@ -11,23 +11,20 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
     get_optimal_tiled_canvas,
 )
 
-from prune2drive.errors import InputError
+from prune2drive.errors import check_whole
 from prune2drive.families.base import ImageInfo
-from prune2drive.models.pretrained import Pretrained
+from prune2drive.models.pretrained import Pretrained, without_video
 
-
-class ImageProcessor(InternVLProcessor):
-    """The stock processor without its video part."""
-
-    def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
-        super().__init__(image_processor, tokenizer, None, **settings)
+ImageProcessor = without_video(InternVLProcessor)
 
 
 class InternVL(Pretrained):
-    """InternVL, or a checkpoint in InternVL's remote-code format, such as DriveLMM-o1 (see `Pretrained`).
+    """InternVL, or a checkpoint in InternVL's remote-code format, such as DriveLMM-o1.
 
     Args:
-        tiles: the most tiles a picture may be cut into; 1 shows it as one square.
+        checkpoint: a folder, or an id on the Hugging Face hub.
+        tiles: the most tiles that an image is cut into; 1 shows it as one square.
+        **options: those of `Pretrained`.
 
     Raises:
         InputError: less than one tile.
@@ -38,8 +35,7 @@ class InternVL(Pretrained):
     image_processor_class = GotOcr2ImageProcessorPil
 
     def __init__(self, checkpoint: str, tiles: int = 1, **options: Any) -> None:
-        if not isinstance(tiles, int) or tiles < 1:
-            raise InputError(f"model.tiles={tiles}: use 1 or more")
+        check_whole("model.tiles", tiles)
         self.tiles = tiles
         super().__init__(checkpoint, **options)
 

@@ -7,11 +7,12 @@ from typing import Any
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from prune2drive.families.llava import has_class_token
 from prune2drive.models.pretrained import Pretrained
 
 
 class Llava(Pretrained):
-    """LLaVA-1.5 in Hugging Face format (see `Pretrained`). Photos are cropped to a central square."""
+    """LLaVA-1.5 in Hugging Face format, with the options of `Pretrained`. Photos are cropped to a central square."""
 
     families = ("llava",)
     model_class = LlavaForConditionalGeneration
@@ -19,13 +20,12 @@ class Llava(Pretrained):
 
     @classmethod
     def build_processor(cls, config: Any, image_processor: Any, tokenizer: Any, chat_template: str) -> Any:
-        has_class_token = config.vision_config.model_type == "clip_vision_model"
         return LlavaProcessor(
             image_processor,
             tokenizer,
             patch_size=config.vision_config.patch_size,
             vision_feature_select_strategy=config.vision_feature_select_strategy,
-            num_additional_image_tokens=int(has_class_token),
+            num_additional_image_tokens=int(has_class_token(config)),
             image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
             chat_template=chat_template,
         )

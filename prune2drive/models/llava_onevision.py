@@ -10,25 +10,19 @@ from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionP
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
 from prune2drive.models.conversion import Original
-from prune2drive.models.pretrained import Pretrained
+from prune2drive.models.pretrained import Pretrained, without_video
 
-
-class ImageProcessor(LlavaOnevisionProcessor):
-    """The stock processor without its video part."""
-
-    def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
-        super().__init__(image_processor, tokenizer, None, **settings)
-        self.video_token_id = -1  # a tokenizer without the token would count its unknown words as videos
+ImageProcessor = without_video(LlavaOnevisionProcessor)
 
 
 class LlavaOnevision(Pretrained):
-    """LLaVA-OneVision, or a model in LLaVA-NeXT's format that fits it, such as DriveMM (see `Pretrained`).
-
-    Images are padded to a square, one grid a camera.
+    """LLaVA-OneVision, or a model in LLaVA-NeXT's format that fits it, such as DriveMM; one padded square a camera.
 
     Args:
-        vision_config: fields of the vision tower, for a checkpoint in LLaVA-NeXT's format that names an
-            unknown one; null takes the tower it names.
+        checkpoint: a folder, or an id on the Hugging Face hub.
+        vision_config: fields of the vision tower's config, for a checkpoint in LLaVA-NeXT's format that names an
+            unknown tower; null takes the tower that the checkpoint names.
+        **options: those of `Pretrained`.
     """
 
     families = ("llava_onevision",)

@@ -10,10 +10,13 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import is_flash_attn_2_available
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice
 from prune2drive.models.adapter import Adapter
 from prune2drive.models.conversion import ORIGINALS, Original
 from prune2drive.models.hub import Checkpoint
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 
 class Pretrained(Adapter):
@@ -22,22 +25,22 @@ class Pretrained(Adapter):
     Args:
         checkpoint: a folder, or an id on the Hugging Face hub.
         revision: branch, tag or commit on the hub.
-        dtype: of the weights; `auto` takes the checkpoint's.
+        dtype: number format of the weights: float32, bfloat16, float16, or `auto` for the checkpoint's.
         attention: `sdpa`, `eager` or, where installed, `flash_attention_2`.
         device_map: how to spread a large model over devices; null leaves placing it to the trainer.
         system: the system prompt; null leaves it to the chat template.
-        published: the checkpoint's config.json, as far as it sets the model's shape. With `checkpoint` null
-            the adapter has this shape and no weights; a checkpoint's own config.json always goes before.
+        published: fields of the checkpoint's config.json that set the model's shape. They are read where `checkpoint`
+            is null: the adapter then has this shape and no weights.
 
     Raises:
-        InputError: no such checkpoint, or one of another family.
+        InputError: a checkpoint that is missing or of another family, or an option out of its range.
     """
 
     families: ClassVar[tuple[str, ...]]
-    """`model_type` of the configurations it takes."""
+    """`model_type` of the configs that the adapter takes."""
     model_class: ClassVar[Any]
     image_processor_class: ClassVar[Any]
-    """The one that works on PIL images and needs no torchvision."""
+    """The class that works on PIL images and needs no torchvision."""
 
     def __init__(
         self,
@@ -49,6 +52,8 @@ class Pretrained(Adapter):
         system: str | None = None,
         published: Mapping[str, Any] | None = None,
     ) -> None:
+        check_choice("model.dtype", dtype, DTYPES)
+        check_choice("model.attention", attention, ATTENTION)
         if attention == "flash_attention_2" and not is_flash_attn_2_available():
             raise InputError("model.attention=flash_attention_2: the package flash-attn is not installed; use sdpa")
         self.options = {"dtype": dtype, "attn_implementation": attention, "device_map": device_map}
@@ -74,18 +79,24 @@ class Pretrained(Adapter):
     @classmethod
     @abstractmethod
     def build_processor(cls, config: Any, image_processor: Any, tokenizer: Any, chat_template: str) -> Any:
-        """The family's processor, without its video part, which needs torchvision."""
+        """Builds the family's processor, without its video part."""
 
     def open_original(self, reader: type[Original], folder: Path) -> Original:
+        """Opens a checkpoint in an original format.
+
+        Args:
+            reader: the class that reads the format.
+            folder: the checkpoint's folder.
+        """
         return reader(folder)
 
     def load(self) -> Any:
         if self.original:
             self.checkpoint.folder(weights=True)
             return self.original.load(**self.options)
-        model, found = self.checkpoint.read(self.model_class, output_loading_info=True, **self.options)
+        model, report = self.checkpoint.read(self.model_class, output_loading_info=True, **self.options)
         for problem, keys in (("missing", "missing_keys"), ("of another shape", "mismatched_keys")):
-            if wrong := sorted(map(str, found[keys])):
+            if wrong := sorted(map(str, report[keys])):
                 raise InputError(
                     f"model.checkpoint={self.checkpoint.name}: {len(wrong)} weights are {problem}, first {wrong[0]}; "
                     "download it again"
@@ -93,10 +104,10 @@ class Pretrained(Adapter):
         return model
 
     def _original(self) -> Original | None:
-        """The reader of the checkpoint's format, None for transformers' own.
+        """Opens the checkpoint by the reader of its format; None for transformers' own format.
 
         Raises:
-            InputError: neither a format nor a family that fits this adapter.
+            InputError: neither the format nor the family fits this adapter.
         """
         kind = self.checkpoint.settings["model_type"]
         if kind in self.families:
@@ -113,5 +124,16 @@ class Pretrained(Adapter):
 
     @classmethod
     def _readers(cls) -> dict[str, type[Original]]:
-        """Those of the formats that become one of these families, by the `model_type` of their config.json."""
+        """Returns the readers of formats that become one of the adapter's families, by the format's `model_type`."""
         return {name: reader for reader in ORIGINALS for name in reader.model_types if reader.family in cls.families}
+
+
+def without_video(processor_class: Any) -> Any:
+    """Returns a processor class of transformers without its video part, which needs torchvision."""
+
+    class ImageProcessor(processor_class):
+        def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
+            super().__init__(image_processor, tokenizer, None, **settings)
+            self.video_token_id = -1  # a tokenizer without the token would count its unknown words as videos
+
+    return ImageProcessor

@@ -1,4 +1,4 @@
-"""The Qwen-VL families, whose number of tokens follows the size of the picture."""
+"""The Qwen-VL families, whose number of visual tokens follows the size of the image."""
 
 from __future__ import annotations
 
@@ -8,34 +8,21 @@ from transformers import AutoModelForImageTextToText, Qwen2_5_VLProcessor, Qwen3
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from prune2drive.errors import InputError
-from prune2drive.models.pretrained import Pretrained
+from prune2drive.models.pretrained import Pretrained, without_video
 
-
-class Qwen25ImageProcessor(Qwen2_5_VLProcessor):
-    """The stock processor without its video part."""
-
-    def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
-        super().__init__(image_processor, tokenizer, None, **settings)
-
-
-class Qwen3ImageProcessor(Qwen3VLProcessor):
-    """The stock processor without its video part."""
-
-    def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
-        super().__init__(image_processor, tokenizer, None, **settings)
-
-
-PROCESSORS: dict[str, Any] = {"qwen2_5_vl": Qwen25ImageProcessor, "qwen3_vl": Qwen3ImageProcessor}
+PROCESSORS = {"qwen2_5_vl": without_video(Qwen2_5_VLProcessor), "qwen3_vl": without_video(Qwen3VLProcessor)}
 
 
 class QwenVL(Pretrained):
-    """Qwen2.5-VL or Qwen3-VL (see `Pretrained`).
+    """Qwen2.5-VL or Qwen3-VL.
 
     Args:
-        max_pixels: pictures larger than this are scaled down; null leaves it to the checkpoint.
+        checkpoint: a folder, or an id on the Hugging Face hub.
+        max_pixels: larger images are scaled down to this many pixels; null takes the checkpoint's limit.
+        **options: those of `Pretrained`.
 
     Raises:
-        InputError: a number of pixels below one token's.
+        InputError: fewer pixels than one token shows.
     """
 
     families = tuple(PROCESSORS)

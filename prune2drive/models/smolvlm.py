@@ -9,25 +9,19 @@ from transformers import ProcessorMixin, SmolVLMForConditionalGeneration, SmolVL
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from prune2drive.families.base import ImageInfo
-from prune2drive.models.pretrained import Pretrained
+from prune2drive.models.pretrained import Pretrained, without_video
 
-
-class ImageProcessor(SmolVLMProcessor):
-    """The stock processor without its video part."""
-
-    def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
-        super().__init__(image_processor, tokenizer, None, **settings)
-
-    def apply_chat_template(self, *args: Any, **options: Any) -> Any:
-        """As every processor does it: SmolVLM's own looks for its video part."""
-        return ProcessorMixin.apply_chat_template(self, *args, **options)
+ImageProcessor = without_video(SmolVLMProcessor)
+ImageProcessor.apply_chat_template = ProcessorMixin.apply_chat_template  # SmolVLM's own needs the video part
 
 
 class SmolVLM(Pretrained):
-    """SmolVLM (see `Pretrained`).
+    """SmolVLM.
 
     Args:
-        split: cut large pictures into tiles, as the checkpoints do by default for a single image.
+        checkpoint: a folder, or an id on the Hugging Face hub.
+        split: whether large images are cut into tiles, as checkpoints do by default for a single image.
+        **options: those of `Pretrained`.
     """
 
     families = ("smolvlm",)

@@ -54,7 +54,7 @@ class CachedEvaluation(Evaluation):
             session.reusing(adapter, pruner, batch, drafts if in_prompt else None) as reused,
             self.pruning_reused(batch, reused) as trace,
         ):
-            is_right = adapter.confirms(reused.prompts, drafts, in_prompt, **self.generation)
+            is_right = adapter.verify_answers(reused.prompts, drafts, in_prompt, **self.generation)
         rows = self._rows(batch, trace, adapter.read(drafts))
         right = [place for place, right in enumerate(is_right) if right]
         session.count_answers([(rows[place].id, drafts[place]) for place in right])

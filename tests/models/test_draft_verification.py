@@ -37,8 +37,8 @@ def ask(adapter, questions=QUESTIONS) -> Prompts:
 
 def confirmed(adapter, prompts, drafts, **options):
     """The verdict, which is the same whether drafts are read with their prompts or behind them."""
-    read = adapter.confirms(prompts.followed_by([ids[:-1] for ids in drafts], adapter.pad), drafts, **options)
-    assert adapter.confirms(prompts, drafts, are_read=False, **options) == read
+    read = adapter.verify_answers(prompts.followed_by([ids[:-1] for ids in drafts], adapter.pad), drafts, **options)
+    assert adapter.verify_answers(prompts, drafts, draft_in_prompt=False, **options) == read
     return read
 
 
@@ -81,8 +81,8 @@ def test_nothing_is_confirmed_where_answer_tokens_are_counted(adapter, option):
     prompts = ask(adapter)
     said = [answer.ids for answer in adapter.generate(prompts, **options)]
     drafted = prompts.followed_by([ids[:-1] for ids in said], adapter.pad)
-    assert adapter.confirms(drafted, said, **options) == [False] * len(said)
-    assert adapter.confirms(prompts, said, are_read=False, **options) == [True] * len(said)
+    assert adapter.verify_answers(drafted, said, **options) == [False] * len(said)
+    assert adapter.verify_answers(prompts, said, draft_in_prompt=False, **options) == [True] * len(said)
 
 
 def test_text_behind_prompts_is_padded_on_the_left(adapter):

@@ -2,6 +2,7 @@ import json
 import shutil
 from os.path import expanduser
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -10,9 +11,11 @@ from helpers import checkpoints, runs
 from safetensors.torch import load_file, save_file
 
 from prune2drive.errors import InputError
+from prune2drive.minidrive import architecture
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.model import MiniDriveModel
 from prune2drive.minidrive.tokenizer import CHAT_TEMPLATE
+from prune2drive.models import hub
 from prune2drive.models.llava_onevision import LlavaOnevision
 
 GREEDY = {"max_new_tokens": 4, "do_sample": False}
@@ -59,10 +62,8 @@ def test_a_checkpoint_answers_as_the_model_that_was_saved(saved):
 
 def test_the_checkpoint_that_comes_with_training(tmp_path):
     """The layout of MiniDrive's own checkpoint, in half precision."""
-    from prune2drive.models import minidrive_model
-
     sizes = runs.Lively().sizes
-    minidrive_model.save(minidrive_model.build_model(sizes), sizes, tmp_path)
+    architecture.save(architecture.build_model(sizes), sizes, tmp_path)
     adapter = MiniDriveModel(str(tmp_path))
     assert adapter.model.dtype == torch.bfloat16
     assert len(adapter.generate(adapter.collate(samples()), **GREEDY)) == 4
@@ -132,8 +133,34 @@ def test_a_missing_folder(where):
 
 
 @pytest.mark.parametrize("where", ["nowhere", "nobody/nothing"])
-def test_a_hub_id_that_is_not_here(where):
-    refused(where, "cannot be read as a checkpoint's config.json .*download it first with `hf download`")
+def test_a_hub_id_without_network_is_refused_at_once(where, monkeypatch, caplog):
+    """Neither in the cache nor reachable: the hub is asked once, with a time limit, and nothing is logged."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    asked = []
+
+    def head(url, timeout):
+        asked.append(timeout)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(hub, "get_session", lambda: SimpleNamespace(head=head))
+    refused(where, "neither a folder nor in the local cache, .* cannot be reached.*`hf download`")
+    assert asked == [hub.PATIENCE] and not caplog.records
+
+
+def test_a_hub_id_in_the_cache_needs_no_network(saved, tmp_path, monkeypatch):
+    """The layout of the hub's own cache, as a download leaves it."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository, commit = tmp_path / "models--a--b", "0" * 40
+    shutil.copytree(saved, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    adapter = LlavaOnevision("a/b")
+    assert adapter.chat("hi") == "<|user|>hi<|assistant|>" and adapter.model.dtype == torch.float32
+
+
+def test_a_folder_without_config(tmp_path):
+    refused(tmp_path, f"{tmp_path}/config.json: no such file; give the folder of a checkpoint")
 
 
 def test_no_chat_template(copied):
@@ -151,7 +178,7 @@ def test_another_family(copied):
 def test_a_missing_or_damaged_part(name, content, copied):
     file = copied / name
     file.unlink() if content is None else file.write_text(content)
-    refused(copied, "cannot be read as ")
+    refused(copied, f"{file}: no" if name == "config.json" else "cannot be read as ")
 
 
 def test_a_damaged_processor_config(copied):
@@ -188,6 +215,9 @@ def test_a_weight_of_another_shape(copied):
     refused(copied, "cannot be read as LlavaOnevisionForConditionalGeneration")
 
 
-@pytest.mark.parametrize("option", ["dtype", "attention"])
-def test_options_that_do_not_exist(option, saved):
-    refused(saved, "dtype|attn_implementation", **{option: "foo"})
+@pytest.mark.parametrize("kind", [LlavaOnevision, MiniDriveModel])
+@pytest.mark.parametrize(("option", "value"), [("dtype", "fp16"), ("attention", "flash")])
+def test_values_that_do_not_exist_are_refused_at_once(kind, option, value, saved):
+    choices = {"dtype": "auto, float32, bfloat16, float16", "attention": "sdpa, eager, flash_attention_2"}
+    with pytest.raises(InputError, match=f"^model.{option}={value}: choose from {choices[option]}$"):
+        kind(str(saved), **{option: value})

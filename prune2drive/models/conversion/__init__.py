@@ -8,7 +8,8 @@ from typing import Any
 from prune2drive.errors import InputError
 from prune2drive.models.conversion.internvl_chat import InternVLChat
 from prune2drive.models.conversion.llava_next import LlavaNext
-from prune2drive.models.conversion.original import Original, read_settings
+from prune2drive.models.conversion.original import Original
+from prune2drive.models.hub import read_settings
 
 ORIGINALS: tuple[type[Original], ...] = (LlavaNext, InternVLChat)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prune2drive.errors import InputError
+from prune2drive.files import read_json
 from prune2drive.models.conversion import open_original
 from prune2drive.models.conversion.native import save
 
@@ -57,20 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read(file: Path | None) -> dict[str, Any] | None:
-    """The JSON object of a file.
+    """Reads the JSON object of a file, if one is named.
 
     Raises:
-        InputError: there is none in it.
+        InputError: the file holds none.
     """
     if file is None:
         return None
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error})") from error
-    if not isinstance(found, dict):
+    fields = read_json(file)
+    if not isinstance(fields, dict):
         raise InputError(f"{file}: expected one JSON object, the fields of SiglipVisionConfig")
-    return found
+    return fields
 
 
 if __name__ == "__main__":

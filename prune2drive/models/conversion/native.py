@@ -1,4 +1,4 @@
-"""Writes a checkpoint that was read in its original format in transformers' own."""
+"""Writes a checkpoint of an original format in transformers' own."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prune2drive.files import read_json
 from prune2drive.models.conversion.original import Original
 
 
 def save(original: Original, folder: Path) -> None:
-    """Model, tokenizer, image processor and chat template, as `from_pretrained` reads them.
+    """Writes model, tokenizer, image processor and chat template as `from_pretrained` reads them.
 
     Args:
-        original: the checkpoint.
-        folder: is created.
+        original: the checkpoint to convert.
+        folder: the folder to create.
 
     Raises:
-        InputError: a checkpoint that cannot be converted.
+        InputError: the checkpoint cannot be converted.
         OSError: the folder cannot be written.
     """
     tokenizer, image_processor, template = original.tokenizer, original.image_processor, original.chat_template
@@ -36,6 +37,7 @@ def save(original: Original, folder: Path) -> None:
 
 
 def _update(file: Path, changes: dict[str, Any]) -> None:
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    """Changes fields of a JSON file, which is created where it is missing."""
+    content = read_json(file) if file.is_file() else {}
     text = json.dumps(content | changes, indent=2, sort_keys=True, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from prune2drive.errors import InputError
 from prune2drive.models.conversion.weights import Weights
+from prune2drive.models.hub import read_settings
 
 NOT_OURS = {"architectures", "auto_map", "model_type", "transformers_version", "_name_or_path", "torch_dtype", "dtype"}
 
@@ -178,22 +178,6 @@ class Original(ABC):
     def dtype(self) -> torch.dtype | None:
         name = self.settings.get("torch_dtype") or self.settings.get("dtype")
         return getattr(torch, name) if isinstance(name, str) else None
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """What config.json says.
-
-    Raises:
-        InputError: no such folder or file, or no JSON object with a `model_type`.
-    """
-    file = folder / "config.json"
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); give the folder of a checkpoint") from error
-    if not isinstance(settings, dict) or not isinstance(settings.get("model_type"), str):
-        raise InputError(f"{file}: no field 'model_type'; expected the config.json of a checkpoint")
-    return settings
 
 
 def fields_of(config_class: Any, settings: dict[str, Any]) -> dict[str, Any]:

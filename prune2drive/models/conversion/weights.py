@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from prune2drive.errors import InputError
+from prune2drive.files import field, read_json
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 
@@ -63,9 +63,9 @@ class Weights(Mapping[str, Tensor]):
 
     def _indexed(self, index: Path) -> dict[str, Path]:
         try:
-            places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            places = field(read_json(index), "weight_map", dict, str(index))
             files = {name: self.folder / file for name, file in places.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (InputError, TypeError) as error:
             raise InputError(f"{index}: no index of weights ({error}); download it again") from error
         for file in sorted(set(files.values())):
             if not file.is_file():
