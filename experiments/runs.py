@@ -1,4 +1,4 @@
-"""Runs of `run.py` that a table is made of: each in a folder named after its options, and none done twice."""
+"""Runs that a table is computed from: each in a folder named after its options, and none made twice."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.progress import track
 
+from prune2drive.files import read_json
 from prune2drive.tasks import evaluate
 from prune2drive.tasks.config import compose
 
@@ -25,20 +26,22 @@ SHARING = ("prefix_cache=memory", "batch_size=50")
 SOURCES = ("run.py", "configs", "prune2drive", ":!*.md")  # what a run's result depends on
 LONGEST = 200  # characters of a folder's name
 Options = tuple[str, ...]
+"""Command-line options of a run."""
 
 
 def in_process(overrides: Sequence[str]) -> None:
-    """What `run.py` does with these options, in this process; `folder` has to be one of them."""
+    """Evaluates in this process what `run.py` would with these options, of which `folder` has to be one."""
     evaluate.run(compose(overrides))
 
 
 class Runs:
-    """The finished runs under a folder.
+    """The finished runs under a folder; other options or another commit make another run.
 
     Args:
-        folder: where they are kept; a run whose options or commit are others is a run of its own.
-        common: options of all of them.
-        shared: make them one after the other in this process, so that they share their prefixes; they are not timed.
+        folder: folder of the runs.
+        common: options of all runs.
+        shared: make the runs one after the other in this process, so that they share their prefixes; times mean
+            nothing then.
     """
 
     def __init__(self, folder: Path, common: Sequence[str] = (), shared: bool = False) -> None:
@@ -46,22 +49,27 @@ class Runs:
         self.common = (*common, *(SHARING if shared else ()))
 
     def path(self, options: Options) -> Path:
+        """Returns the folder of a run."""
         name = ",".join((*self.common, *options)).replace("/", "_")
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return self.folder / commit() / (name if len(name) < LONGEST else f"{name[: LONGEST - 9]}-{digest}")
 
     def make(self, wanted: Iterable[Options], jobs: int = 1) -> None:
-        """Makes the runs that are missing, and goes on with those that were interrupted.
+        """Makes the runs that are missing, and resumes those that were interrupted.
+
+        Args:
+            wanted: options of the runs; repeated ones are made once.
+            jobs: number of runs at a time.
 
         Raises:
-            SystemExit: one of them failed; its last line says why.
+            SystemExit: a run failed; the last line of its output says why.
         """
         missing = [options for options in dict.fromkeys(wanted) if not self._finished(options)]
         if self.shared:
             for options in track(missing, "runs", disable=not missing):
                 folder = self.path(options)
-                go_on = [f"resume='{folder}'"] if _status(folder) else []
-                in_process([*PLAIN, *self.common, *options, f"folder='{folder}'", *go_on])
+                resume = [f"resume='{folder}'"] if _record(folder) else []
+                in_process([*PLAIN, *self.common, *options, f"folder='{folder}'", *resume])
             return
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
         with ThreadPoolExecutor(jobs) as pool:
@@ -70,7 +78,7 @@ class Runs:
                 pass
 
     def right(self, group: Sequence[Options]) -> dict[str, float]:
-        """Question id -> share of these runs whose answer equals its reference."""
+        """Returns for every question the share of these runs whose answer equals the reference."""
         right: dict[str, float] = defaultdict(float)
         for options in group:
             for row in self.rows(options):
@@ -78,33 +86,36 @@ class Runs:
         return right
 
     def rows(self, options: Options) -> list[dict[str, Any]]:
+        """Returns the rows of a run's predictions.jsonl."""
         lines = (self.path(options) / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
     def metrics(self, options: Options) -> dict[str, float]:
-        return json.loads((self.path(options) / "metrics.json").read_text(encoding="utf-8"))
+        """Returns a run's metrics.json."""
+        return read_json(self.path(options) / "metrics.json")
 
     def _finished(self, options: Options) -> bool:
-        return _status(self.path(options)).get("status") == "finished"
+        return _record(self.path(options)).get("status") == "finished"
 
     def _run(self, options: Options, environment: Mapping[str, str]) -> None:
         folder = self.path(options)
-        go_on = [f"resume='{folder}'"] if _status(folder) else [f"hydra.run.dir='{folder}'"]
-        command = [sys.executable, "run.py", *PLAIN, *self.common, *options, *go_on]
+        place = [f"resume='{folder}'"] if _record(folder) else [f"hydra.run.dir='{folder}'"]
+        command = [sys.executable, "run.py", *PLAIN, *self.common, *options, *place]
         done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["no message"]
-            raise SystemExit(f"{' '.join(command[1:])}\n{said[-1]}")
+            message = done.stderr.strip().splitlines() or ["no message"]
+            raise SystemExit(f"{' '.join(command[1:])}\n{message[-1]}")
 
 
-def _status(folder: Path) -> Mapping[str, Any]:
+def _record(folder: Path) -> Mapping[str, Any]:
+    """Returns a run's run.json, empty where there is none."""
     file = folder / "run.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 @cache
 def commit() -> str:
-    """The commit that last changed what results depend on, with `-dirty` where files differ from it."""
+    """Returns the commit that last changed what results depend on, with `-dirty` where files differ from it."""
     last, changes = (
         subprocess.run(["git", *command, "--", *SOURCES], cwd=REPOSITORY, capture_output=True, text=True, check=True)
         for command in (["log", "-1", "--format=%h"], ["status", "--porcelain"])

@@ -113,6 +113,7 @@ class MiniDrive:
         return self._ask(index)[1].text
 
     def reference(self, index: int) -> str:
+        """Returns the reference answer of a question."""
         return self._ask(index)[1].reference
 
     def frame(self, index: int) -> str:

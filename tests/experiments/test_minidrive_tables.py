@@ -1,11 +1,11 @@
-import json
 import re
 
 import pytest
 
 from experiments import minidrive
-from experiments.minidrive import TABLES, Cell, Cost, answers, markdown, needed, put
+from experiments.minidrive import TABLES, seeded
 from experiments.runs import REPOSITORY, Runs
+from experiments.tables import Cost, Score, markdown, needed, write_block
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.pruning import Adaptive, Uniform
 from prune2drive.pruning.selection import budget
@@ -31,53 +31,56 @@ class Found(Runs):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_reads_what_it_says_it_needs(name):
-    table = TABLES[name](QUESTIONS)
+def test_table_needs_all_the_runs_that_it_shows(name):
+    table = TABLES[name][0](QUESTIONS)
     lines = markdown(table, Found(needed(table))).splitlines()
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == len(table) + 1
 
 
-def test_differences_are_in_points_with_their_sign():
-    ours, theirs = answers(QUESTIONS, "tfps", 0.1), answers(QUESTIONS, "random", 0.1)
+def test_score_of_a_difference_is_in_points_with_its_sign():
+    ours, theirs = seeded(QUESTIONS, "tfps", 0.1), seeded(QUESTIONS, "random", 0.1)
     assert len(theirs) == 3 and len(set(theirs)) == 3
-    text = Cell(ours, theirs).text(Found({*ours, *theirs}))
+    text = Score(ours, theirs).text(Found({*ours, *theirs}))
     assert re.fullmatch(r"\+25\.0 \[\+\d\d\.\d, \+\d\d\.\d\]", text)
-    assert Cell(ours, only=frozenset(IDS[:3])).text(Found(ours)) == "100.0 [100.0, 100.0]"
+    assert Score(ours, only=frozenset(IDS[:3])).text(Found(ours)) == "100.0 [100.0, 100.0]"
 
 
-def test_costs_are_a_runs_own():
-    ours = answers(QUESTIONS, "tfps")[0]
+def test_cost_divides_numbers_of_one_run():
+    ours = seeded(QUESTIONS, "tfps")[0]
     share = Cost(ours, "time/select_ms", ".0%", "time/prefill_ms")
     found = Found(needed([[share]]))
     assert share.text(found) == "25%"
     assert Cost(ours, "tokens/layer_average", ".0f").text(found) == "1" and Cost(ours, "absent", "").text(found) == ""
 
 
-def test_the_front_weighted_budget_is_as_large_as_the_even_one():
+def test_front_weighted_budget_is_as_large_as_the_uniform_one():
     cameras = MiniDrive("test", size=10).cameras
     ratios = Adaptive(str(REPOSITORY / minidrive.FRONT_WEIGHTED)).ratios(cameras)
     even = Uniform(0.1).ratios(cameras)
     assert sum(budget(ratio, 64) for ratio in ratios.values()) == sum(budget(ratio, 64) for ratio in even.values())
 
 
-def test_only_what_stands_between_the_markers_is_replaced():
-    text = "a\n<!-- minidrive:kinds -->\nold\n<!-- /minidrive:kinds -->\nb <!-- minidrive:layers --> c"
-    once = put(text, "minidrive:kinds", "| x |")
-    assert once == "a\n<!-- minidrive:kinds -->\n| x |\n<!-- /minidrive:kinds -->\nb <!-- minidrive:layers --> c"
-    assert put(once, "minidrive:kinds", "| x |") == once
+def test_layers_leaves_out_what_a_method_cannot_do():
+    rows = {row[0]: row[1:] for row in TABLES["layers"][0](QUESTIONS)[1:]}
+    empty = {method: [layer for layer, cell in enumerate(cells) if not cell] for method, cells in rows.items()}
+    assert empty == {"`tfps`": [], "`random`": [], "`uniform`": [], "`fastv`": [0]}
 
 
-def test_a_finished_run_is_not_made_again_and_an_interrupted_one_goes_on(tmp_path, monkeypatch):
-    commands = []
+def test_write_block_replaces_what_stands_between_the_markers(tmp_path):
+    file = tmp_path / "page.md"
+    file.write_text("a\n<!-- minidrive:kinds -->\nold\n<!-- /minidrive:kinds -->\nb <!-- minidrive:layers --> c")
+    for _ in range(2):
+        write_block(file, "minidrive:kinds", "| x |")
+        expected = "a\n<!-- minidrive:kinds -->\n| x |\n<!-- /minidrive:kinds -->\nb <!-- minidrive:layers --> c"
+        assert file.read_text() == expected
 
-    def run(self, options, environment):
-        assert environment["OMP_NUM_THREADS"]
-        commands.append((options, self.path(options).exists()))
 
-    monkeypatch.setattr(Runs, "_run", run)
-    runs = Runs(tmp_path, ["model=minidrive"])
-    for options, status in ((("a=1",), "finished"), (("b=2",), "running")):
-        runs.path(options).mkdir(parents=True)
-        (runs.path(options) / "run.json").write_text(json.dumps({"status": status}))
-    runs.make([("a=1",), ("b=2",), ("c=3",), ("c=3",)], jobs=1)
-    assert commands == [(("b=2",), True), (("c=3",), False)]
+def test_main_writes_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(Runs, "make", lambda self, wanted, jobs: None)
+    monkeypatch.setattr(Runs, "rows", Found(needed(TABLES["retrained"][0](QUESTIONS))).rows)
+    files = [tmp_path / "one.md", tmp_path / "two.md"]
+    for file in files:
+        file.write_text("<!-- minidrive:retrained -->\n<!-- /minidrive:retrained -->\n")
+    minidrive.main(["--tables", "retrained", "--questions", str(QUESTIONS), "--write", *map(str, files)])
+    one, two = (file.read_text() for file in files)
+    assert one == two and "| `tfps` | 75.0 [" in one and "; commit " in one
