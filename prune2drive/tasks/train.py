@@ -45,7 +45,6 @@ def run(cfg: DictConfig) -> float:
     """
     folder = Path(cfg.folder)
     seed_everything(cfg.seed, verbose=False)
-    torch.set_flush_denormal(True)
     module: Trainable = build(cfg.task.module)
     loggers = [CSVLogger(folder, name="curves", flush_logs_every_n_steps=5)]
     if cfg.logger:
@@ -66,7 +65,11 @@ def run(cfg: DictConfig) -> float:
         callbacks=[ModelCheckpoint(folder, filename=LAST, train_time_interval=every, enable_version_counter=False)],
     )
     checkpoint = _last_checkpoint(folder) if cfg.resume else None
-    trainer.fit(cast(LightningModule, module), ckpt_path=checkpoint, weights_only=True)
+    torch.set_flush_denormal(True)
+    try:
+        trainer.fit(cast(LightningModule, module), ckpt_path=checkpoint, weights_only=True)
+    finally:
+        torch.set_flush_denormal(False)  # as it was, for what else runs in this process
     if trainer.is_global_zero:
         module.save(Path(cfg.task.save_to))
         log.info("saved the model to %s", cfg.task.save_to)

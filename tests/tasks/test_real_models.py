@@ -59,7 +59,9 @@ def test_drivemm_on_drivelm(models, drivelm, tmp_path):
 @pytest.mark.parametrize(("options", "full"), [(("model.tiles=6",), 16), (("dataset.stitched=false",), 24)])
 def test_drivelmm_o1_on_its_benchmark(options, full, models, tmp_path):
     """Stitched as the benchmark shows it, in three tiles and a thumbnail of 4 tokens each; and as six images."""
-    drivelmm_o1_files.write(tmp_path, *(drivelmm_o1_files.item(f"s_f_{n}", f"What is {n}?") for n in (1, 2, 3)))
+    drivelmm_o1_files.write(
+        tmp_path, *(drivelmm_o1_files.item(f"s_f_{n}", f"What is {n}?", final_answer="B) A van.") for n in (1, 2, 3))
+    )
     drivelmm_o1_files.draw(tmp_path, "s_f", size=(96, 54))
     model = ("model=drivelmm_o1", f"model.checkpoint={models}/DriveLMMo1")
     data = ("dataset=drivelmm_o1", f"dataset.root={tmp_path}")
@@ -72,7 +74,7 @@ def test_drivelmm_o1_on_its_benchmark(options, full, models, tmp_path):
 
 @pytest.mark.parametrize("pruner", ["random", "uniform", "fastv"])
 def test_every_method_prunes_a_stitched_picture(pruner, models, tmp_path):
-    drivelmm_o1_files.write(tmp_path, drivelmm_o1_files.item())
+    drivelmm_o1_files.write(tmp_path, drivelmm_o1_files.item(final_answer="B) A van."))
     drivelmm_o1_files.draw(tmp_path, "s_f", size=(96, 54))
     model = ("model=drivelmm_o1", f"model.checkpoint={models}/DriveLMMo1", "model.tiles=12")
     options = ("dataset=drivelmm_o1", f"dataset.root={tmp_path}", f"pruner={pruner}", "ratios.keep=0.5")
