@@ -74,7 +74,7 @@ def test_drivelmm_o1_on_its_benchmark(options, full, models, tmp_path):
 
 @pytest.mark.parametrize("pruner", ["random", "uniform", "fastv"])
 def test_every_method_prunes_a_stitched_picture(pruner, models, tmp_path):
-    drivelmm_o1_files.write(tmp_path, drivelmm_o1_files.item(final_answer="B) A van."))
+    drivelmm_o1_files.write(tmp_path, drivelmm_o1_files.item("s_f_2", final_answer="B) A van."))
     drivelmm_o1_files.draw(tmp_path, "s_f", size=(96, 54))
     model = ("model=drivelmm_o1", f"model.checkpoint={models}/DriveLMMo1", "model.tiles=12")
     options = ("dataset=drivelmm_o1", f"dataset.root={tmp_path}", f"pruner={pruner}", "ratios.keep=0.5")
