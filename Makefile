@@ -1,9 +1,9 @@
 # `make run` and `make test` set up .venv on first use. On a machine with a GPU, first install the torch build
-# for your CUDA version into .venv (see README.md); pip then leaves it alone.
+# for your CUDA version into .venv (see docs/getting-started.md); pip then leaves it alone.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint format clean
+.PHONY: run test lint format docs clean
 
 run: .venv/.ready
 	$(BIN)/python run.py $(ARGS)
@@ -19,6 +19,9 @@ lint: .venv/.ready
 format: .venv/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/.ready
+	$(BIN)/mkdocs build --strict
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -186,8 +186,3 @@ def test_a_shared_budget_is_checked_before_a_model_is_loaded(tmp_path):
 
 def test_offline_by_default(tmp_path):
     assert runs.configuration(f"folder={tmp_path}").logger.offline is True
-
-
-@pytest.mark.parametrize("name", sorted(file.stem for file in (runs.CONFIGS / "pruner").glob("*.yaml")))
-def test_the_readme_has_a_row_for_each_pruner(name):
-    assert f"\n| `{name}` |" in (runs.REPOSITORY / "README.md").read_text()

@@ -32,8 +32,7 @@ from prune2drive.metrics.base import SCORE, Column, shares
 from prune2drive.metrics.drivelm_files import read_predictions, read_references
 from prune2drive.metrics.judge.chat import ChatJudge, identity_of, key_of
 from prune2drive.metrics.judge.endpoint import Unanswered
-from prune2drive.metrics.language import score_captions
-from prune2drive.metrics.statistics import Estimate, combine, mean
+from prune2drive.metrics.language import Estimate, combine, mean, score_captions
 from prune2drive.sample import Prediction
 
 logger = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ class DriveLMScore:
                 estimates[key] = combine(estimates, weights)
         if self.headline in estimates:
             estimates["score"] = estimates[self.headline]
-        metrics = {name: value for key, e in estimates.items() for name, value in e.flat(key).items()}
+        metrics = {name: value for key, e in estimates.items() for name, value in e.metrics(key).items()}
         return {**metrics, **notes, **counts}
 
     def can_score(self, question: Prediction) -> bool:

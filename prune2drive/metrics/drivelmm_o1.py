@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from prune2drive.metrics.base import SCORE, Column, shares
 from prune2drive.metrics.judge.chat import Rubric, identity_of, key_of
 from prune2drive.metrics.judge.endpoint import Unanswered
-from prune2drive.metrics.statistics import mean
+from prune2drive.metrics.language import mean
 from prune2drive.sample import Prediction
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class DriveLMMo1Score:
 
 
 def _mean(key: str, values: Sequence[float]) -> dict[str, float]:
-    return mean(values).flat(key) if values else {}
+    return mean(values, range(len(values))).metrics(key) if values else {}
 
 
 def _scored(predictions: Sequence[Prediction]) -> list[Prediction]:

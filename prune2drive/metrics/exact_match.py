@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from prune2drive.metrics.base import SCORE, Column, shares
 from prune2drive.metrics.drivelm import DriveLMScore
-from prune2drive.metrics.statistics import mean
+from prune2drive.metrics.language import mean
 from prune2drive.sample import Prediction
 
 
@@ -38,8 +38,8 @@ class ExactMatch:
         """The challenge's metrics with `exact_match` as the `score`; empty without references."""
         if not (scored := _scored(predictions)):
             return {}
-        exact = mean([row.answer == row.reference for row in scored])
-        return {**self.drivelm(predictions), **exact.flat(self.headline), **exact.flat("score")}
+        exact = mean([row.answer == row.reference for row in scored], range(len(scored)))
+        return {**self.drivelm(predictions), **exact.metrics(self.headline), **exact.metrics("score")}
 
     def can_score(self, question: Prediction) -> bool:
         """Returns True: any answer can be compared with its reference."""

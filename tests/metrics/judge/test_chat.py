@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from prune2drive.errors import InputError
 from prune2drive.metrics.drivelm import FINAL_WEIGHTS, DriveLMScore
 from prune2drive.metrics.judge.chat import RATING, ChatJudge, Rubric, parse_rating
-from prune2drive.metrics.language import LANGUAGE_WEIGHTS
-from prune2drive.metrics.statistics import Estimate, combine
+from prune2drive.metrics.language import LANGUAGE_WEIGHTS, Estimate, combine
 from prune2drive.sample import Prediction
 
 ROWS = [

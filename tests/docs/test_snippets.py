@@ -1,0 +1,190 @@
+"""Every shell and Python block of the pages is run, or composed where it needs a download or long time."""
+
+import argparse
+import itertools
+import re
+import runpy
+import sys
+
+import pytest
+import yaml
+from helpers import documents, runs
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from prune2drive.minidrive.dataset import MiniDrive
+from prune2drive.minidrive.model import MiniDriveModel
+from prune2drive.tasks.components import check_settings
+from prune2drive.tasks.config import compose
+
+LANGUAGES = {"sh", "python", "yaml", "text", "bibtex"}
+OURS = ("prune2drive", "benchmarks", "experiments")
+OTHERS = {"hf", "wandb", "optuna-dashboard", ".", "cd", "pre-commit"}
+"""Programs of others, whose options are not checked."""
+PYTHON_ARGUMENTS = {"keep", "token_map", "cameras", "questions"}
+OTHER_NAMES = {"model.generate"}
+FILES = (".html", ".json", ".jsonl", ".md", ".py", ".yaml")
+SHELL = [block for page in documents.PAGES for block in documents.blocks(page, "sh")]
+PYTHON = [block for page in documents.PAGES for block in documents.blocks(page, "python") if not block.file]
+
+
+@pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.stem)
+def test_blocks_are_fenced_and_have_a_language_that_is_checked(page):
+    assert {block.language for block in documents.blocks(page)} <= LANGUAGES
+    assert not re.findall(r"\n\n    \S.*", documents.prose(page)), "an indented block is not checked"
+
+
+@pytest.mark.parametrize("block", SHELL, ids=str)
+def test_commands_are_known(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(documents.REPOSITORY)
+    own = tmp_path / "own"
+    for each in documents.blocks(block.page, "yaml"):
+        if each.file:
+            (own / each.file).parent.mkdir(parents=True, exist_ok=True)
+            (own / each.file).write_text(each.text)
+    for words in documents.commands(block):
+        if words[0] == "prune2drive" or words[:2] == ["python", "run.py"]:
+            check_options(words[words[0] == "python" and 2 or 1 :], tmp_path, own)
+        elif words[0] in ("python", "python3"):
+            check_program(words[1:], tmp_path, monkeypatch)
+        elif words[0] == "make":
+            for target in words[1:]:
+                assert re.search(rf"^{target}:", (documents.REPOSITORY / "Makefile").read_text(), re.MULTILINE), target
+        elif words[0] == "pip":
+            check_install(words[1:])
+        else:
+            assert words[0] in OTHERS, f"{block}: {words[0]}"
+
+
+def check_options(words: list[str], folder, own) -> None:
+    """Composes what `run.py` would be given, for each run of a multirun, and builds the parts that need no files."""
+    words, multirun, search_path = list(words), False, []
+    while words and words[0].startswith("-"):
+        flag = words.pop(0)
+        assert flag in ("-m", "--help", "--cfg", "--config-dir"), flag
+        multirun |= flag == "-m"
+        if flag == "--cfg":
+            assert words.pop(0) == "job"
+        if flag == "--config-dir":
+            search_path = [f"hydra.searchpath=[file://{own / words.pop(0)}]"]
+    overrides = OverridesParser.create().parse_overrides(words)
+    ways = [
+        [f"{each.key_or_group}={value}" for value in each.sweep_string_iterator()]
+        if each.is_sweep_override()
+        else [each.input_line]
+        for each in overrides
+    ]
+    assert multirun or all(len(way) == 1 for way in ways), f"{words}: several values without -m"
+    for options in itertools.product(*ways):
+        check_composed(compose([f"folder={folder}", *search_path, *options]))
+        swept = HydraConfig.get().sweeper.get("params") or {}
+        for key, values in swept.items():
+            for value in str(values).split(","):
+                check_composed(compose([f"folder={folder}", *search_path, *options, f"{key}={value}"]))
+
+
+def check_composed(cfg: DictConfig) -> None:
+    OmegaConf.to_container(cfg, resolve=True)
+    check_settings(cfg)
+    if not cfg.pruner._target_.startswith("my_drive."):
+        instantiate(cfg.pruner)
+    if "file" not in cfg.ratios:
+        instantiate(cfg.ratios)
+    if cfg.dataset._target_.endswith(".MiniDrive"):
+        instantiate(cfg.dataset)
+
+
+class Parsed(Exception):
+    """Ends a program when its command line has been accepted."""
+
+
+def check_program(words: list[str], folder, monkeypatch) -> None:
+    """Lets a module or script of ours parse its command line, and no more."""
+    if words[0] == "-m" and words[1].partition(".")[0] not in OURS:
+        assert words[1] in ("venv", "pip"), words
+        return
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def parse(self, args=None, namespace=None):
+        raise Parsed(parse_args(self, args, namespace))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(argparse.ArgumentParser, "parse_args", parse)
+        rest = words[2:] if words[0] == "-m" else words[1:]
+        patched.setattr(sys, "argv", [words[0], *rest])
+        with pytest.raises(Parsed) as parsed:
+            if words[0] == "-m":
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(str(documents.REPOSITORY / words[0]), run_name="__main__")
+    check_options(getattr(parsed.value.args[0], "options", []), folder, folder)
+
+
+def check_install(words: list[str]) -> None:
+    text = (documents.REPOSITORY / "pyproject.toml").read_text()
+    for word in words[1:]:
+        for extra in re.findall(r"\[([\w,]+)\]", word):
+            for name in extra.split(","):
+                assert re.search(rf"^{name} = \[", text, re.MULTILINE), f"no extra {name}"
+        known = word.startswith(("-", ".")) or word == "pre-commit"
+        assert known or (documents.REPOSITORY / word).exists(), word
+
+
+@pytest.fixture(scope="module")
+def stand_ins():
+    """A model and the inputs of one question about two cameras."""
+    adapter = MiniDriveModel()
+    prompts = adapter.collate([MiniDrive(size=10, cameras=("CAM_FRONT", "CAM_BACK"))[0]])
+    inputs = {
+        name: value.to(adapter.model.dtype) if value.is_floating_point() else value
+        for name, value in prompts.inputs.items()
+    }
+    return {"model": adapter.model, "inputs": {**inputs, "max_new_tokens": 2}}
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_blocks_run(block, stand_ins, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.text, str(block), "exec"), {"__name__": "block", **stand_ins})
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, set[str]]:
+    """The names that an option may have, those of groups with their choices."""
+    known: dict[str, set[str]] = {}
+
+    def add(node, prefix=""):
+        for key, value in node.items():
+            if key not in ("defaults", "_target_"):
+                known.setdefault(f"{prefix}{key}", set())
+                if isinstance(value, dict):
+                    add(value, f"{prefix}{key}.")
+
+    for file in runs.CONFIGS.glob("**/*.yaml"):
+        at_top = file.parent == runs.CONFIGS or "@package _global_" in file.read_text().partition("\n")[0]
+        group = "" if at_top else f"{file.parent.relative_to(runs.CONFIGS)}."
+        add(yaml.safe_load(file.read_text()), group)
+        if file.parent != runs.CONFIGS:
+            known.setdefault(str(file.parent.relative_to(runs.CONFIGS)), set()).add(file.stem)
+    known["hydra/launcher"] = {"joblib", "submitit_slurm"}
+    return known
+
+
+@pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.stem)
+def test_options_named_in_the_text_exist(page, options):
+    for code in re.findall(r"`([^`\n]+)`", documents.prose(page)):
+        words = code.strip("'").split()
+        if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", code) and code not in OTHER_NAMES:
+            in_group = code.partition(".")[0] in options and not code.endswith(FILES)
+            assert not in_group or code in options, f"{page.name}: `{code}`"
+        if not all(re.match(r"[a-z][\w./]*=", word) for word in words):
+            continue
+        for word in words:
+            name, _, value = word.partition("=")
+            if name in PYTHON_ARGUMENTS:
+                continue
+            assert name in options, f"{page.name}: `{code}`"
+            if options[name] and not value.startswith("<"):
+                assert set(filter(None, value.split(","))) <= options[name], f"{page.name}: `{code}`"
