@@ -7,8 +7,6 @@ import pytest
 from helpers import documents, runs
 from PIL import Image, ImageChops
 
-from prune2drive.tasks import process_cache
-
 EXAMPLES = documents.REPOSITORY / "examples"
 PICTURE = documents.REPOSITORY / "docs/images/kept_tokens.png"
 
@@ -50,7 +48,6 @@ def test_search_ratios_finds_some_and_they_are_used(cli, tmp_path):
     assert {"search.md", "report.html", "winner.yaml"} <= {
         file.name for file in (tmp_path / "outputs/sweeps/short").iterdir()
     }
-    process_cache.forget()
     with runs.without_java():
         assert cli(*use[2:], "trainer.enable_progress_bar=false")[0] == 0
     (run,) = (tmp_path / "outputs/minidrive").glob("**/metrics.json")

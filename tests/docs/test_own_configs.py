@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 
 import pytest
 from helpers import documents, runs
@@ -32,6 +33,7 @@ def project(tmp_path, monkeypatch):
         rows.append({**named, "images": images})
     (tmp_path / "data/questions.json").write_text(json.dumps(rows))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_drive", raising=False)
     return tmp_path
 
 

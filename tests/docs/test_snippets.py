@@ -4,7 +4,9 @@ import argparse
 import itertools
 import re
 import runpy
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -26,11 +28,16 @@ OTHERS = {"hf", "wandb", "optuna-dashboard", ".", "cd", "pre-commit"}
 PYTHON_ARGUMENTS = {"keep", "token_map", "cameras", "questions"}
 OTHER_NAMES = {"model.generate"}
 FILES = (".html", ".json", ".jsonl", ".md", ".py", ".yaml")
+MAKEFILE = documents.REPOSITORY / "Makefile"
 SHELL = [block for page in documents.PAGES for block in documents.blocks(page, "sh")]
 PYTHON = [block for page in documents.PAGES for block in documents.blocks(page, "python") if not block.file]
 
 
-@pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.stem)
+def name_of(page: Path) -> str:
+    return str(page.relative_to(documents.REPOSITORY))
+
+
+@pytest.mark.parametrize("page", documents.PAGES, ids=name_of)
 def test_blocks_are_fenced_and_have_a_language_that_is_checked(page):
     assert {block.language for block in documents.blocks(page)} <= LANGUAGES
     assert not re.findall(r"\n\n    \S.*", documents.prose(page)), "an indented block is not checked"
@@ -45,17 +52,38 @@ def test_commands_are_known(block, tmp_path, monkeypatch):
             (own / each.file).parent.mkdir(parents=True, exist_ok=True)
             (own / each.file).write_text(each.text)
     for words in documents.commands(block):
-        if words[0] == "prune2drive" or words[:2] == ["python", "run.py"]:
-            check_options(words[words[0] == "python" and 2 or 1 :], tmp_path, own)
-        elif words[0] in ("python", "python3"):
-            check_program(words[1:], tmp_path, monkeypatch)
-        elif words[0] == "make":
-            for target in words[1:]:
-                assert re.search(rf"^{target}:", (documents.REPOSITORY / "Makefile").read_text(), re.MULTILINE), target
-        elif words[0] == "pip":
-            check_install(words[1:])
-        else:
-            assert words[0] in OTHERS, f"{block}: {words[0]}"
+        check_command(words, tmp_path, own, monkeypatch)
+
+
+@pytest.mark.parametrize("page", documents.PAGES, ids=name_of)
+def test_commands_in_the_text_are_known(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(documents.REPOSITORY)
+    for code in re.findall(r"`((?:python|prune2drive|make) [^`]+)`", documents.prose(page)):
+        check_command(shlex.split(code), tmp_path, tmp_path, monkeypatch)
+
+
+def check_command(words: list[str], folder, own, monkeypatch) -> None:
+    """Checks a program of ours with its options; others' programs only by name.
+
+    Args:
+        words: of the command.
+        folder: an empty one.
+        own: the folder in which `--config-dir` is looked for.
+        monkeypatch: pytest's.
+    """
+    if words[0] == "prune2drive":
+        check_options(words[1:], folder, own)
+    elif words[:2] == ["python", "run.py"]:
+        check_options(words[2:], folder, own)
+    elif words[0] in ("python", "python3"):
+        check_program(words[1:], folder, monkeypatch)
+    elif words[0] == "make":
+        for target in words[1:]:
+            assert "=" in target or re.search(rf"^{target}:", MAKEFILE.read_text(), re.MULTILINE), target
+    elif words[0] == "pip":
+        check_install(words[1:])
+    else:
+        assert words[0] in OTHERS, words
 
 
 def check_options(words: list[str], folder, own) -> None:
@@ -172,7 +200,7 @@ def options() -> dict[str, set[str]]:
     return known
 
 
-@pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", documents.PAGES, ids=name_of)
 def test_options_named_in_the_text_exist(page, options):
     for code in re.findall(r"`([^`\n]+)`", documents.prose(page)):
         words = code.strip("'").split()
