@@ -93,7 +93,11 @@ def _facts(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
             facts[group] = (name, _text(config) if isinstance(config, Mapping) else "")
     if axis := (run.get("config") or {}).get("budget_axis"):
         facts["budget"] = (BUDGETS.get(axis, axis), "")
-    others = {key: _text(value) for key, value in run.items() if key not in ("config", "choices", "command", "columns")}
+    others = {
+        key: _text(value)
+        for key, value in run.items()
+        if key not in ("config", "choices", "command", "columns", "format")
+    }
     return facts | {key.replace("_", " "): ("", text) for key, text in others.items() if text}
 
 

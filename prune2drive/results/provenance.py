@@ -1,4 +1,4 @@
-"""What a run needs to describe itself: command, commit, versions, device."""
+"""Describes how a run was made: command, commit, versions, device."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from prune2drive.results.run_folder import FORMAT
 
 PACKAGES = (
     "prune2drive",
@@ -25,8 +27,9 @@ PACKAGES = (
 
 
 def describe_run() -> dict[str, Any]:
-    """Command, git commit with dirty flag, package versions and hardware."""
+    """Returns the fields of run.json that say by what command, code, packages and hardware a run was made."""
     return {
+        "format": FORMAT,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
@@ -38,7 +41,7 @@ def describe_run() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the code that runs and whether files differ from it; nulls where it is no git checkout."""
+    """Returns the commit of the running code and whether files differ from it; nulls outside a git checkout."""
     commit = _git("rev-parse", "HEAD")
     return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None}
 

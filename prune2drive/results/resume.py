@@ -1,12 +1,13 @@
-"""Going on with a run: what has to be as it was, and what is done."""
+"""Resumes a run: checks that it is the same one, and finds what is done."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from prune2drive.errors import InputError
-from prune2drive.results.run_folder import RunFolder
+from prune2drive.results.run_folder import FORMAT, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -25,31 +26,63 @@ SAME_ON_RESUME = (
 )
 
 
+class Difference(NamedTuple):
+    """An option whose value in run.json is not the one of the command."""
+
+    option: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        """Returns `option was old, now new`, with classes named by their last two parts."""
+        option = self.option.removesuffix("._target_")
+        was, now = (self._text(value, is_class=option != self.option) for value in (self.was, self.now))
+        return f"{option} was {was}, now {now}"
+
+    @staticmethod
+    def _text(value: Any, is_class: bool) -> str:
+        text = "null" if value is None else str(value)
+        if is_class:
+            return ".".join(text.split(".")[-2:])
+        return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def resume_run(folder: RunFolder, record: dict[str, Any]) -> set[str]:
-    """The ids that an earlier run in this folder finished.
+    """Returns the ids that an earlier run in a folder finished.
+
+    Args:
+        folder: the run folder.
+        record: run.json's content for this command; the earlier run's `dtype` is added to it.
 
     Raises:
-        InputError: that run was another one.
+        InputError: the folder is of an earlier version or holds no run, or its run had other options, another judge or
+            other questions.
     """
     before = folder.read_json("run.json")
-    for part in SAME_ON_RESUME:
-        was, now = (_without_judge(run.get("config", {}).get(part)) for run in (before, record))
-        if was != now:
-            raise InputError(f"resume={folder.path}: {part} was {was}, now {now}")
-    if before.get("judge") not in (None, record["judge"]):
-        raise InputError(f"resume={folder.path}: the judge was {before['judge']}, now {record['judge']}")
-    record["dtype"] = before.get("dtype")
+    if before.get("format") != FORMAT:
+        raise InputError(f"resume={folder.path}: written by an earlier version; run the command again without resume=")
+    for option in SAME_ON_RESUME:
+        if changed := _difference(option, before["config"].get(option), record["config"].get(option)):
+            raise InputError(f"resume={folder.path}: {changed}")
+    judge = before.get("judge")
+    if judge is not None and (changed := _difference("judge", judge, record["judge"])):
+        raise InputError(f"resume={folder.path}: {changed}")
     if before.get("dataset") != record["dataset"]:
-        raise InputError(
-            f"resume={folder.path}: the dataset has changed since ({before.get('dataset')} -> {record['dataset']})"
-        )
+        raise InputError(f"resume={folder.path}: the dataset has changed since; run the command again without resume=")
+    record["dtype"] = before.get("dtype")
     done = folder.keep_answered()
     log.info("resuming %s: %d of %d questions are done", folder.path, len(done), record["dataset"]["size"])
     return done
 
 
-def _without_judge(settings: Any) -> Any:
-    """Settings but for the judge's: what of it has to stay as it was is `judge` in run.json."""
-    if not isinstance(settings, dict):
-        return settings
-    return {name: _without_judge(value) for name, value in settings.items() if name != "judge"}
+def _difference(option: str, was: Any, now: Any) -> Difference | None:
+    """Returns the first difference of two settings, or None.
+
+    Options that are absent equal those that are null. A metric's judge is left out: run.json records as `judge` what
+    of it must stay the same.
+    """
+    if not isinstance(was, Mapping) or not isinstance(now, Mapping):
+        return None if was == now else Difference(option, was, now)
+    names = [name for name in dict.fromkeys((*was, *now)) if name != "judge"]
+    found = (_difference(f"{option}.{name}", was.get(name), now.get(name)) for name in names)
+    return next(filter(None, found), None)

@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves behind, written so that a kill at any moment loses nothing finished."""
+"""Reads and writes a run folder, so that a kill at any moment loses nothing that was finished."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from prune2drive.files import UNENCODABLE, read_json, write_atomically, write_js
 from prune2drive.sample import Prediction
 
 ROWS = "predictions.jsonl"
+FORMAT = 2  # of run.json; a run in a folder of another format cannot be resumed
 
 
 class RunFolder:
-    """One run's folder: `run.json`, `metrics.json`, `predictions.jsonl`.
+    """Holds one run: `run.json`, `metrics.json`, `predictions.jsonl`.
 
-    Each rank appends to a file of its own, so that ranks on several machines need no lock; `merge`
-    makes one of them.
+    Every rank appends to a file of its own, so that ranks on several machines need no lock; `merge` makes one file
+    of them.
 
     Args:
-        path: created where it is missing.
-        rank: of this process.
+        path: the folder, created where it is missing.
+        rank: the rank of this process.
 
     Raises:
         InputError: the folder cannot be written.
@@ -45,18 +46,19 @@ class RunFolder:
 
     @property
     def rows_file(self) -> Path:
+        """The file that this rank appends to."""
         return self.path / (ROWS if self.rank == 0 else f"predictions.rank{self.rank}.jsonl")
 
     @property
     def has_rows(self) -> bool:
-        """Whether a run has begun here."""
+        """Whether the folder has files of rows: a run has begun in it."""
         return bool(self._row_files())
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Adds finished rows at the end of the file.
+        """Adds finished rows at the end of this rank's file.
 
         Raises:
-            InputError: they cannot be written, or not all of them.
+            InputError: the file cannot be written; some of the rows may be in it.
         """
         lines = "".join(json.dumps(prediction.to_row(), ensure_ascii=False) + "\n" for prediction in predictions)
         if not lines:
@@ -70,74 +72,109 @@ class RunFolder:
             ) from error
 
     def rows(self) -> Iterator[Prediction]:
-        """All finished rows, file by file; a torn last line is no row."""
+        """Reads all finished rows, file by file; a torn last line is not a row."""
         for path in self._row_files():
-            yield from (prediction for prediction, _ in _read_rows(path))
+            yield from (row for row, _, _ in _read_rows(path))
 
-    def merge(self, order: Mapping[str, int]) -> None:
-        """Makes one predictions.jsonl of all ranks' rows, in the dataset's order, each sample once.
+    def merge(self, order: Mapping[str, int]) -> list[Prediction]:
+        """Makes one predictions.jsonl of all ranks' rows, in the dataset's order and with every sample once.
 
         Args:
-            order: id -> place; rows of other ids are dropped.
+            order: id -> place; rows with other ids are dropped.
+
+        Returns:
+            The rows of the file.
+
+        Raises:
+            InputError: a line is not a row, or the folder cannot be written.
         """
-        self._rewrite(lambda row: order.get(row.id))
+        latest: dict[str, Prediction] = {}
+
+        def place(row: Prediction) -> int | None:
+            if row.id in order:
+                latest[row.id] = row
+            return order.get(row.id)
+
+        return [latest[name] for name in self._arrange(place)]
 
     def keep_answered(self) -> set[str]:
-        """Readies the folder for resuming: drops torn lines and rows of failed samples, which are tried again.
+        """Readies the folder for resuming: drops torn lines and the rows of failed samples, which are tried again.
 
         Returns:
             The ids that are finished.
+
+        Raises:
+            InputError: a line is not a row, or the folder cannot be written.
         """
-        self._rewrite(lambda row: 0 if row.error is None else None)
-        return {row.id for row in self.rows()}
+        return set(self._arrange(lambda row: 0 if row.error is None else None))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes a whole JSON file of the folder, or nothing.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
         write_json(self.path / name, content)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Reads a JSON file of the folder.
 
         Raises:
-            InputError: it is missing or damaged.
+            InputError: the file is missing, damaged or not an object.
         """
-        return read_json(self.path / name, f"{self.path} is no run folder to resume")
+        content = read_json(self.path / name, advice := f"{self.path} is no run folder to resume")
+        if not isinstance(content, dict):
+            raise InputError(f"{self.path / name}: not a JSON object; {advice}")
+        return content
 
     def _row_files(self) -> list[Path]:
         return sorted(self.path.glob("predictions*.jsonl"))
 
-    def _rewrite(self, place: Callable[[Prediction], int | None]) -> None:
-        """One file of all rows that have a place, by place; only offsets are held in memory."""
+    def _arrange(self, place: Callable[[Prediction], int | None]) -> list[str]:
+        """Rewrites all row files as one, unless it would stay the same; holds no lines in memory.
+
+        Args:
+            place: a row's place in the file, where rows of equal place keep their order; None drops it. Of several
+                rows of one id the last that has a place is kept.
+
+        Returns:
+            The ids in the order of the file.
+        """
         paths = self._row_files()
-        latest: dict[str, tuple[int, int, int]] = {}
+        latest: dict[str, tuple[int, int, int, int]] = {}
         for index, path in enumerate(paths):
-            for row, offset in _read_rows(path):
+            for row, start, end in _read_rows(path):
                 if (rank := place(row)) is not None:
-                    latest[row.id] = (rank, index, offset)
+                    latest[row.id] = (rank, index, start, end)
+        ids = sorted(latest, key=latest.__getitem__)
+        lines = [latest[name][1:] for name in ids]
+        starts, ends = [start for _, start, _ in lines], [end for _, _, end in lines]
+        if [path.name for path in paths] == [ROWS] and starts + [paths[0].stat().st_size] == [0, *ends]:
+            return ids
         with ExitStack() as stack:
             files = [stack.enter_context(path.open("rb")) for path in paths]
-            write_atomically(
-                self.path / ROWS, (_line_at(files[index], offset) for _, index, offset in sorted(latest.values()))
-            )
+            write_atomically(self.path / ROWS, (_line(files[index], start, end) for index, start, end in lines))
         for path in paths:
             if path.name != ROWS:
                 path.unlink()
+        return ids
 
 
-def _read_rows(path: Path) -> Iterator[tuple[Prediction, int]]:
-    """Rows with the byte offsets of their lines."""
-    offset = 0
+def _read_rows(path: Path) -> Iterator[tuple[Prediction, int, int]]:
+    """Reads rows with the byte offsets at which their lines start and end, up to a line torn by a kill."""
+    start = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
-                return  # torn by a kill while it was written
+                return
             try:
                 row = Prediction.from_row(json.loads(line))
             except (ValueError, TypeError, AttributeError) as error:
                 raise InputError(f"{path}, line {number}: not a row of this program ({error})") from error
-            yield row, offset
-            offset += len(line)
+            yield row, start, start + len(line)
+            start += len(line)
 
 
-def _line_at(file: BinaryIO, offset: int) -> str:
-    file.seek(offset)
-    return file.readline().decode()
+def _line(file: BinaryIO, start: int, end: int) -> str:
+    file.seek(start)
+    return file.read(end - start).decode()

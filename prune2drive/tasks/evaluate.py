@@ -208,8 +208,7 @@ def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
         peak_mb = module.peak_mb
     if not trainer.is_global_zero:
         return
-    folder.merge({name: place for place, name in enumerate(parts.dataset.ids)})
-    predictions = each.predictions = list(folder.rows())
+    predictions = each.predictions = folder.merge({name: place for place, name in enumerate(parts.dataset.ids)})
     failed = sum(prediction.error is not None for prediction in predictions)
     record["counts"] = {"planned": len(parts.dataset), "done": len(predictions) - failed, "failed": failed}
     if failed < len(predictions):

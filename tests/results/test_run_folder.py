@@ -149,12 +149,39 @@ def test_an_empty_folder_has_no_rows(tmp_path):
     assert folder.keep_answered() == set()
 
 
-def test_merge_holds_no_rows_in_memory(tmp_path):
-    folder, size = RunFolder(tmp_path), 100_000
+def test_merge_returns_the_rows_that_it_leaves(tmp_path):
+    RunFolder(tmp_path).append([row(1), row("stranger"), row(0, "old")])
+    RunFolder(tmp_path, 1).append([row(0, "new")])
+    merged = RunFolder(tmp_path).merge(order(3))
+    assert merged == [row(0, "new"), row(1)] == list(RunFolder(tmp_path).rows())
+
+
+@pytest.mark.parametrize(
+    ("ids", "tail", "is_kept"), [("012", b"", True), ("021", b"", False), ("0012", b"", False), ("012", b'{"id', False)]
+)
+def test_merge_rewrites_only_what_changes(tmp_path, ids, tail, is_kept):
+    folder = RunFolder(tmp_path)
+    folder.append(map(row, ids))
+    with folder.rows_file.open("ab") as file:
+        file.write(tail)
+    before = folder.rows_file.stat().st_ino, folder.rows_file.read_bytes()
+    assert [each.id for each in folder.merge(order(3))] == ["0", "1", "2"]
+    assert ((folder.rows_file.stat().st_ino, folder.rows_file.read_bytes()) == before) == is_kept
+    assert [name for name, _ in answers(tmp_path)] == ["0", "1", "2"]
+
+
+def test_rows_of_another_rank_alone_become_predictions(tmp_path):
+    RunFolder(tmp_path, 1).append([row(0)])
+    RunFolder(tmp_path).merge(order(1))
+    assert [file.name for file in tmp_path.iterdir()] == [ROWS] and answers(tmp_path) == [("0", "yes")]
+
+
+def test_keep_answered_holds_no_rows_in_memory(tmp_path):
+    size = 100_000
     for number in range(40):
-        folder.append([row(number, "x" * size)])
+        RunFolder(tmp_path, number % 2).append([row(number, "x" * size)])
     tracemalloc.start()
-    folder.merge(order(40))
+    RunFolder(tmp_path).keep_answered()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(answers(tmp_path)) == 40
@@ -179,12 +206,12 @@ def test_written_whole_or_not_at_all(tmp_path):
 
 def test_files_in_the_making_are_no_rows(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
-    folder.append([row(0)])
+    folder.append([row(1), row(0)])
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        folder.merge(order(1))
+        folder.merge(order(2))
     assert len(list(tmp_path.iterdir())) == 2
-    assert answers(tmp_path) == [("0", "yes")]
+    assert answers(tmp_path) == [("1", "yes"), ("0", "yes")]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
