@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prune2drive.cameras import CAMERAS, spoken_name
-from prune2drive.minidrive.scene import Scene, SceneObject, SceneRandom
+from prune2drive.minidrive.scene import Scene, SceneObject
+from prune2drive.minidrive.scene_random import SceneRandom
 from prune2drive.minidrive.vocabulary import COLOURS, NUMBERS, PAINTED, PLURALS, STATUSES, VEHICLES
 
 CHOOSE = "Please select the correct answer from the following options:"

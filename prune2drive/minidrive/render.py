@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from prune2drive.cameras import CAMERAS
-from prune2drive.minidrive.scene import Box, Scene, SceneObject, SceneRandom
+from prune2drive.minidrive.scene import Box, Scene, SceneObject
+from prune2drive.minidrive.scene_random import SceneRandom
 from prune2drive.minidrive.vocabulary import COLOURS, LIGHTS, VEHICLES
 
 RGB = tuple[int, int, int]

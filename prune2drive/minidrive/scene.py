@@ -5,17 +5,14 @@ Coordinates are fractions of an image's width and height, so that a scene render
 
 from __future__ import annotations
 
-import hashlib
-import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 
 from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError, check_choice
+from prune2drive.minidrive.scene_random import SceneRandom
 from prune2drive.minidrive.vocabulary import (
     COLOURS,
     GRID,
@@ -30,7 +27,6 @@ from prune2drive.minidrive.vocabulary import (
 
 SPLITS = ("train", "search", "val", "test")
 Box = tuple[float, float, float, float]
-T = TypeVar("T")
 
 _ASPECT = {  # kind -> width and height in units of its size
     "car": (1.0, 0.62),
@@ -71,41 +67,6 @@ DIFFICULTIES = {
     "standard": Difficulty(size=(0.14, 0.28), objects=((2, 5), (0, 4), (0, 2)), clutter=(1, 4)),
     "dense": Difficulty(size=(0.11, 0.22), objects=((3, 7), (1, 5), (0, 4)), clutter=(3, 7)),
 }
-
-
-class SceneRandom:
-    """Draws random values that are the same on every machine.
-
-    Only `Random.random` is used, whose stream for an integer seed is fixed across Python versions and platforms.
-    The key is hashed because Python's own seeding maps some short keys to the same stream.
-
-    Args:
-        key: integers that seed the stream.
-    """
-
-    def __init__(self, *key: int) -> None:
-        digest = hashlib.sha256(repr(key).encode()).digest()
-        self._random = random.Random(int.from_bytes(digest[:16], "big"))
-
-    def uniform(self, low: float, high: float) -> float:
-        return low + (high - low) * self._random.random()
-
-    def integer(self, low: int, high: int) -> int:
-        """Returns a whole number in [low, high]."""
-        return low + int(self._random.random() * (high - low + 1))
-
-    def chance(self, probability: float) -> bool:
-        return self._random.random() < probability
-
-    def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
-        if weights is None:
-            return options[self.integer(0, len(options) - 1)]
-        point = self.uniform(0, sum(weights))
-        for option, weight in zip(options, weights, strict=True):
-            point -= weight
-            if point < 0:
-                return option
-        return options[-1]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from prune2drive.data.dataset import multi_view_prompt
 from prune2drive.errors import check_choice, check_whole
 from prune2drive.minidrive.dataset import photograph
 from prune2drive.minidrive.questions import QUESTION_KINDS, Question, ask, frame_questions
-from prune2drive.minidrive.scene import DIFFICULTIES, Scene, SceneRandom, make_scene
+from prune2drive.minidrive.scene import DIFFICULTIES, Scene, make_scene
+from prune2drive.minidrive.scene_random import SceneRandom
 from prune2drive.minidrive.training.targets import IGNORED, patch_attributes, question_targets
 from prune2drive.sample import IMAGE_MARKER
 
