@@ -1,144 +1,106 @@
-"""Charts as inline SVG, coloured by the page's style, each mark with its tooltip."""
+"""Draws the charts of a search with Matplotlib, as SVG inside a page, in the page's own colours."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 720, 300  # of a plot, in units that the page scales
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 46
-BAR, LABELS, VALUES = 26, 170, 64  # of a bar chart: a row's height, the room for names and for numbers
-TICKS = 6  # at most, an axis
-ROOM = 0.04  # beyond the outermost marks, of their span
+from prune2drive.search.trials import Trial, best_so_far, pareto
+
+if TYPE_CHECKING:  # Matplotlib is imported only when something is drawn
+    from matplotlib.axes import Axes
+
+INK, FAINT, LINE, ACCENT, BAD = (f"#00000{digit}" for digit in range(1, 6))
+PAGE_COLOURS = {INK: "--ink", FAINT: "--faint", LINE: "--line", ACCENT: "--accent", BAD: "--bad"}
+STYLE: Any = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": LINE,
+    "text.color": FAINT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "svg.fonttype": "none",
+}
+WIDTH, HEIGHT, BAR = 7.5, 3.2, 0.3  # inches: of a chart, and the height of one bar
 
 
-class Mark(NamedTuple):
-    """A point of a plot.
+def history(trials: Sequence[Trial]) -> Markup:
+    """Draws the objective of each trial and the best so far; failed trials are crosses on the axis."""
+    done = [trial for trial in trials if trial.objective is not None]
+    failed = [trial.number for trial in trials if trial.objective is None]
+    values = [trial.objective or 0.0 for trial in done]
+    tops = [(trial.number, top) for trial, top in zip(trials, best_so_far(trials), strict=True) if top is not None]
+
+    def draw(axes: Axes) -> None:
+        axes.scatter([trial.number for trial in done], values, s=12, color=FAINT, alpha=0.6, gid="history-trials")
+        on_axis: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        axes.scatter(failed, [0] * len(failed), marker="x", color=BAD, gid="history-failed", **on_axis)
+        axes.step(*zip(*tops, strict=True), where="post", color=ACCENT, gid="history-best")
+        axes.set(xlabel="trial", ylabel="objective")
+        axes.locator_params("x", integer=True)
+        axes.grid(axis="y")
+
+    return _svg("objective of each trial", draw)
+
+
+def front(trials: Sequence[Trial]) -> Markup:
+    """Draws reward against mean ratio, with the Pareto front in the accent colour."""
+    best = pareto(trials)
+    others = [trial for trial in trials if trial.reward is not None and trial not in best]
+
+    def draw(axes: Axes) -> None:
+        for group, colour, name in ((others, FAINT, "front-others"), (best, ACCENT, "front-best")):
+            means, rewards = [trial.mean for trial in group], [trial.reward or 0.0 for trial in group]
+            axes.scatter(means, rewards, s=16, color=colour, gid=name)
+        axes.step(means, rewards, where="post", color=ACCENT)
+        axes.set(xlabel="mean ratio", ylabel="R")
+        axes.grid(axis="y")
+
+    return _svg("reward against mean ratio", draw)
+
+
+def bars(name: str, values: Mapping[str, float], mark: float | None = None) -> Markup:
+    """Draws a bar for each value.
 
     Args:
-        y: None for what has no value: a cross on the axis.
-        kind: dot, or strong for one that stands out.
+        name: the chart's name, with which the ids of its bars begin.
+        values: label -> value, none below 0.
+        mark: a value that a dashed line shows across all bars.
     """
 
-    x: float
-    y: float | None
-    title: str
-    kind: str = "dot"
+    def draw(axes: Axes) -> None:
+        drawn = axes.barh(list(values), list(values.values()), color=ACCENT)
+        for label, bar in zip(values, drawn, strict=True):
+            bar.set_gid(f"{name}-{label}")
+        axes.bar_label(drawn, fmt="%.3f", padding=4)
+        if mark is not None:
+            axes.axvline(mark, color=INK, linestyle="--", gid=f"{name}-mark")
+        axes.invert_yaxis()
+        axes.xaxis.set_visible(False)
+        axes.margins(x=0.1)
+        axes.spines[:].set_visible(False)
+
+    return _svg(name, draw, 0.3 + BAR * len(values))
 
 
-def plot(marks: Sequence[Mark], line: Sequence[tuple[float, float]], axes: tuple[str, str]) -> Markup:
-    """Points, and stairs among them.
+def _svg(name: str, draw: Callable[[Axes], None], height: float = HEIGHT) -> Markup:
+    """Returns a chart as an SVG element, the same for the same data."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
-    Args:
-        marks: at least one of them with a y.
-        line: its corners, from left to right; it is level up to the next one.
-        axes: names of x and y.
-    """
-    heights = [mark.y for mark in marks if mark.y is not None]
-    x_low, x_high = _limits([mark.x for mark in marks])
-    y_low, y_high = _limits(heights)
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-
-    def across(x: float) -> float:
-        return LEFT + (x - x_low) / (x_high - x_low) * (right - LEFT)
-
-    def down(y: float) -> float:
-        return bottom - (y - y_low) / (y_high - y_low) * (bottom - TOP)
-
-    parts = [_line("grid", LEFT, down(tick), right, down(tick)) for tick in ticks(y_low, y_high)]
-    parts += [_text(LEFT - 8, down(tick) + 4, f"{tick:g}", "end") for tick in ticks(y_low, y_high)]
-    parts += [_text(across(tick), bottom + 18, f"{tick:g}", "middle") for tick in ticks(x_low, x_high)]
-    parts += [_text((LEFT + right) / 2, HEIGHT - 6, axes[0], "middle")]
-    parts += [_upwards((TOP + bottom) / 2, axes[1])]
-    for mark in sorted(marks, key=lambda each: each.kind == "strong"):
-        x = across(mark.x)
-        parts.append(_cross(x, bottom, mark) if mark.y is None else _dot(x, down(mark.y), mark))
-    corners = [(across(x), down(y)) for x, y in line]
-    stairs = corners[:1]
-    for x_next, y_next in corners[1:]:
-        stairs += [(x_next, stairs[-1][1]), (x_next, y_next)]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in stairs)
-    parts.append(Markup('<polyline class="line" points="{}"/>').format(path))
-    return _svg(HEIGHT, parts, f"{axes[1]} against {axes[0]}")
-
-
-def bars(values: Mapping[str, float], name: str, mark: float | None = None, mark_title: str = "") -> Markup:
-    """A bar for each name, from 0.
-
-    Args:
-        values: none below 0.
-        name: of the chart, for those who cannot see it.
-        mark: a value that a line across all bars shows.
-    """
-    most = max([*values.values(), mark or 0.0]) or 1.0
-    scale = (WIDTH - LABELS - VALUES) / most
-    height = BAR * len(values)
-    parts = []
-    for row, (label, value) in enumerate(values.items()):
-        top = row * BAR
-        parts += [
-            _text(LABELS - 10, top + 17, label, "end"),
-            Markup('<rect class="bar" x="{}" y="{}" width="{:.1f}" height="{}"><title>{}</title></rect>').format(
-                LABELS, top + 4, value * scale, BAR - 8, f"{label}: {value:.4f}"
-            ),
-            _text(LABELS + value * scale + 8, top + 17, f"{value:.3f}", "start"),
-        ]
-    if mark is not None:
-        place = LABELS + mark * scale
-        parts.append(
-            Markup('<line class="mark" x1="{0:.1f}" y1="0" x2="{0:.1f}" y2="{1}"><title>{2}</title></line>').format(
-                place, height, mark_title
-            )
-        )
-    return _svg(height, parts, name)
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two limits: 1, 2 or 5 times a power of ten apart, at most TICKS of them."""
-    rough = (high - low) / (TICKS - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    apart = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
-    first, last = math.ceil(low / apart - 1e-9), math.floor(high / apart + 1e-9)
-    return [float(f"{number * apart:.12g}") for number in range(first, last + 1)]
-
-
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Where an axis begins and ends."""
-    low, high = min(values), max(values)
-    if high - low < 1e-9 * max(1.0, abs(high)):
-        return low - 0.5, high + 0.5
-    return low - ROOM * (high - low), high + ROOM * (high - low)
-
-
-def _dot(x: float, y: float, mark: Mark) -> Markup:
-    size = 4.5 if mark.kind == "strong" else 3
-    return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}</title></circle>').format(
-        mark.kind, x, y, size, mark.title
-    )
-
-
-def _cross(x: float, y: float, mark: Mark) -> Markup:
-    path = f"M{x - 4:.1f},{y - 4:.1f}l8,8m0,-8l-8,8"
-    return Markup('<path class="cross" d="{}"><title>{}</title></path>').format(path, mark.title)
-
-
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
-
-
-def _upwards(middle: float, text: str) -> Markup:
-    """The name of the y axis."""
-    turned = Markup('<g transform="rotate(-90 14 {:.1f})">{}</g>')
-    return turned.format(middle, _text(14, middle, text, "middle"))
-
-
-def _svg(height: int, parts: Sequence[Markup], name: str) -> Markup:
-    opening = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(name)}">'
-    return Markup("\n").join([Markup(opening), *parts, Markup("</svg>")])
+    file = io.StringIO()
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure.add_subplot(axisbelow=True))
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    drawn = file.getvalue()
+    for colour, variable in PAGE_COLOURS.items():
+        drawn = drawn.replace(colour, f"var({variable})")
+    return Markup(drawn[drawn.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(name)}"', 1))

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from prune2drive.errors import InputError, check_whole
+from prune2drive.metrics.base import Metric
 from prune2drive.pruning.selection import budget
 from prune2drive.results.resume import SAME_ON_RESUME
 from prune2drive.search.objective import Objective
@@ -47,7 +48,7 @@ class Plan:
     tokens: Mapping[str, int]
     rounding: str
     identity: dict[str, Any]
-    metric: Any
+    metric: Metric
     sampler: SamplerChoice
     space: Space
     objective: Objective
@@ -76,8 +77,6 @@ def make_plan(settings: DictConfig, launcher: RunLauncher) -> Plan:
     parts = Components.build(cfg)
     if not parts.pruner.cuts:
         raise InputError(f"pruner={choices['pruner']}: drops no tokens, so there are no ratios to search")
-    if not hasattr(parts.metric, "by_question"):
-        raise InputError(f"metrics={choices['metrics']}: has no score by question, which the verdict compares")
     datasets = {"search": parts.dataset}
     for name in ("val", "test"):
         datasets[name] = build(launcher.compose(splits[name])[0].dataset)

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from prune2drive.search.storage import Location, open_storage, storage_errors
-from prune2drive.search.trials import DIGITS, Trial, ranked
+from prune2drive.search.trials import DIGITS, Trial, best, ranked
 
 FEWEST = 20  # successful trials below which importance says nothing
 BEST_SHARE, BEST_COUNT = 0.1, 5  # importance explains the best tenth of the trials, or this many if they are more
@@ -68,6 +68,12 @@ class Study:
     def best(self, count: int) -> list[Trial]:
         """Returns the trials with the highest objectives, at most `count`, the best first."""
         return ranked(self.trials)[:count]
+
+    @property
+    def winner(self) -> Trial | None:
+        """Returns the trial that won on the validation split, or before that the best one; None if all failed."""
+        trials = self.trials
+        return next((trial for trial in trials if trial.number == self.verdict.get("winner")), best(trials))
 
     @property
     def explained(self) -> str:

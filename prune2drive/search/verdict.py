@@ -70,7 +70,7 @@ class Verdict:
         """Says whether the search paid."""
         margin = next(result.margin for result in self.tested if result.name == "uniform")
         assert margin is not None
-        gap = f"{_interval(margin)} on {margin.n} test questions"
+        gap = f"{margin:+.4f} on {margin.n} test questions"
         if margin.low > 0:
             return f"The searched ratios beat uniform ones of the same total: {gap}."
         worse = "are worse than" if margin.high < 0 else "do not beat"
@@ -215,7 +215,7 @@ def _report(plan: Plan, study: ActiveStudy, verdict: Verdict) -> list[str]:
     def row(trial: Trial, *more: float) -> list[Any]:
         return [trial.number, *(trial.ratios[camera] for camera in cameras), trial.reward, trial.objective, *more]
 
-    tested = [[result.name, result.reward, result.margin and _interval(result.margin)] for result in verdict.tested]
+    tested = [[result.name, result.reward, result.margin and f"{result.margin:+.4f}"] for result in verdict.tested]
     return [
         f"# Keep ratios of {plan.names['model']} on {plan.names['dataset']}",
         "",
@@ -248,7 +248,3 @@ def _cell(value: Any) -> str:
 
 def _ends(margin: Interval) -> list[float]:
     return [margin.value, margin.low, margin.high]
-
-
-def _interval(margin: Interval) -> str:
-    return f"{margin.value:+.4f} [{margin.low:+.4f}, {margin.high:+.4f}]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import wandb
 
 from prune2drive.report.wandb import RunLogger
 from prune2drive.search.study import Study
-from prune2drive.search.trials import Trial, best, best_so_far, has_one_total, pareto
+from prune2drive.search.trials import Trial, best_so_far, has_one_total, pareto
 
 
 class SearchLogger(RunLogger):
@@ -53,7 +53,7 @@ class SearchLogger(RunLogger):
         self.log_hyperparams({"config": study.identity, "search": {"study": study.name, **study.about}})
         if charts := _charts(study, trials):
             self.experiment.log(charts)
-        self.experiment.summary.update(_outcome(study.verdict, trials))
+        self.experiment.summary.update(_outcome(study))
         self.experiment.finish(exit_code=0 if ended else 1)
 
 
@@ -80,9 +80,9 @@ def _charts(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     return charts
 
 
-def _outcome(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, Any]:
+def _outcome(study: Study) -> dict[str, Any]:
     """Returns a search's summary: its verdict, or its best trial before there is one."""
-    winner = next((trial for trial in trials if trial.number == verdict.get("winner")), best(trials))
+    winner, verdict = study.winner, study.verdict
     if winner is None:
         return {}
     shown: dict[str, Any] = {"winner": winner.number}

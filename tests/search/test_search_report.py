@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
 from prune2drive.search import page as search
-from prune2drive.search.charts import TICKS, bars, ticks
+from prune2drive.search.charts import bars
 from prune2drive.search.page import write_search_report
 from prune2drive.search.study import FEWEST, Study
 from prune2drive.search.trials import Trial, best, best_so_far, pareto
@@ -30,34 +31,42 @@ VERDICT = {
 
 
 class Page(HTMLParser):
-    """Sections by heading, each with its tags and its words."""
+    """The words of each section by heading, and what the charts' groups hold by id."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.sections: dict[str, list] = {}
         self.words: dict[str, str] = {}
-        self.tags, self.inside, self.heading = [], "", ""
+        self.marks: Counter[str] = Counter()
+        self.paths: dict[str, str] = {}
+        self.tags, self.groups, self.inside, self.heading = [], [], "", ""
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
         self.inside = tag
-        self.tags.append((tag, dict(attributes)))
-        self.sections.setdefault(self.heading, []).append((tag, dict(attributes)))
+        values = dict(attributes)
+        self.tags.append((tag, values))
+        if tag == "g":
+            self.groups.append(values.get("id", ""))
+        elif tag == "use":
+            self.marks.update(self.groups)
+        elif tag == "path":
+            self.paths |= dict.fromkeys(self.groups, values["d"])
 
     def handle_endtag(self, tag):
         self.inside = ""
+        if tag == "g":
+            self.groups.pop()
 
     def handle_data(self, data):
         if self.inside == "h3":
             self.heading = data
         self.words[self.heading] = self.words.get(self.heading, "") + data
 
-    def marks(self, heading, kind):
-        return [tag for tag, attributes in self.sections[heading] if attributes.get("class") == kind]
+    def bars(self, chart):
+        return [label for label in self.paths if label.startswith(f"{chart}-CAM")]
 
-    def line(self, heading):
-        (corners,) = (attributes["points"] for tag, attributes in self.sections[heading] if tag == "polyline")
-        return [tuple(map(float, corner.split(","))) for corner in corners.split()]
+    def line(self, name):
+        return [tuple(map(float, corner)) for corner in re.findall(r"([\d.]+) ([\d.]+)", self.paths[name])]
 
 
 def searched(folder: Path, worth=studies.score, failing=(), **options):
@@ -110,36 +119,37 @@ def test_the_best_so_far(found):
     assert best_so_far(each) == [(known := best(each[: end + 1])) and known.objective for end in range(len(each))]
 
 
-@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
-def test_ticks_are_round_and_even(low, span):
-    found = ticks(low, low + span)
-    slack = 1e-9 * (abs(low) + span)
-    assert 2 <= len(found) <= TICKS and low - slack <= found[0] and found[-1] <= low + span + slack
-    apart = {float(f"{b - a:.3g}") for a, b in zip(found, found[1:], strict=False)}
-    assert len(apart) == 1 and f"{apart.pop():e}"[:3] in ("1.0", "2.0", "5.0")
-
-
 def test_bars_are_as_long_as_their_values():
-    drawn = bars({"a": 0.5, "b": 0.125, "c": 0.0}, "x")
-    a, b, c = (float(width) for width in re.findall(r'class="bar".* width="([\d.]+)"', drawn))
-    assert a == pytest.approx(4 * b, abs=0.5) and b > 50 and c == 0
+    drawn = Page(bars("x", {"CAM_A": 0.5, "CAM_B": 0.125, "CAM_C": 0.0}, mark=0.3))
+    widths = []
+    for label in drawn.bars("x"):
+        across = [x for x, _ in drawn.line(label)]
+        widths.append(max(across) - min(across))
+    assert widths == pytest.approx([4 * widths[1], widths[1], 0]) and widths[1] > 50 and "x-mark" in drawn.paths
+
+
+def test_a_chart_has_the_colours_of_the_page():
+    drawn = bars("x", {"CAM_A": 0.5}, mark=0.3)
+    assert "var(--accent)" in drawn and "var(--ink)" in drawn and "var(--faint)" in drawn
+    assert not re.search("#[0-9a-f]{6}", drawn), "a fixed colour would be lost on a dark page"
 
 
 def test_a_search_with_failed_trials(tmp_path):
     study = searched(tmp_path, trials=24, failing=(0, 5, 6))
     study.optuna_study.set_user_attr("verdict", VERDICT)
     shown = page(tmp_path, study)
-    assert (len(shown.marks("History", "dot")), len(shown.marks("History", "cross"))) == (21, 3)
-    heights = [down for _, down in shown.line("History")]
+    assert (shown.marks["history-trials"], shown.marks["history-failed"]) == (21, 3)
+    heights = [down for _, down in shown.line("history-best")]
     assert heights == sorted(heights, reverse=True) and len(set(heights)) > 2, "the best so far only rises"
     front = pareto(study.trials)
-    assert len(shown.marks("Reward and kept share", "strong")) == len(front) > 1
-    assert len(shown.marks("Reward and kept share", "dot")) == 21 - len(front)
-    assert len(shown.marks("The winner: trial 7", "bar")) == len(shown.marks("Importance", "bar")) == 3
+    assert shown.marks["front-best"] == len(front) > 1
+    assert shown.marks["front-others"] == 21 - len(front)
+    assert len(shown.bars("winner")) == len(shown.bars("importance")) == 3
+    assert len(re.findall(r"\d\.\d{4}", shown.words["All trials"])) == 24 * 4 + 21 * 2, "ratios, mean, R, objective"
     assert "0.2500" in shown.words["On the test split"] and "[+0.1250, +0.3750]" in shown.words["On the test split"]
     assert "0.6250" in shown.words["Finalists on the validation split"]
     assert "5" in shown.words["Failed trials"] and "<script>out of memory</script> 1" in shown.words["Failed trials"]
-    assert VERDICT["sentence"] in shown.words[""] and "before the last" not in shown.words[""]
+    assert VERDICT["sentence"] in shown.words[""] and "have ended since" not in shown.words[""]
 
 
 def test_the_page_needs_nothing_else(tmp_path):
@@ -147,12 +157,13 @@ def test_the_page_needs_nothing_else(tmp_path):
     text = write_search_report(tmp_path, study).read_text()
     tags = Page(text).tags
     assert not [tag for tag, attributes in tags if tag in ("script", "link", "img", "iframe") or "src" in attributes]
-    assert not re.search(r"https?:|@import|url\(", text)
+    namespaces = r"http://www.w3.org/(1999/xlink|2000/svg)"
+    assert not re.search(r"https?:|@import|url\((?!#)", re.sub(namespaces, "", text))
 
 
 def test_trials_after_the_verdict(tmp_path):
     searched(tmp_path, trials=24).optuna_study.set_user_attr("verdict", VERDICT)
-    assert "before the last 6 trials" in page(tmp_path, searched(tmp_path, trials=30)).words[""]
+    assert "6 more trials have ended since" in page(tmp_path, searched(tmp_path, trials=30)).words[""]
 
 
 @pytest.mark.parametrize("sampler", ["random", "nsga2"])
@@ -177,18 +188,18 @@ def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
 def test_where_importance_cannot_be_told(tmp_path, worth, trials):
     study = searched(tmp_path, worth, trials=trials)
     assert study.importance() == {}
-    assert "Not to be told" in page(tmp_path, study).words["Importance"]
+    assert "Not enough data: at least 20 successful trials" in page(tmp_path, study).words["Importance"]
 
 
 def test_a_fixed_total_has_no_front(tmp_path):
     shown = page(tmp_path, searched(tmp_path, space="simplex", keep=0.3))
     assert "same total, 0.3 of" in shown.words["Reward and kept share"]
-    assert not shown.marks("Reward and kept share", "strong") and len(shown.marks("History", "dot")) == 12
+    assert not shown.marks["front-best"] and shown.marks["history-trials"] == 12
 
 
 def test_what_was_known_already_is_not_shown(tmp_path):
     study = searched(tmp_path, engine="nni", sampler="batch", trials=4, candidates=studies.CANDIDATES * 2)
-    assert len(study.optuna_study.trials) > 2 == len(page(tmp_path, study).marks("History", "dot"))
+    assert len(study.optuna_study.trials) > 2 == page(tmp_path, study).marks["history-trials"]
 
 
 def test_nothing_but_failures(tmp_path):

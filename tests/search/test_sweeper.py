@@ -146,7 +146,7 @@ def test_control_c_and_going_on(cli, launcher, tmp_path):
     code, said, _ = cli("-m", "search=tpe", *FEW)
     folder = tmp_path / "outputs/sweeps/s"
     assert code == 130 and f"search.resume={folder}" in said and "interrupted after 2 trials, the best is" in said
-    assert (folder / "report.html").read_text().count('class="dot"') == 2
+    assert "2 of 6, 0 failed" in (folder / "report.html").read_text()
     assert cli("-m", "search=tpe", *FEW, f"search.resume={folder}")[0] == 0
     done = [trial for trial in trials(folder) if trial.state == TrialState.COMPLETE]
     ratios = [tuple(job["ratios.keep"].values()) for job in launcher.launched]
