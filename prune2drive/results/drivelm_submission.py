@@ -1,4 +1,4 @@
-"""The DriveLM challenge's submission (challenge/prepare_submission.py of OpenDriveLab/DriveLM)."""
+"""Writes the DriveLM challenge's submission (challenge/prepare_submission.py of OpenDriveLab/DriveLM)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ _ID = re.compile(r"[0-9a-f]{32}_[0-9a-f]{32}_\d+")  # nuScenes' tokens of the sc
 
 @dataclass(frozen=True)
 class DriveLMSubmission:
-    """Who submits what.
+    """Writes a run's answers as submission.json, with the fields that the challenge asks for.
 
     Args:
-        team: as registered for the challenge.
-        institution: or company.
-        country: or region.
+        method: name of the method.
+        team: the team's name, as registered for the challenge.
+        authors: names of the authors.
+        email: address for questions.
+        institution: institution or company.
+        country: country or region.
 
     Raises:
-        InputError: an empty field.
+        InputError: a field is empty.
     """
 
     method: str
@@ -45,27 +48,28 @@ class DriveLMSubmission:
                 raise InputError(f"submission.{name}={value}: the challenge wants a text there; add it")
 
     def check(self, ids: Iterable[str]) -> None:
-        """Looks whether these questions can be the challenge's.
+        """Checks that these questions can be the challenge's.
 
         Raises:
-            InputError: an id of another form.
+            InputError: an id is not of DriveLM's form.
         """
         if others := [id for id in ids if not _ID.fullmatch(id)]:
             form = "<scene>_<frame>_<number>"
-            raise InputError(f"submission=drivelm: {others[0]} is no id of DriveLM's, {form}; ask the challenge's file")
+            raise InputError(f"submission=drivelm: {others[0]} is no id of DriveLM's, {form}; use the challenge's file")
 
     def write(self, folder: Path, predictions: Sequence[Prediction], planned: int) -> str:
         """Writes submission.json.
 
         Args:
-            predictions: of the whole run.
-            planned: how many questions there are.
+            folder: the run folder.
+            predictions: all rows of the run.
+            planned: how many questions the dataset has.
 
         Returns:
-            The command that uploads it, to a model repository of the submitter's, as the challenge wants.
+            The command that uploads the file to a model repository of the submitter's, as the challenge wants.
 
         Raises:
-            InputError: answers are missing.
+            InputError: answers are missing, or the folder cannot be written.
         """
         answered = [row for row in predictions if row.answer is not None and row.error is None]
         if missing := planned - len(answered):

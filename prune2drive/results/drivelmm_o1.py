@@ -1,4 +1,4 @@
-"""A run's answers as DriveLMM-o1's evaluation script reads them.
+"""Writes a run's answers as DriveLMM-o1's evaluation script reads them.
 
     python -m prune2drive.results.drivelmm_o1 RUN_FOLDER
 
@@ -21,19 +21,23 @@ RESULTS = "results_drivelmm_o1.json"
 
 
 def result(row: Prediction) -> dict[str, str | None]:
-    """An answer under the names that the benchmark's scoring reads, and under those that its inference writes."""
+    """Returns an answer under the names that the benchmark's scoring reads and those that its inference writes."""
     scored = {"idx": row.id, "question": row.question, "llm-response": row.answer}
     return scored | {"id": row.id, "answer": row.answer, "gt_answers": row.reference}
 
 
 def write_results(folder: Path, file: Path | None = None) -> tuple[Path, int, int]:
-    """Writes a run's answers; questions that failed are left out, as the script knows no way to mark them.
+    """Writes a run's answers without failed questions, for which the script has no mark.
+
+    Args:
+        folder: the run folder.
+        file: the file to write; by default `results_drivelmm_o1.json` in the run folder.
 
     Returns:
-        the file, and the numbers of answers in it and of failed questions.
+        The file, the number of answers in it, and the number of failed questions.
 
     Raises:
-        InputError: no run there, or the file cannot be written.
+        InputError: the folder holds no run, or the file cannot be written.
     """
     if not (folder / "predictions.jsonl").is_file():
         raise InputError(f"{folder}: no predictions.jsonl there; name the folder that the run printed")
@@ -45,6 +49,7 @@ def write_results(folder: Path, file: Path | None = None) -> tuple[Path, int, in
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line above."""
     parser = argparse.ArgumentParser(description="Write a run's answers as DriveLMM-o1's evaluation script reads them.")
     parser.add_argument("folder", type=Path, metavar="RUN_FOLDER")
     parser.add_argument("--to", type=Path, metavar="FILE", help=f"default: RUN_FOLDER/{RESULTS}")

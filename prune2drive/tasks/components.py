@@ -19,6 +19,7 @@ from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
 from prune2drive.pruning.reuse.prefix_cache import check_reuse
 from prune2drive.pruning.surgery.checks import validate
+from prune2drive.results.submission import Submission
 from prune2drive.sample import Prediction
 from prune2drive.tasks.prefix_session import PrefixSession
 from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
@@ -35,7 +36,7 @@ class Components:
     pruner: Pruner
     policy: RatioPolicy
     metric: Metric
-    submission: Any = None
+    submission: Submission | None = None
     prefixes: PrefixSession | None = None
 
     @classmethod
@@ -58,8 +59,9 @@ class Components:
         )
         check_metric(parts.metric, parts.dataset)
         if cfg.submission:
-            parts.submission = build(cfg.submission)
-            parts.submission.check(parts.dataset.ids)
+            submission: Submission = build(cfg.submission)
+            submission.check(parts.dataset.ids)
+            parts.submission = submission
         generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         parts.adapter.check_options(generation)
         options = {name: cfg[name] for name in ("positions", "rounding", "budget_axis")}

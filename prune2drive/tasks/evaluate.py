@@ -17,6 +17,7 @@ from prune2drive.errors import InputError
 from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.metrics.base import Column
 from prune2drive.pruning.methods.none import NoPruner
+from prune2drive.report.logger import Logger
 from prune2drive.report.run_page import write_report
 from prune2drive.report.terminal import print_run
 from prune2drive.report.token_overlay import saved_pictures
@@ -252,7 +253,8 @@ def _publish(pruned: Pass, full: Pass | None, task: Task, trainer: Any) -> float
         pruned.folder.write_json("metrics.json", metrics)
     pictures = saved_pictures(folder, predictions)
     print_run(record, metrics, write_report(folder, record, metrics, pictures), task.done)
-    for logger in trainer.loggers:
+    loggers: Sequence[Logger] = trainer.loggers
+    for logger in loggers:
         logger.publish(record, metrics, predictions, pictures)
     if failed := record["counts"]["failed"]:
         log.warning(
