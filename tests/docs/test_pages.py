@@ -5,6 +5,7 @@ import yaml
 from helpers import documents, runs
 
 README = documents.REPOSITORY / "README.md"
+OTHERS = {"ExitStack", "README.md"}
 LINKED = [*documents.PAGES, documents.REPOSITORY / "CHANGELOG.md"]
 
 
@@ -58,6 +59,23 @@ def test_links_lead_somewhere(page):
         target = (page.parent / file).resolve() if file else page
         assert target.is_file(), f"{page.name}: {link}"
         assert not anchor or anchor in documents.anchors(target), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/contributing.md"])
+def test_pages_for_developers_name_code_that_exists(page):
+    package = documents.REPOSITORY / "prune2drive"
+    folders = (documents.REPOSITORY, package, package / "pruning", package / "pruning/surgery")
+    source = "\n".join(file.read_text() for file in sorted(package.rglob("*.py")))
+    for code in re.findall(r"`([^`\n]+)`", documents.prose(documents.REPOSITORY / page)):
+        file, _, name = code.partition(": ") if ".py: " in code else ("", "", code)
+        if re.fullmatch(r"[\w/]+(\.py|/)", file or code):
+            place = file or code
+            files = [folder / place for folder in folders if (folder / place).exists()]
+            assert files or list(package.rglob(place)), f"{page}: `{code}`"
+            name = name if file else ""
+        if re.fullmatch(r"[A-Z]\w+(\.\w+)?|prune2drive(\.\w+)+", name) and name not in OTHERS:
+            last = name.rpartition(".")[2]
+            assert re.search(rf"\b(def|class) {last}\b|^ *{last} ?[:=]", source, re.MULTILINE), f"{page}: `{code}`"
 
 
 def test_the_picture_is_small_and_names_its_command():
