@@ -1,5 +1,18 @@
 """Visual-token pruning for multi-camera driving vision-language models."""
 
-from prune2drive.pruning import prune
+from typing import Any
 
-__all__ = ["prune"]
+from prune2drive.errors import InputError
+from prune2drive.pruning import prune
+from prune2drive.token_map import TokenMap
+
+__all__ = ["InputError", "TokenMap", "evaluate", "prune"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "evaluate":  # imported when used: it needs Hydra and Lightning, which pruning a model does not
+        from prune2drive.tasks.main import evaluate
+
+        return evaluate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,8 +41,11 @@ def describe_run() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Returns the commit of the running code and whether files differ from it; nulls outside a git checkout."""
-    commit = _git("rev-parse", "HEAD")
+    """Returns the commit of the code that runs and whether files differ from it; nulls where git does not track it.
+
+    An installed package may lie in a checkout of something else.
+    """
+    commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", __file__) else None
     return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None}
 
 

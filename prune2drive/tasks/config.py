@@ -13,6 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from prune2drive.errors import InputError
+from prune2drive.tasks.option_errors import BAD_OPTIONS, explain
+
+VERSION_BASE = "1.3"  # of Hydra's behaviour
+CONFIG = "config"
 PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 """The configurations: inside an installed package, beside it in a checkout."""
@@ -25,23 +30,36 @@ OmegaConf.register_new_resolver("single_run", lambda mode: mode != RunMode.MULTI
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
-    """Returns the configuration that `run.py` would give a task for these options.
+    """Returns the configuration that the command line would give a task for these options.
 
     Args:
         overrides: options as on the command line, such as `pruner=tfps`.
 
     Raises:
-        hydra.errors.HydraException: an option or a choice that does not exist.
+        InputError: an option or a choice that does not exist.
     """
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        whole = hydra.compose("config", list(overrides), return_hydra_config=True)
+    with hydra.initialize_config_dir(str(CONFIGS), version_base=VERSION_BASE):
+        try:
+            whole = hydra.compose(CONFIG, list(overrides), return_hydra_config=True)
+        except BAD_OPTIONS as error:
+            raise InputError(explain(error)) from None
     return of_task(whole)
 
 
 def of_task(whole: DictConfig) -> DictConfig:
     """Returns what a task sees of a configuration composed with Hydra's own part; its interpolations read that part."""
-    HydraConfig.instance().set_config(whole)
+    publish(whole)
     cfg = copy.deepcopy(whole)
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg
+
+
+def publish(whole: DictConfig) -> None:
+    """Makes a configuration the one that `${hydra:...}` reads, as Hydra does when a job starts."""
+    HydraConfig.instance().set_config(whole)
+
+
+def in_multirun() -> bool:
+    """Returns whether the configuration composed last is that of one run of several, of a sweep or of a search."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

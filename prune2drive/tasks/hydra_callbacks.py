@@ -1,23 +1,28 @@
-"""Looks at the folders a run is to use before Hydra makes them, whose own complaint would be a traceback."""
+"""Hydra's callback that checks output folders before Hydra makes them, whose own complaint would be a traceback."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from prune2drive.errors import InputError
+from prune2drive.tasks.config import publish
 
-class Folders(Callback):
-    """Ends the program with one line where the folder of a run, of a sweep or of what is resumed cannot be used."""
+
+class CheckOutputFolders(Callback):
+    """Ends the program where the folder of a run, of a sweep or of what is resumed cannot be used.
+
+    Raises:
+        SystemExit: caused by an InputError that says why; Hydra turns any other exception of a callback into a warning.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.resume and not Path(config.resume).is_dir():
             _refuse(f"resume={config.resume}: no such folder; name the one that the interrupted run printed")
-        HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name is made of its values
+        publish(config)  # the folder's name is made of Hydra's values
         _make(config.hydra.run.dir, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -33,6 +38,5 @@ def _make(folder: str, option: str) -> None:
         _refuse(f"{option}={folder}: cannot be made ({error.strerror}); choose another")
 
 
-def _refuse(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+def _refuse(message: str) -> NoReturn:
+    raise SystemExit(2) from InputError(message)
