@@ -4,6 +4,8 @@ import pytest
 import yaml
 from helpers import documents, runs
 
+import prune2drive
+
 README = documents.REPOSITORY / "README.md"
 OTHERS = {"ExitStack", "README.md"}
 LINKED = [*documents.PAGES, documents.REPOSITORY / "CHANGELOG.md"]
@@ -95,8 +97,7 @@ def test_every_page_is_in_the_site():
 
 
 def test_the_versions_that_are_written_down_agree():
-    project = (documents.REPOSITORY / "pyproject.toml").read_text()
-    version = re.search(r'^version = "(.+)"', project, re.MULTILINE)[1]
+    version = prune2drive.__version__
     assert yaml.safe_load((documents.REPOSITORY / "CITATION.cff").read_text())["version"] == version
     assert f"## [{version}]" in (documents.REPOSITORY / "CHANGELOG.md").read_text()
     ruff = re.search(r"^ruff==(.+)$", (documents.REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)[1]
