@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice
 from prune2drive.pruning.context import Context, Selection
 from prune2drive.pruning.selection import highest
 
@@ -75,8 +75,7 @@ class Pruner(ABC):
             raise InputError(f"{name}: layer={self.layer} must be a decoder layer's index, 0 or higher")
         if self.traits.needs_attention and self.layer == 0:
             raise InputError(f"{name}: layer=0 has no attention to score with: set layer to 1 or higher")
-        if self.scope not in self.traits.scopes:
-            raise InputError(f"{name}: scope={self.scope!r} is not one of {', '.join(self.traits.scopes)}")
+        check_choice("pruner.scope", self.scope, self.traits.scopes)
         dtype = getattr(torch, self.dtype, None)
         if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputError(f"{name}: dtype={self.dtype!r} is no torch float type: use float32, bfloat16 or float16")

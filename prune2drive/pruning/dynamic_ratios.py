@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice
 from prune2drive.pruning.ratios import Adaptive, Allocator, Uniform, of_cameras
 from prune2drive.pruning.selection import METRICS, farthest_points, pairwise_distance
 
@@ -58,8 +58,7 @@ class Dynamic(Allocator):
     def __post_init__(self) -> None:
         self._total, self._searched = Uniform(self.keep), None
         for name, choices in (("pool", POOLS), ("metric", METRICS), ("start", STARTS)):
-            if getattr(self, name) not in choices:
-                raise InputError(f"ratios.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
+            check_choice(f"ratios.{name}", getattr(self, name), choices)
         if not _is_number(self.exponent) or self.exponent < 0:
             raise InputError(f"ratios.exponent={self.exponent}: give a number, 0 (weights do not matter) or more")
         if self.weights == "adaptive":

@@ -135,6 +135,44 @@ def _first_picks(
     raise ValueError(f"unknown start {start!r}: choose one of {STARTS} or an index")
 
 
+def determinantal(similarity_CNN: Tensor, log_quality_CN: Tensor, k: int) -> Tensor:
+    """Selects tokens by greedy MAP of determinantal point processes with kernel q_i s_ij q_j.
+
+    A step takes the token that multiplies the determinant most: q_i^2 times the residual of its similarity to itself
+    after projection on the kept ones, tracked by rows of the Cholesky factor (Chen, Zhang & Zhou, NeurIPS 2018).
+    Quality cancels out of the factor, so that a pick of small quality loses no precision. A residual within rounding
+    of zero (N times the type's epsilon, as in LAPACK's pivoted Cholesky) counts as none; tokens without any come last,
+    best quality first.
+
+    Args:
+        similarity_CNN: positive semidefinite similarities s.
+        log_quality_CN: log q.
+        k: tokens to select, 1 <= k <= N.
+
+    Returns:
+        Indices in selection order [C, K]; the picks for a smaller k are the first of those for a larger one.
+    """
+    pools, count = log_quality_CN.shape
+    pool_C = torch.arange(pools, device=similarity_CNN.device)
+    rounding = count * torch.finfo(similarity_CNN.dtype).eps
+    residual_CN = similarity_CNN.diagonal(dim1=1, dim2=2).clone()
+    free_CN = torch.ones_like(residual_CN, dtype=torch.bool)
+    factor_CKN = similarity_CNN.new_zeros(pools, k, count)
+    picks_CK = torch.empty(pools, k, dtype=torch.long, device=similarity_CNN.device)
+    for step in range(k):
+        adds_CN = free_CN & (residual_CN > rounding)
+        gain_CN = (2 * log_quality_CN + residual_CN.clamp(min=rounding).log()).masked_fill(~adds_CN, -torch.inf)
+        other_CN = log_quality_CN.masked_fill(~free_CN, -torch.inf)
+        pick_C = torch.where(adds_CN.any(dim=1, keepdim=True), gain_CN, other_CN).argmax(dim=1)
+        picks_CK[:, step] = pick_C
+        free_CN[pool_C, pick_C] = False
+        projected_CN = (factor_CKN[pool_C, :step, pick_C].unsqueeze(1) @ factor_CKN[:, :step]).squeeze(1)
+        scale_C1 = residual_CN[pool_C, pick_C].clamp(min=rounding).sqrt()[:, None]
+        factor_CKN[:, step] = (similarity_CNN[pool_C, pick_C] - projected_CN) / scale_C1
+        residual_CN = residual_CN - factor_CKN[:, step] ** 2
+    return picks_CK
+
+
 def outlier_scores(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
     """Distance of each token from its pool's mean token (of unit tokens for cosine); shape [C, N]."""
     if metric == "cosine":

@@ -182,9 +182,9 @@ def test_searched_weights(tmp_path):
     ("options", "message"),
     [
         ({"keep": 1.5}, r"ratios.keep = 1.5 is outside \(0, 1\]"),
-        ({"pool": "one"}, "ratios.pool='one' is not one of joint, radius"),
+        ({"pool": "one"}, "ratios.pool=one: choose from joint, radius"),
         ({"metric": "dot"}, "ratios.metric='dot'"),
-        ({"start": "random"}, "ratios.start='random' is not one of isolated, centroid"),
+        ({"start": "random"}, "ratios.start=random: choose from isolated, centroid"),
         ({"exponent": -1}, "ratios.exponent=-1"),
         ({"exponent": math.nan}, "ratios.exponent=nan"),
         ({"weights": "searched"}, "ratios.weights=searched: give a mapping"),

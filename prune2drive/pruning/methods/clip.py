@@ -1,4 +1,4 @@
-"""How much visual tokens have to do with the question, by CLIP: for models whose vision tower is CLIP's.
+"""Relevance of visual tokens to the question by CLIP, for models whose vision tower is CLIP's.
 
 Shape suffixes: C pools, N tokens of a pool, V visual tokens of a prompt, S segments of a text, L positions of one,
 D channels.
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoTokenizer, CLIPModel
+from transformers import AutoConfig, AutoTokenizer
 
 from prune2drive.errors import InputError
 from prune2drive.pruning.context import Context
@@ -24,7 +24,7 @@ FAILURES = (OSError, ValueError, RuntimeError, ImportError, TypeError, KeyError,
 
 @dataclass
 class Clip:
-    """CLIP's text tower and the projections that make patches comparable with texts; read when first asked for.
+    """Compares patches with texts, by CLIP's text tower and projections; loaded when first used.
 
     Args:
         checkpoint: a folder, or an id on the Hugging Face hub, of a whole CLIP model.
@@ -33,10 +33,10 @@ class Clip:
     checkpoint: str
 
     def unsupported_reason(self, config: Any) -> str:
-        """Why a model's patches cannot be compared with texts by this checkpoint; empty where they can.
+        """Says why this checkpoint cannot compare a model's patches with texts; empty where it can.
 
         Args:
-            config: the model's.
+            config: the model's configuration.
 
         Raises:
             InputError: the checkpoint cannot be read.
@@ -57,18 +57,18 @@ class Clip:
         return ""
 
     @torch.no_grad()
-    def likeness(self, features_VD: Tensor, question: str) -> Tensor:
-        """Cosine of each patch with the question, in the mean over the segments of a long one; [V].
+    def similarity(self, features_VD: Tensor, question: str) -> Tensor:
+        """Returns the cosine of each patch with the question, averaged over the segments of a long one; [V].
 
         Args:
-            features_VD: patches as the tower's feature layer gives them.
-            question: in words; cut into segments of the text tower's length, the last one filled with zeros.
+            features_VD: outputs of the tower's feature layer.
+            question: the text; cut into segments of the text tower's length, the last one padded with zeros.
         """
         model = self._model.to(features_VD.device)
         ids = torch.tensor(self._tokenizer(question)["input_ids"], device=features_VD.device)
         length = self._config.text_config.max_position_embeddings
-        filling = (0, -len(ids) % length)
-        ids_SL, mask_SL = (nn.functional.pad(each, filling).view(-1, length) for each in (ids, torch.ones_like(ids)))
+        padding = (0, -len(ids) % length)
+        ids_SL, mask_SL = (nn.functional.pad(part, padding).view(-1, length) for part in (ids, torch.ones_like(ids)))
         text_SD = model.get_text_features(ids_SL, attention_mask=mask_SL).pooler_output
         patches_VD = model.visual_projection(model.vision_model.post_layernorm(features_VD.float()))
         return (normalize(patches_VD, dim=-1) @ normalize(text_SD, dim=-1).T).mean(dim=1)
@@ -88,8 +88,10 @@ class Clip:
 
     @cached_property
     def _model(self) -> Any:
-        model, found = self._read(CLIPModel, dtype=torch.float32, output_loading_info=True)
-        if missing := sorted(found["missing_keys"]):
+        from transformers import CLIPModel  # a model class: importing prune2drive imports none
+
+        model, info = self._read(CLIPModel, dtype=torch.float32, output_loading_info=True)
+        if missing := sorted(info["missing_keys"]):
             raise InputError(f"clip={self.checkpoint}: {len(missing)} weights are missing, first {missing[0]}")
         model.vision_model.encoder = nn.Identity()  # the LLM's own tower has encoded the images
         return model.eval()
@@ -106,21 +108,23 @@ class Clip:
 
 
 def clip_relevance(ctx: Context, clip: Clip, over: str = "pool") -> Tensor:
-    """Cosine of each token's patch with the question, negated as CDPruner's authors do, scaled to (0, 1]; [C, N].
+    """Returns minus the cosine of each token's patch with the question, scaled to (0, 1]; [C, N].
+
+    The sign is that of CDPruner's authors.
 
     Args:
-        ctx: of the selection.
-        clip: what compares them.
-        over: where the smallest and the largest value come from: the `pool`, or all cameras of the `sample`.
+        ctx: the selection's context.
+        clip: the CLIP that compares patches with texts.
+        over: tokens whose smallest and largest value set the scale: the `pool`, or all cameras of the `sample`.
 
     Raises:
-        InputError: nobody said what the question is.
+        InputError: questions were not given.
     """
     if ctx.questions is None:
         raise InputError("relevance=clip reads the question in words: pass questions= to prune()")
     vision = ctx.vision()
     scores = {
-        row: -clip.likeness(vision.features[row], ctx.questions[row])
+        row: -clip.similarity(vision.features[row], ctx.questions[row])
         for row in sorted({pool.row for pool in ctx.pools})
     }
     own = [

@@ -1,4 +1,4 @@
-"""DART (EMNLP 2025, arXiv 2502.11494): tokens that duplicate a few pivot tokens least.
+"""DART (EMNLP 2025, arXiv 2502.11494): keeps tokens that duplicate a few pivot tokens least.
 
 Shape suffixes: B batch rows, P prompt positions, C pools, N tokens of a pool, D channels, T text positions.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from prune2drive.errors import InputError
+from prune2drive.errors import check_whole
 from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context, Selection
 from prune2drive.pruning.selection import highest
@@ -19,22 +19,21 @@ from prune2drive.pruning.selection import highest
 
 @dataclass
 class DART(Pruner):
-    """Keeps image pivots, and for each image and text pivot the tokens that are least like it.
+    """Keeps image pivots and, for every image and text pivot, the tokens of lowest cosine with it.
 
-    Pivots have the largest L1 norm of their keys, after rotary embedding, in the layer before the cut:
-    some of the pool's tokens, and some of the text behind the last image. Likeness is the cosine of the
-    states that enter the cut, after the decoder's last norm. Pivots are served one after another, images'
-    before texts', by ascending position; each takes the same number of tokens.
+    Pivots have the largest L1 norm of keys, after rotary embedding, in the layer before the cut: some of the pool's
+    tokens, and some of the text after the last image. Cosines are of the states that enter the cut, after the decoder's
+    last norm. Pivots take the same number of tokens one after another, image pivots before text pivots, by ascending
+    position.
 
-    Its own rule keeps `image_pivots + pivots * floor(k / pivots)` tokens, which is not k. Here the
-    pivots' choices of the last round are dropped from the last pivot on where that is too many (then
-    image pivots of the smallest norm), and each pivot in turn takes one more where it is too few;
-    `raw_C` is what the rule says. The released code serves pivots in the order of a Python set, and knows
-    one image.
+    Differs from the authors' rule, which keeps `image_pivots + pivots * floor(k / pivots)` tokens (`raw_C`) instead of
+    k: where that is too many, the last choices of the last pivots are dropped, then image pivots of the smallest norm;
+    where it is too few, pivots in turn take one more. The released code goes through pivots in the order of a Python
+    set, and knows one image.
 
     Args:
-        image_pivots: of each pool.
-        text_pivots: fewer where the text behind the last image is shorter.
+        image_pivots: number of image pivots in a pool.
+        text_pivots: number of text pivots; fewer where the text after the last image is shorter.
     """
 
     layer: int = 2
@@ -45,9 +44,8 @@ class DART(Pruner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("image_pivots", 1), ("text_pivots", 0)):
-            if not isinstance(value := getattr(self, name), int) or value < least:
-                raise InputError(f"DART: {name}={value!r} must be a whole number, {least} or higher")
+        check_whole("pruner.image_pivots", self.image_pivots)
+        check_whole("pruner.text_pivots", self.text_pivots, least=0)
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Selection:
         assert ctx.before is not None
@@ -66,22 +64,22 @@ class DART(Pruner):
         return _kept(pivots_CTD @ images_CND.transpose(1, 2), pivots_CN, is_pivot_CT, k)
 
     def _text_pivots(self, norm_BP: Tensor, question_BP: Tensor, rows_C: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions of each pool's text pivots, ascending, and where the text has that many."""
+        """Returns the positions of each pool's text pivots, ascending [C, T], and which of them exist."""
         norm_BP = norm_BP.masked_fill(~question_BP, -1)
         at_BT = highest(norm_BP, self.text_pivots).sort(dim=1).values
         return at_BT[rows_C], question_BP.gather(1, at_BT)[rows_C]
 
     def flops(self, count: int, k: int, channels: int) -> int:
-        """The products with the pivots (2 D each)."""
+        """Counts the products with the pivots (2 D a product)."""
         return 2 * (self.image_pivots + self.text_pivots) * count * channels
 
 
 def _kept(cosine_CTN: Tensor, pivots_CN: Tensor, is_pivot_CT: Tensor, k: int) -> Selection:
-    """What pivots choose in turn, at exactly k tokens.
+    """Selects exactly k tokens, which pivots choose in turn.
 
     Args:
-        cosine_CTN: of each pivot with each token, pivots in the order they are served.
-        pivots_CN: the tokens that are image pivots, largest norm first.
+        cosine_CTN: cosine of pivots, in their order, with tokens.
+        pivots_CN: tokens that are image pivots, largest norm first.
         is_pivot_CT: False where a pool has fewer pivots.
         k: tokens to keep.
     """
@@ -93,7 +91,7 @@ def _kept(cosine_CTN: Tensor, pivots_CN: Tensor, is_pivot_CT: Tensor, k: int) ->
     free_CN = torch.ones_like(place_CN, dtype=torch.bool).scatter(1, pivots_CN, False)
 
     def serve(rounds_C1: Tensor, size_C1: Tensor) -> None:
-        """Each pivot in turn takes its next `size` tokens, after so many rounds before."""
+        """Lets every pivot in turn take its next `size` tokens, after `rounds` earlier rounds."""
         for pivot in range(pivots):
             order_CN = cosine_CTN[:, pivot].masked_fill(~free_CN, torch.inf).argsort(dim=1, stable=True)
             rank_CN = order_CN.argsort(dim=1)

@@ -1,4 +1,4 @@
-"""DivPrune (CVPR 2025, arXiv 2503.02175): max-min diversity of the tokens that enter the LLM."""
+"""DivPrune (CVPR 2025, arXiv 2503.02175): keeps the most diverse of the tokens that enter the LLM."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from prune2drive.pruning.selection import farthest_points
 
 @dataclass
 class DivPrune(Pruner):
-    """Starts at the most isolated token, then adds the one farthest from all kept, by cosine distance.
+    """Selects by max-min diversity: the most isolated token, then always the one farthest from all kept, by cosine.
 
-    Start and rule are those of T-FPS (Prune2Drive, arXiv 2508.13305), so `TFPS` with the same layer and
-    scope keeps the same tokens: what sets T-FPS apart is the cut at layer 1 instead of before the LLM,
-    kept position ids instead of renumbered ones, a pool for each camera, and their ratios. The authors
-    have one image, in one pool. Their code computes in half precision, may pick a token twice where
-    others equal it, and rounds half budgets to even; here all picks differ and the budget is the
-    framework's.
+    `TFPS` (Prune2Drive, arXiv 2508.13305) with the same layer and scope keeps the same tokens; it differs in that it
+    cuts at layer 1, keeps position ids, and has a pool and a ratio for each camera. The authors of DivPrune have one
+    image in one pool. Differs from their code, which computes in half precision, may pick a token twice where others
+    equal it, and rounds half budgets to even.
     """
 
     layer: int = 0
@@ -31,5 +29,5 @@ class DivPrune(Pruner):
         return farthest_points(tokens_CND, k)
 
     def flops(self, count: int, k: int, channels: int) -> int:
-        """The distance matrix (2 D per pair) and one minimum per step and token."""
+        """Counts the distance matrix (2 D a pair) and one minimum a step and token."""
         return 2 * count * count * channels + count * k

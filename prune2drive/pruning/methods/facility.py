@@ -1,4 +1,4 @@
-"""Facility location: tokens that stand for all others best."""
+"""Facility location: keeps the tokens that represent all others best."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from prune2drive.pruning.context import Context
 
 @dataclass
 class FacilityLocation(Pruner):
-    """Greedy maximum of the sum, over all tokens j, of the largest cosine of j with a kept token.
+    """Maximizes greedily the sum, over all tokens j, of the largest cosine of j with a kept token.
 
-    Where farthest points keep the worst covered token near, this keeps the average one near: it favours
-    what there is much of. Each step reaches at least 1 - 1/e of the optimum (Nemhauser, Wolsey & Fisher,
-    1978; as a summary of data: Lin & Bilmes, 2011), counted from no cover as cosine -1. Plain greedy,
-    all pools at once. Two tokens that would each improve just the two of them are worth the same, so
-    gains that differ by rounding are ties, which go to the lowest index. Blind to the question.
+    Farthest points bound the distance of the worst covered token; this bounds the average, and so favours what there is
+    much of. The result is worth at least 1 - 1/e of the optimum (Nemhauser, Wolsey & Fisher, 1978; as a summary of
+    data: Lin & Bilmes, 2011), with -1 as the cosine of an uncovered token. Gains that differ by rounding are ties, as
+    of two tokens that cover just each other; ties go to the lowest index. The question is not read.
     """
 
     traits = Traits(shares_picks_per_frame=True)
@@ -45,5 +44,5 @@ class FacilityLocation(Pruner):
         return picks_CK
 
     def flops(self, count: int, k: int, channels: int) -> int:
-        """The cosines (2 D per pair), and per step a difference, a maximum and a sum for each pair."""
+        """Counts the cosines (2 D a pair), and in each step a difference, a maximum and a sum a pair."""
         return 2 * count * count * channels + 3 * count * count * k

@@ -1,4 +1,4 @@
-"""FastV (ECCV 2024, arXiv 2403.06764): keep what the last prompt token attends to."""
+"""FastV (ECCV 2024, arXiv 2403.06764): keeps what the last prompt token attends to."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from prune2drive.pruning.context import Context
 
 @dataclass
 class FastV(ScorePruner):
-    """Ranks tokens by the attention the last prompt position pays them in the layer before the cut.
+    """Ranks tokens by the attention that the last prompt position pays them in the layer before the cut.
 
-    That is the released code's score; the paper's text speaks of the average attention received. One
-    row of attention is recomputed, so every layer stays on its fast kernel. The paper cuts at layer
-    2, with all images in one pool: `scope=global`.
+    That is the released code's score; the paper's text speaks of the average attention received. Only that row of
+    attention is computed again, so that all layers keep their fast kernel. The authors make one pool of all images:
+    `scope=global`.
     """
 
     layer: int = 2
@@ -30,5 +30,5 @@ class FastV(ScorePruner):
         return torch.stack([attention_BP[pool.row, pool.at_N] for pool in ctx.pools])
 
     def flops(self, count: int, k: int, channels: int) -> int:
-        """One query's products with the cached keys."""
+        """Counts one query's products with the cached keys."""
         return 2 * count * channels

@@ -1,4 +1,4 @@
-"""No pruning: the reference that every method is compared with."""
+"""No pruning: the reference for all methods."""
 
 from __future__ import annotations
 

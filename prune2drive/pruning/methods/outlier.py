@@ -1,4 +1,4 @@
-"""Outlier tokens: those least like the average of their camera, the control for every diversity method."""
+"""Outlier tokens: a control for methods that seek diversity."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from prune2drive.pruning.selection import outlier_scores
 
 @dataclass
 class OutlierPruner(ScorePruner):
-    """Keeps the tokens at the largest cosine distance from the mean of the pool's unit tokens.
+    """Ranks tokens by their cosine distance from the mean of the pool's unit tokens.
 
-    One pass without a greedy step: two outliers that are alike are both kept. What a method that
-    spreads its picks gains over this is the gain of spreading. Blind to the question. No publication is
-    known to us.
+    There is no greedy step: two similar outliers are both kept, so that what a diversity method gains over this is the
+    gain of spreading its picks. The question is not read. No publication is known to us.
     """
 
     traits = Traits(shares_picks_per_frame=True)
@@ -26,5 +25,5 @@ class OutlierPruner(ScorePruner):
         return outlier_scores(tokens_CND)
 
     def flops(self, count: int, k: int, channels: int) -> int:
-        """The mean (1 D a token) and the product with it (2 D)."""
+        """Counts the mean (1 D a token) and the product with it (2 D)."""
         return 3 * count * channels

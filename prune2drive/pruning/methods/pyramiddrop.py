@@ -1,4 +1,4 @@
-"""PyramidDrop (CVPR 2025, arXiv 2410.17247): more tokens are dropped the deeper the layer."""
+"""PyramidDrop (CVPR 2025, arXiv 2410.17247): drops more tokens the deeper the layer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from prune2drive.pruning.stages import Stages
 
 @dataclass
 class PyramidDrop(Stages, ScorePruner):
-    """At each cut keeps what the last prompt position would attend to in the layer that follows.
+    """Ranks tokens, at several cuts, by the attention that the last prompt position would pay them in the next layer.
 
-    The authors cut before layers 8, 16 and 24 of 32 and halve the tokens each time. Here the share kept
-    by each cut is the third root of the budget, so that the last leaves exactly k: with k = N / 8 it is
-    one half, theirs. All images are one pool there: `scope=global`.
+    The authors cut before layers 8, 16 and 24 of 32, halve the tokens at each cut, and make one pool of all images:
+    `scope=global`. Here the share kept at each of S cuts is the S-th root of k / N, so that the last cut leaves exactly
+    k; with three cuts and k = N / 8 it is one half.
     """
 
     traits = Traits(nested=False, positions="renumber", needs_attention=True)
@@ -28,5 +28,5 @@ class PyramidDrop(Stages, ScorePruner):
         return torch.stack([attention_BP[pool.row, pool.at_N.to(attention_BP.device)] for pool in ctx.pools])
 
     def flops(self, count: int, k: int, channels: int) -> int:
-        """The keys, which the layer has yet to project (at most D wide), and one query's products with them."""
+        """Counts the keys, which the layer has yet to project (at most D wide), and one query's products with them."""
         return 2 * count * channels * (channels + 1)

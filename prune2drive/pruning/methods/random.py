@@ -1,4 +1,4 @@
-"""Random tokens: the control that every method has to beat."""
+"""Random tokens: the control that a method has to beat."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from prune2drive.pruning.context import Context
 
 @dataclass
 class RandomPruner(Pruner):
-    """Keeps tokens drawn without replacement.
+    """Draws tokens without replacement.
 
-    The draw depends on the seed, the sample's id and the camera alone, so neither the order of
-    samples nor a resumed run changes it. Report the mean of at least three seeds.
+    A draw depends on the seed, the sample's id and the camera alone, so that neither the order of samples nor a resumed
+    run changes it. Report the mean of at least three seeds.
 
     Args:
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Any method that cuts once, in several cuts."""
+"""Staged pruning: lets a method that cuts once cut several times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T-FPS: token-wise farthest point sampling (Prune2Drive, arXiv 2508.13305, section 3)."""
+"""T-FPS (Prune2Drive, arXiv 2508.13305, section 3): token-wise farthest point sampling."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice
 from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.methods.question_relevance import question_relevance, scaled
@@ -18,24 +18,23 @@ RELEVANCES = (None, "question", "saliency")
 
 @dataclass
 class TFPS(Pruner):
-    """Keeps, camera by camera, tokens that lie far apart in the decoder's hidden states.
+    """Selects tokens that lie far apart in the decoder's hidden states, camera by camera.
 
-    The defaults are the original implementation's, which differs from the paper's text: it starts at
-    the most isolated token, not a random one, and cuts inside the LLM before layer 1. With
-    `layer=0` it is DivPrune (arXiv 2503.02175) per camera; with `scope=global` it is greedy k-centre over
-    the tokens of all cameras, which so share the budget by how much they differ.
+    The defaults are the original implementation's, which starts at the most isolated token, not at a random one as the
+    paper says, and cuts before layer 1 of the LLM. With `layer=0` it is DivPrune (arXiv 2503.02175) in every camera;
+    with `scope=global` it is greedy k-centre over all cameras, which share the budget by how much they differ.
 
-    By default no question is looked at. A frame's kept tokens then serve all questions about it, and so
-    does the cache of a prompt that begins with the frame; `relevance=question` gives that up.
+    Without `relevance=question` the question is not read: a frame's kept tokens, and the KV cache of a prompt that
+    begins with the frame, then serve all questions about it.
 
     Args:
         metric: `cosine`, `l1` or `l2`.
         start: `isolated`, `centroid`, `random` or a token's index; see `farthest_points`.
         mode: `farthest`, or `nearest` for the paper's ablation.
-        seed: of `start=random`; each sample and camera draws for itself.
-        relevance: what multiplies each token's distances, scaled to 0..1 in its pool: `question`, its mean
-            cosine with the question's words among the LLM's embeddings, or `saliency`, its distance from
-            the pool's mean token, blind to the question; null for plain distances.
+        seed: seed of `start=random`; every sample and camera has a draw of its own.
+        relevance: what multiplies tokens' distances, scaled to 0..1 in the pool: `question`, the mean cosine with the
+            question's words among the LLM's embeddings; `saliency`, the distance from the pool's mean token; null for
+            plain distances.
         strength: exponent of relevance; 0 is plain distances.
     """
 
@@ -48,14 +47,11 @@ class TFPS(Pruner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.metric not in METRICS:
-            raise InputError(f"TFPS: metric={self.metric!r} is not one of {', '.join(METRICS)}")
-        if self.mode not in MODES:
-            raise InputError(f"TFPS: mode={self.mode!r} is not one of {', '.join(MODES)}")
-        if not isinstance(self.start, int) and self.start not in STARTS:
-            raise InputError(f"TFPS: start={self.start!r} is not one of {', '.join(STARTS)} or a token's index")
-        if self.relevance not in RELEVANCES:
-            raise InputError(f"TFPS: relevance={self.relevance!r} is not one of null, question, saliency")
+        check_choice("pruner.metric", self.metric, METRICS)
+        check_choice("pruner.mode", self.mode, MODES)
+        if not isinstance(self.start, int):
+            check_choice("pruner.start", self.start, (*STARTS, "a token's index"))
+        check_choice("pruner.relevance", self.relevance, RELEVANCES)
         if self.relevance and self.mode == "nearest":
             raise InputError(f"TFPS: relevance={self.relevance} weighs mode=farthest: leave one of them out")
         if not self.strength >= 0:
@@ -75,7 +71,7 @@ class TFPS(Pruner):
         return farthest_points(tokens_CND, k, self.metric, start, self.mode, weight=self._weight(tokens_CND, ctx))
 
     def _weight(self, tokens_CND: Tensor, ctx: Context) -> Tensor | None:
-        """What each token's distances count, [C, N]; None where all count the same."""
+        """Returns what multiplies each token's distances, [C, N]; None for plain distances."""
         if self.relevance is None:
             return None
         if self.relevance == "question":
@@ -86,5 +82,5 @@ class TFPS(Pruner):
         return relevance_CN.to(tokens_CND) ** self.strength
 
     def flops(self, count: int, k: int, channels: int) -> int:
-        """The distance matrix (2 D per pair) and one minimum per step and token."""
+        """Counts the distance matrix (2 D a pair) and one minimum a step and token."""
         return 2 * count * count * channels + count * k

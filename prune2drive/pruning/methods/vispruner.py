@@ -1,4 +1,4 @@
-"""VisPruner (ICCV 2025, arXiv 2412.01818): what the vision tower attends to, and what differs from it."""
+"""VisPruner (ICCV 2025, arXiv 2412.01818): keeps what the vision tower attends to, and what differs from it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ STEP = 8  # tokens dropped at a time
 
 @dataclass
 class VisPruner(Pruner):
-    """Keeps tokens that the vision tower attends to most, and of the rest the least alike; before the LLM.
+    """Keeps int(important * k) tokens that the vision tower attends to most, and fills up k with diverse ones.
 
-    Important tokens are those that the class token of the tower's feature layer attends to most; where there is no
-    class token, as in SigLIP, those that all patches do (the authors' answer for such towers). Of the others, taken in
-    the order of attention, every second one is compared with those between, by cosine of the tower's features, and the
-    most alike are dropped, eight at a time, until enough are gone.
+    Attention is that of the class token in the tower's feature layer or, without one as in SigLIP, the mean of all
+    patches (the authors' answer for such towers). The other tokens are sorted by attention; every second one is
+    compared, by cosine of the tower's features, with those between, and the most similar are dropped, eight at a time,
+    until the rest of the budget remains.
 
-    int(important * k) tokens are important, the rest of k is diverse. An odd number of tokens, with which the released
-    code fails, has one more on the side that drops.
+    Differs from the released code, which fails with an odd number of tokens: the side that drops then has one more.
 
     Args:
         important: share of the budget that goes to important tokens.
@@ -44,15 +43,15 @@ class VisPruner(Pruner):
         received_CN, features_CND = ctx.vision().of_pools(ctx.pools)
         order_CN = received_CN.argsort(dim=1, descending=True, stable=True)
         first = int(self.important * k)
-        return torch.cat([order_CN[:, :first], _least_alike(order_CN[:, first:], features_CND, k - first)], dim=1)
+        return torch.cat([order_CN[:, :first], _diverse(order_CN[:, first:], features_CND, k - first)], dim=1)
 
     def flops(self, count: int, k: int, channels: int) -> int:
-        """Cosines of all pairs, once."""
+        """Counts the cosines (2 D a pair)."""
         return 2 * count * count * channels
 
 
-def _least_alike(list_CR: Tensor, features_CND: Tensor, k: int) -> Tensor:
-    """Drops from the list, eight at a time, the evens most alike to some odd, until k are left."""
+def _diverse(list_CR: Tensor, features_CND: Tensor, k: int) -> Tensor:
+    """Drops from a list of tokens, eight at a time, the even ones most similar to an odd one; k remain, [C, K]."""
     unit_CND = torch.nn.functional.normalize(features_CND, dim=-1)
     cosine_CNN = unit_CND @ unit_CND.transpose(1, 2)
     pool_C11 = torch.arange(len(list_CR), device=list_CR.device)[:, None, None]
@@ -60,9 +59,9 @@ def _least_alike(list_CR: Tensor, features_CND: Tensor, k: int) -> Tensor:
         even_CE, odd_CO = list_CR[:, ::2], list_CR[:, 1::2]
         if odd_CO.shape[1] == 0:
             return list_CR[:, :k]
-        alike_CE = cosine_CNN[pool_C11, even_CE[:, :, None], odd_CO[:, None]].amax(dim=2)
-        order_CE = alike_CE.argsort(dim=1, descending=True, stable=True)
-        # Survivors stay in the order of likeness, as released: it decides how the list is parted next.
+        similarity_CE = cosine_CNN[pool_C11, even_CE[:, :, None], odd_CO[:, None]].amax(dim=2)
+        order_CE = similarity_CE.argsort(dim=1, descending=True, stable=True)
+        # Survivors stay in the order of similarity, as released: it decides which are even next.
         even_CE = even_CE.gather(1, order_CE[:, min(STEP, surplus) :])
         list_CR = torch.cat([even_CE, odd_CO], dim=1)
     return list_CR

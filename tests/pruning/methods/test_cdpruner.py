@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
 from prune2drive.pruning import CDPruner, prune
-from prune2drive.pruning.methods.cdpruner import determinantal
 from prune2drive.pruning.methods.question_relevance import question_relevance
 from prune2drive.pruning.pool import Pool
+from prune2drive.pruning.selection import determinantal
 from prune2drive.token_map import TokenMap
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
@@ -170,10 +170,10 @@ def test_padding_takes_no_part_in_the_scale():
 
 
 def test_bad_options_and_a_prompt_without_a_question():
-    with pytest.raises(InputError, match="span='camera' is not one of pool, sample"):
+    with pytest.raises(InputError, match="pruner.span=camera: choose from pool, sample"):
         CDPruner(span="camera")
     for strength in (-1.0, float("nan")):
         with pytest.raises(InputError, match="strength="):
             CDPruner(strength=strength)
-    with pytest.raises(InputError, match="sample a: no text behind the last image"):
+    with pytest.raises(InputError, match="sample a: no text after the last image"):
         select(CDPruner(), points(8, 4, seed=0), 8, 2)

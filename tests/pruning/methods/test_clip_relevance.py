@@ -136,7 +136,7 @@ def test_what_is_no_clip_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"relevance": "words"}, "relevance='words' is not one of text, clip"),
+        ({"relevance": "words"}, "pruner.relevance=words: choose from text, clip"),
         ({"relevance": "clip"}, "relevance=clip takes the checkpoint"),
         ({"clip": "somewhere"}, "relevance=text takes none"),
     ],
@@ -149,8 +149,8 @@ def test_bad_options_are_refused(options, says):
 def test_a_run_gives_clip_every_question(tmp_path, monkeypatch):
     stock.save("llava", tmp_path / "llava")
     clip = save(tmp_path / "clip", width=originals.VISION["hidden_size"])
-    asked, original = [], Clip.likeness
-    monkeypatch.setattr(Clip, "likeness", lambda *args: asked.append(args[2]) or original(*args))
+    asked, original = [], Clip.similarity
+    monkeypatch.setattr(Clip, "similarity", lambda *args: asked.append(args[2]) or original(*args))
     model = ("model=llava_1_5_7b", f"model.checkpoint={tmp_path}/llava", "batch_size=2")
     pruner = ("pruner=cdpruner", "pruner.relevance=clip", f"pruner.clip={clip}", "dataset.size=4")
     evaluate.run(runs.configuration(f"folder={tmp_path}/run", *runs.SMALL, *model, *pruner))

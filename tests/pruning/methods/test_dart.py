@@ -78,7 +78,7 @@ def test_equals_the_rule_in_every_camera(count, words, images, texts, seed, data
 
 @dataclass
 class Probe(Pruner):
-    """Keeps the first tokens and remembers the text behind the last image."""
+    """Keeps the first tokens and remembers the text after the last image."""
 
     layer: int = LAYER
     traits = Traits(needs_attention=True)
@@ -165,7 +165,7 @@ def test_copies_of_a_pivot_are_kept_last():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_pivots": 0}, "image_pivots=0 must be a whole number, 1 or higher"),
+        ({"image_pivots": 0}, "pruner.image_pivots=0: use a whole number, 1 or more"),
         ({"text_pivots": -1}, "text_pivots=-1"),
         ({"text_pivots": 1.5}, "text_pivots=1.5"),
         ({"layer": 0}, "layer=0"),

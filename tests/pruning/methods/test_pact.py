@@ -9,7 +9,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from prune2drive.errors import InputError
 from prune2drive.pruning import PACT, prune
-from prune2drive.pruning.methods.pact import by_density, centres, exactly
+from prune2drive.pruning.clustering import by_density, centres, exactly
 from prune2drive.pruning.selection import pairwise_distance
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25], [31]]
@@ -149,7 +149,7 @@ def test_proportional_attention_matters_and_flash_attention_is_refused(make_fami
 
 def clusters(tokens, k, share=1.0, keys=None):
     keys = tokens if keys is None else keys
-    return PACT(share=share)._clusters(tokens, tokens.norm(dim=1), pairwise_distance(keys[None])[0], k)
+    return PACT(share=share).clusters(tokens, tokens.norm(dim=1), pairwise_distance(keys[None])[0], k)
 
 
 def test_every_token_for_itself_is_the_identity():

@@ -11,8 +11,9 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from prune2drive.errors import InputError
 from prune2drive.pruning import SparseVLM, prune
+from prune2drive.pruning.clustering import density_peaks
 from prune2drive.pruning.methods import sparsevlm
-from prune2drive.pruning.methods.sparsevlm import density_peaks, recycle
+from prune2drive.pruning.methods.sparsevlm import recycle
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.surgery.prompt import PromptInfo
 
@@ -227,10 +228,8 @@ def test_version_2_without_bias_and_with_all_heads_scores_like_1_5(make_family, 
         spied = []
         monkeypatch.setattr(sparsevlm, "rotary_bias", lambda *_: 1.0)
         method = First(layers=[1, 2, 3], version=version, heads=4)
-        original = method._scores
-        method._scores = lambda pool, ctx, original=original, spied=spied: (
-            spied.append(original(pool, ctx)) or spied[-1]
-        )
+        original = method.score
+        method.score = lambda pool, ctx, original=original, spied=spied: spied.append(original(pool, ctx)) or spied[-1]
         with prune(family.model, method, 0.3, cameras=CAMERAS):
             family.model(**inputs)
         scores[version] = torch.stack(spied)
@@ -286,7 +285,7 @@ def test_positions_and_merging_follow_the_version():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"version": "1.0"}, "version='1.0'"),
+        ({"version": "1.0"}, "pruner.version=1.0: choose from 1.5, 2"),
         ({"layers": [1, 2]}, "three"),
         ({"layers": [0, 1, 2]}, "1 or higher"),
         ({"heads": 0}, "heads=0"),

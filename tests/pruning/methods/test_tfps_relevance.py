@@ -107,7 +107,7 @@ def test_the_global_scope_is_greedy_k_centre_over_all_cameras(make_family, layer
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"relevance": "depth"}, "relevance='depth' is not one of null, question, saliency"),
+        ({"relevance": "depth"}, "pruner.relevance=depth: choose from null, question, saliency"),
         ({"relevance": "saliency", "mode": "nearest"}, "relevance=saliency weighs mode=farthest"),
         ({"strength": -0.5}, "strength=-0.5"),
         ({"strength": float("nan")}, "strength=nan"),
@@ -120,5 +120,5 @@ def test_bad_options(options, message):
 
 def test_the_question_must_be_there():
     ctx = context(*pools_of(4), embeddings_BPD=points(4, 3, 0)[None], question_BP=torch.zeros(1, 4, dtype=torch.bool))
-    with pytest.raises(InputError, match="sample a: no text behind the last image"):
+    with pytest.raises(InputError, match="sample a: no text after the last image"):
         TFPS(relevance="question").select(points(4, 3, 0)[None], 2, ctx)
