@@ -183,7 +183,7 @@ def test_searched_weights(tmp_path):
     [
         ({"keep": 1.5}, r"ratios.keep = 1.5 is outside \(0, 1\]"),
         ({"pool": "one"}, "ratios.pool=one: choose from joint, radius"),
-        ({"metric": "dot"}, "ratios.metric='dot'"),
+        ({"metric": "dot"}, "ratios.metric=dot: choose from"),
         ({"start": "random"}, "ratios.start=random: choose from isolated, centroid"),
         ({"exponent": -1}, "ratios.exponent=-1"),
         ({"exponent": math.nan}, "ratios.exponent=nan"),
