@@ -38,7 +38,7 @@ SEEDS = {"random": (0, 1, 2)}
 REFERENCE = "tfps"
 SEARCHED = {
     0.05: "experiments/searched/minidrive_5.yaml",
-    0.1: "configs/ratios/adaptive/minidrive_minidrive.yaml",
+    0.1: "prune2drive/searched_ratios/minidrive_minidrive.yaml",
     0.25: "experiments/searched/minidrive_25.yaml",
 }
 FRONT_WEIGHTED = "experiments/front_weighted.yaml"

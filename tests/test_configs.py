@@ -14,15 +14,12 @@ from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.exact_match import ExactMatch
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.pruning import Adaptive
+from prune2drive.pruning.ratios import SEARCHED_RATIOS
 from prune2drive.tasks.components import Components
 
 FILES = sorted(file.relative_to(runs.CONFIGS).with_suffix("") for file in runs.CONFIGS.glob("*/**/*.yaml"))
-SEARCHED = sorted((runs.CONFIGS / "ratios" / "adaptive").glob("*.yaml"))  # what ratios=adaptive reads: no choices
-CHOICES = [
-    (str(file.parent), file.name)
-    for file in FILES
-    if file.parts[0] != "hydra" and runs.CONFIGS / file.with_suffix(".yaml") not in SEARCHED
-]
+SEARCHED = sorted(SEARCHED_RATIOS[1].glob("*.yaml"))
+CHOICES = [(str(file.parent), file.name) for file in FILES if file.parts[0] != "hydra"]
 NOTHING = [(group, "none") for group in ("logger", "judge", "submission", "prefix_cache")]
 PARTS = ("model", "dataset", "metrics", "judge", "pruner", "ratios", "trainer", "submission")
 BUILT = [choice for choice in CHOICES if choice[0] in PARTS and choice not in NOTHING]
@@ -151,15 +148,22 @@ def test_searched_ratios_say_where_they_come_from(file):
     assert policy.ratios(known["cameras"]).keys() == set(known["cameras"])
 
 
-def test_adaptive_reads_the_file_of_its_model_and_dataset(tmp_path, monkeypatch):
-    cfg = runs.configuration(f"folder={tmp_path}", "ratios=adaptive")
-    path = Path("configs/ratios/adaptive/tiny_minidrive.yaml")
-    assert cfg.ratios.file == str(path)
+def test_searched_ratios_are_the_users_then_the_packages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    options = [f"folder={tmp_path}", "model=minidrive", "ratios=adaptive"]
+    shipped = instantiate(runs.configuration(*options).ratios)
+    assert shipped.path == SEARCHED_RATIOS[1] / "minidrive_minidrive.yaml"
+    with pytest.raises(InputError, match=r"outputs/searched_ratios/tiny_minidrive.yaml is missing") as raised:
+        Adaptive(name="tiny_minidrive", command="search")
+    assert "\n" not in str(raised.value)
+    path = Path("outputs/searched_ratios/minidrive_minidrive.yaml")
     path.parent.mkdir(parents=True)
     path.write_text(CAMERA_RATIOS)
+    cfg = runs.configuration(*options)
     assert instantiate(cfg.ratios).ratios(("CAM_BACK", "CAM_FRONT")) == {"CAM_BACK": 0.1, "CAM_FRONT": 0.5}
-    with pytest.raises(InputError, match="tiny_minidrive.yaml: no keep ratio for camera CAM_FRONT_LEFT"):
+    weighted = runs.configuration(f"folder={tmp_path}", "model=minidrive", "ratios=dynamic", "ratios.weights=adaptive")
+    assert instantiate(weighted.ratios).provenance == {"by": "hand"}
+    with pytest.raises(InputError, match="minidrive_minidrive.yaml: no keep ratio for camera CAM_FRONT_LEFT"):
         Components.build(cfg)
 
 

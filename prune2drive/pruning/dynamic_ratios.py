@@ -44,6 +44,7 @@ class Dynamic(Allocator):
         start: the first token, of the pool or of each camera; see `farthest_points`.
         file: of searched ratios; see `Adaptive`.
         command: what makes it.
+        name: `<model>_<dataset>`, by which searched ratios are looked for without a file.
     """
 
     keep: float = 0.1
@@ -52,8 +53,9 @@ class Dynamic(Allocator):
     exponent: float = 0.5
     metric: str = "cosine"
     start: str = "isolated"
-    file: str = ""
+    file: str | None = None
     command: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         self._total, self._searched = Uniform(self.keep), None
@@ -62,7 +64,7 @@ class Dynamic(Allocator):
         if not _is_number(self.exponent) or self.exponent < 0:
             raise InputError(f"ratios.exponent={self.exponent}: give a number, 0 (weights do not matter) or more")
         if self.weights == "adaptive":
-            self._searched = Adaptive(self.file, self.command)
+            self._searched = Adaptive(self.file, self.command, self.name)
             self.provenance = self._searched.provenance
         elif isinstance(self.weights, Mapping):
             for camera, weight in self.weights.items():

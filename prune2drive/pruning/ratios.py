@@ -16,6 +16,9 @@ from yaml import YAMLError
 
 from prune2drive.errors import InputError
 
+SEARCHED_RATIOS = (Path("outputs/searched_ratios"), Path(__file__).resolve().parents[1] / "searched_ratios")
+"""Folders of searched ratios, in the order in which they are looked at: the user's, then the package's."""
+
 
 class RatioPolicy(ABC):
     """Base of all policies: gives every camera its keep ratio."""
@@ -107,20 +110,24 @@ class Adaptive(RatioPolicy):
 
     Args:
         file: YAML with `ratios` (camera -> keep ratio) and `provenance` (how they were found).
-        command: what makes the file, for the error where there is none.
+        command: the command that makes the file, for the error if there is none.
+        name: `<model>_<dataset>`; without a file, `<name>.yaml` is looked for in `SEARCHED_RATIOS`.
     """
 
-    file: str
+    file: str | None = None
     command: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
-        path = Path(self.file)
-        if not path.is_file():
+        places = [Path(self.file)] if self.file else [folder / f"{self.name}.yaml" for folder in SEARCHED_RATIOS]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
             raise InputError(
-                f"ratios=adaptive: no searched ratios for this model and dataset ({path} is missing); "
+                f"ratios=adaptive: no searched ratios for this model and dataset ({places[0]} is missing); "
                 f"search them with `{self.command}`, write them there by hand as `ratios: {{CAM_FRONT: 0.2, ...}}`, "
                 "or use ratios=uniform"
             )
+        self.path = path
         try:
             content = OmegaConf.to_container(OmegaConf.load(path))
         except (YAMLError, OmegaConfBaseException, OSError, UnicodeError) as error:
@@ -139,7 +146,7 @@ class Adaptive(RatioPolicy):
         try:
             return self.keep.ratios(cameras)
         except InputError as error:
-            raise InputError(f"{self.file}: {error}") from None
+            raise InputError(f"{self.path}: {error}") from None
 
 
 def of_cameras(what: str, given: Mapping[str, float], cameras: Sequence[str]) -> dict[str, float]:

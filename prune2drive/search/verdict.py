@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
 from prune2drive.metrics.statistics import Interval, difference
+from prune2drive.pruning.ratios import SEARCHED_RATIOS
 from prune2drive.report.markdown import markdown_table
 from prune2drive.results.provenance import git_state
 from prune2drive.results.run_folder import RunFolder
@@ -28,7 +29,6 @@ from prune2drive.search.plan import Plan, kept_tokens
 from prune2drive.search.runner import Job, RunLauncher
 from prune2drive.search.trials import Trial, pareto
 
-ADAPTIVE = Path("configs/ratios/adaptive")
 REPORT = "search.md"
 WINNER = "winner.yaml"
 
@@ -98,7 +98,7 @@ def evaluate_finalists(plan: Plan, study: ActiveStudy, launcher: RunLauncher) ->
     write_atomically(folder / REPORT, [line + "\n" for line in _report(plan, study, verdict)])
     use = f"ratios=adaptive ratios.file={folder / WINNER}"
     if plan.settings.write:
-        file = ADAPTIVE / f"{plan.names['model']}_{plan.names['dataset']}.yaml"
+        file = SEARCHED_RATIOS[0] / f"{plan.names['model']}_{plan.names['dataset']}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, [winner])
         use = f"ratios=adaptive reads {file}"

@@ -55,7 +55,7 @@ def test_a_search_with_its_verdict(cli, launcher, tmp_path):
     assert "Keep ratios of tiny on minidrive" in page and "beat uniform ones" in page and "front_heavy" in page
     search_report.main([str(folder)])
     assert (folder / "report.html").read_text() == page
-    written = Path("configs/ratios/adaptive/tiny_minidrive.yaml")
+    written = Path("outputs/searched_ratios/tiny_minidrive.yaml")
     assert written.read_text() == (folder / "winner.yaml").read_text()
 
 
@@ -63,7 +63,7 @@ def test_a_search_that_found_nothing_says_so(cli, launcher, tmp_path):
     launcher.outcome = lambda ratios: {"score": 1 - ratios["CAM_FRONT"] * 0}
     code, said, _ = cli("-m", "search=random", *FEW)
     assert code == 0 and "do not beat uniform ones of the same total: +0.0000 [+0.0000, +0.0000]" in said
-    assert not Path("configs").exists()
+    assert not Path("outputs/searched_ratios").exists()
 
 
 def test_the_rivals_share_the_winners_total(cli, launcher, tmp_path):
