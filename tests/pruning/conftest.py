@@ -1,6 +1,4 @@
 import functools
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -32,13 +30,3 @@ def family(request, attention: str) -> families.Family:
 def make_family():
     """One family by name; shared between tests, so not to be changed."""
     return lambda name, attention="sdpa": _family(name, attention)
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """The golden vectors beside the repository; a clone without them has small copies in tests/pruning/golden."""
-    folder = Path(__file__).resolve().parents[3] / "shared/golden"
-    if not folder.is_dir():
-        reason = f"no golden vectors in {folder}"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    return folder

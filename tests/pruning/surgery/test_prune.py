@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from helpers import families
+from helpers import GOLDEN, families
 from helpers.asking import COUNTS, STEPS, TEXTS, answer, assert_close, batch, one
 from helpers.families import IMAGE, TOKENS
 from helpers.reference import greedy
@@ -185,13 +185,13 @@ def test_the_model_is_not_kept_alive():
         ("keep_all_k1", "sdpa"),
     ],
 )
-def test_golden_llama(golden, tag, attention):
+def test_golden_llama(tag, attention):
     """Kept positions, picks in order, tokens and logits of the original, whose budgets truncate."""
-    recorded = json.loads((golden / "llama_tiny/golden.json").read_text())
+    recorded = json.loads((GOLDEN / "llama_tiny/golden.json").read_text())
     run = next(run for run in recorded["runs"] if run["tag"] == tag)
     layout = recorded["layout"]
-    model = LlamaForCausalLM(LlamaConfig.from_json_file(golden / "llama_tiny/config.json")).eval()
-    model.load_state_dict(load_file(golden / "llama_tiny/model.safetensors"))
+    model = LlamaForCausalLM(LlamaConfig.from_json_file(GOLDEN / "llama_tiny/config.json")).eval()
+    model.load_state_dict(load_file(GOLDEN / "llama_tiny/model.safetensors"))
     model.set_attn_implementation(attention)
     torch.manual_seed(42)
     embeds = torch.randn(1, layout["total"], 64)
