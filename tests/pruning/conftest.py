@@ -26,6 +26,12 @@ def family(request, attention: str) -> families.Family:
     return _family(request.param, attention)
 
 
+@pytest.fixture(params=families.FAMILIES)
+def sdpa_family(request) -> families.Family:
+    """Every family in one attention, for what no attention mask decides; shared between tests, so not to be changed."""
+    return _family(request.param, "sdpa")
+
+
 @pytest.fixture
 def make_family():
     """One family by name; shared between tests, so not to be changed."""

@@ -101,15 +101,15 @@ def test_prompts_are_refused(make_family, change, naming, parts):
         family.model(**{**inputs, **change})
 
 
-def test_right_padding_is_refused(family):
-    inputs, naming = batch(family)
+def test_right_padding_is_refused(sdpa_family):
+    inputs, naming = batch(sdpa_family)
     side_by_side = [row[mask.bool()] for row, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
     inputs["input_ids"] = torch.nn.utils.rnn.pad_sequence(side_by_side, batch_first=True)
     inputs["attention_mask"] = (inputs["input_ids"] > 0).long()
     if "mm_token_type_ids" in inputs:
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE).int()
-    with prune(family.model, TFPS(), 0.1, **naming), refuses("left"):
-        family.model(**inputs)
+    with prune(sdpa_family.model, TFPS(), 0.1, **naming), refuses("left"):
+        sdpa_family.model(**inputs)
 
 
 @pytest.mark.parametrize("size", [7, 30, 59])
@@ -151,37 +151,37 @@ def test_a_second_chunk_by_hand_is_refused(make_family):
             family.model(input_ids=second, pixel_values=inputs["pixel_values"][2:], past_key_values=cache)
 
 
-def test_decoding_by_hand_without_positions_is_refused_where_the_cache_no_longer_tells_them(family):
-    alone, naming = one(family)
-    with prune(family.model, TFPS(layer=0), 0.1, **naming):
-        cache = family.model(**alone, use_cache=True).past_key_values
+def test_decoding_by_hand_without_positions_is_refused_where_the_cache_no_longer_tells_them(sdpa_family):
+    alone, naming = one(sdpa_family)
+    with prune(sdpa_family.model, TFPS(layer=0), 0.1, **naming):
+        cache = sdpa_family.model(**alone, use_cache=True).past_key_values
         with refuses("layer=0", "position_ids"):
-            family.model(input_ids=torch.tensor([[11]]), past_key_values=cache)
+            sdpa_family.model(input_ids=torch.tensor([[11]]), past_key_values=cache)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_second_question_about_the_cached_images(family, layer):
+def test_a_second_question_about_the_cached_images(sdpa_family, layer):
     """`generate` counts on the cache of layer 0 for what it has to feed."""
-    alone, naming = one(family)
+    alone, naming = one(sdpa_family)
     more = torch.tensor([[41, 42, 43]])
-    with prune(family.model, TFPS(layer=layer), 0.1, **naming) as trace:
-        first = generate(family.model, alone)
+    with prune(sdpa_family.model, TFPS(layer=layer), 0.1, **naming) as trace:
+        first = generate(sdpa_family.model, alone)
         ids = torch.cat([first.sequences, more], dim=1)
         second = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": first.past_key_values}
         if layer == 0:
             with refuses("layer=1 or higher"):
-                generate(family.model, second)
+                generate(sdpa_family.model, second)
             return
-        tokens, logits = answer(family.model, second)
+        tokens, logits = answer(sdpa_family.model, second)
     steps = first.sequences[0, -STEPS:].tolist() + more[0].tolist() + tokens[0].tolist()
-    expected = greedy(family.model, alone, trace.positions[0], layer, "keep", len(steps), said=steps)
+    expected = greedy(sdpa_family.model, alone, trace.positions[0], layer, "keep", len(steps), said=steps)
     assert_close(logits[0], expected[1][-STEPS:])
 
 
-def test_generating_without_a_cache_is_refused(family):
-    alone, naming = one(family)
-    with prune(family.model, FastV(layer=1), 0.1, **naming), refuses("use_cache=True"):
-        family.model.generate(**alone, max_new_tokens=3, use_cache=False)
+def test_generating_without_a_cache_is_refused(sdpa_family):
+    alone, naming = one(sdpa_family)
+    with prune(sdpa_family.model, FastV(layer=1), 0.1, **naming), refuses("use_cache=True"):
+        sdpa_family.model.generate(**alone, max_new_tokens=3, use_cache=False)
 
 
 def test_fastv_refuses_candidates_behind_the_prompt(make_family):
@@ -192,10 +192,10 @@ def test_fastv_refuses_candidates_behind_the_prompt(make_family):
         family.model(**alone, logits_to_keep=3)
 
 
-def test_a_static_cache_is_refused(family):
-    alone, naming = one(family)
-    with prune(family.model, TFPS(), 0.1, **naming), refuses("static"):
-        family.model.generate(**alone, max_new_tokens=2, cache_implementation="static")
+def test_a_static_cache_is_refused(sdpa_family):
+    alone, naming = one(sdpa_family)
+    with prune(sdpa_family.model, TFPS(), 0.1, **naming), refuses("static"):
+        sdpa_family.model.generate(**alone, max_new_tokens=2, cache_implementation="static")
 
 
 def test_nested_contexts_are_refused(make_family):

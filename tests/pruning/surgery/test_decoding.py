@@ -72,21 +72,21 @@ def test_decoding_by_hand_equals_generate(family, positions):
             step = {"input_ids": tokens[:, [index]]}
 
 
-def test_several_prompts_in_one_context_do_not_disturb_each_other(family):
-    inputs, naming = batch(family)
-    alone, alone_naming = one(family)
-    with prune(family.model, TFPS(layer=1), 0.3, **naming):
-        first = answer(family.model, inputs)
-        again = answer(family.model, inputs)
-        samples = generate(family.model, inputs, do_sample=True, num_return_sequences=2).sequences
+def test_several_prompts_in_one_context_do_not_disturb_each_other(sdpa_family):
+    inputs, naming = batch(sdpa_family)
+    alone, alone_naming = one(sdpa_family)
+    with prune(sdpa_family.model, TFPS(layer=1), 0.3, **naming):
+        first = answer(sdpa_family.model, inputs)
+        again = answer(sdpa_family.model, inputs)
+        samples = generate(sdpa_family.model, inputs, do_sample=True, num_return_sequences=2).sequences
     assert len(samples) == 2 * len(TEXTS)
     assert torch.equal(first[1], again[1])
-    with prune(family.model, TFPS(layer=1), 0.3, **alone_naming):
-        expected = answer(family.model, alone)
+    with prune(sdpa_family.model, TFPS(layer=1), 0.3, **alone_naming):
+        expected = answer(sdpa_family.model, alone)
     if "cameras" in naming:
-        with prune(family.model, TFPS(layer=1), 0.3) as trace:
-            answer(family.model, inputs)
-            assert torch.equal(answer(family.model, alone)[1], expected[1])
+        with prune(sdpa_family.model, TFPS(layer=1), 0.3) as trace:
+            answer(sdpa_family.model, inputs)
+            assert torch.equal(answer(sdpa_family.model, alone)[1], expected[1])
             assert list(trace.kept[0]) == [f"image_{index}" for index in range(COUNTS[0])]
 
 
@@ -117,24 +117,24 @@ def test_the_inner_model_prunes_too(make_family):
         assert torch.equal(family.model.model(**alone).last_hidden_state, inner)
 
 
-def test_hidden_states_shrink_at_the_cut(family):
-    alone, naming = one(family)
+def test_hidden_states_shrink_at_the_cut(sdpa_family):
+    alone, naming = one(sdpa_family)
     length = alone["input_ids"].shape[1]
-    with prune(family.model, TFPS(layer=2), 0.3, **naming):
-        out = family.model(**alone, output_hidden_states=True)
+    with prune(sdpa_family.model, TFPS(layer=2), 0.3, **naming):
+        out = sdpa_family.model(**alone, output_hidden_states=True)
     dropped = COUNTS[0] * (TOKENS - 5)
     assert [states.shape[1] for states in out.hidden_states] == [length] * 3 + [length - dropped] * 2
     cached = [out.past_key_values.get_seq_length(index) for index in range(4)]
     assert cached == [length] * 2 + [length - dropped] * 2
 
 
-def test_pruned_layers_get_no_position_ids(family):
+def test_pruned_layers_get_no_position_ids(sdpa_family):
     """Flash kernels would read their gaps as packed sequences."""
-    inputs, naming = batch(family)
+    inputs, naming = batch(sdpa_family)
     seen = []
-    with prune(family.model, TFPS(layer=1), 0.3, **naming):
-        layer = family.model.get_decoder().layers[2]
+    with prune(sdpa_family.model, TFPS(layer=1), 0.3, **naming):
+        layer = sdpa_family.model.get_decoder().layers[2]
         hook = layer.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
-        answer(family.model, inputs)
+        answer(sdpa_family.model, inputs)
         hook.remove()
     assert len(seen) == STEPS and all(kwargs["position_ids"] is None for kwargs in seen)

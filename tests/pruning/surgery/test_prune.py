@@ -74,10 +74,10 @@ def test_a_padded_batch_equals_its_prompts_one_by_one(family, pruner):
             assert torch.equal(picks, trace.picked[row][camera])
 
 
-def test_the_trace_agrees_with_itself(family):
-    inputs, naming = batch(family)
-    with prune(family.model, TFPS(layer=1), 0.3, **naming) as trace:
-        family.model(**inputs)
+def test_the_trace_agrees_with_itself(sdpa_family):
+    inputs, naming = batch(sdpa_family)
+    with prune(sdpa_family.model, TFPS(layer=1), 0.3, **naming) as trace:
+        sdpa_family.model(**inputs)
     for row, token_map in enumerate(trace.token_maps):
         at = {camera: token_map.positions(camera)[kept] for camera, kept in trace.kept[row].items()}
         text = (token_map.view_P < 0).nonzero().flatten()
@@ -119,13 +119,13 @@ def test_a_row_that_keeps_everything_beside_one_that_does_not(make_family, atten
         assert torch.equal(tokens[row], expected[0])
 
 
-def test_another_kept_set_and_other_positions_change_the_logits(family):
-    inputs, naming = one(family)
+def test_another_kept_set_and_other_positions_change_the_logits(sdpa_family):
+    inputs, naming = one(sdpa_family)
     logits = {}
     for mode in ("farthest", "nearest"):
         for positions in ("keep", "renumber"):
-            with prune(family.model, TFPS(layer=1, mode=mode), 0.12, positions=positions, **naming):
-                logits[mode, positions] = family.model(**inputs).logits[0, -1]
+            with prune(sdpa_family.model, TFPS(layer=1, mode=mode), 0.12, positions=positions, **naming):
+                logits[mode, positions] = sdpa_family.model(**inputs).logits[0, -1]
     values = list(logits.values())
     for index, value in enumerate(values):
         assert all((value - other).abs().max() > 1e-3 for other in values[:index])
@@ -141,24 +141,24 @@ def hooks(model):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_nothing_is_left_behind(family, fails):
-    inputs, naming = batch(family)
-    expected, before = answer(family.model, inputs), hooks(family.model)
-    attributes = {name: set(vars(module)) for name, module in family.model.named_modules()}
+def test_nothing_is_left_behind(sdpa_family, fails):
+    inputs, naming = batch(sdpa_family)
+    expected, before = answer(sdpa_family.model, inputs), hooks(sdpa_family.model)
+    attributes = {name: set(vars(module)) for name, module in sdpa_family.model.named_modules()}
     try:
-        with prune(family.model, FastV(layer=1), 0.3, **naming) as trace:
-            answer(family.model, inputs)
-            assert hooks(family.model) != before
+        with prune(sdpa_family.model, FastV(layer=1), 0.3, **naming) as trace:
+            answer(sdpa_family.model, inputs)
+            assert hooks(sdpa_family.model) != before
             if fails:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         pass
-    assert hooks(family.model) == before
-    assert {name: set(vars(module)) for name, module in family.model.named_modules()} == attributes
-    again = answer(family.model, inputs)
+    assert hooks(sdpa_family.model) == before
+    assert {name: set(vars(module)) for name, module in sdpa_family.model.named_modules()} == attributes
+    again = answer(sdpa_family.model, inputs)
     assert torch.equal(expected[0], again[0]) and torch.equal(expected[1], again[1])
-    with prune(family.model, FastV(layer=1), 0.3, **naming) as second:
-        answer(family.model, inputs)
+    with prune(sdpa_family.model, FastV(layer=1), 0.3, **naming) as second:
+        answer(sdpa_family.model, inputs)
     assert all(torch.equal(a, b) for a, b in zip(trace.positions, second.positions, strict=True))
 
 
