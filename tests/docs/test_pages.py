@@ -75,7 +75,8 @@ def test_pages_for_developers_name_code_that_exists(page):
             files = [folder / place for folder in folders if (folder / place).exists()]
             assert files or list(package.rglob(place)), f"{page}: `{code}`"
             name = name if file else ""
-        if re.fullmatch(r"[A-Z]\w+(\.\w+)?|prune2drive(\.\w+)+", name) and name not in OTHERS:
+        is_name = file or re.fullmatch(r"[A-Z]\w+(\.\w+)?|prune2drive(\.\w+)+", name)
+        if name and is_name and name not in OTHERS:
             last = name.rpartition(".")[2]
             assert re.search(rf"\b(def|class) {last}\b|^ *{last} ?[:=]", source, re.MULTILINE), f"{page}: `{code}`"
 

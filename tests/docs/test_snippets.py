@@ -118,7 +118,7 @@ def check_composed(cfg: DictConfig) -> None:
     check_settings(cfg)
     if not cfg.pruner._target_.startswith("my_drive."):
         instantiate(cfg.pruner)
-    if "file" not in cfg.ratios:
+    if not cfg.ratios.get("file"):  # a file on the command line is not there
         instantiate(cfg.ratios)
     if cfg.dataset._target_.endswith(".MiniDrive"):
         instantiate(cfg.dataset)
