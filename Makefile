@@ -2,6 +2,8 @@
 # for your CUDA version into .venv (see docs/getting-started.md); pip then leaves it alone.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that tests run in.
+WORKERS ?= 2
 
 .PHONY: run test lint format docs clean
 
@@ -9,7 +11,7 @@ run: .venv/.ready
 	$(BIN)/python run.py $(ARGS)
 
 test: .venv/.ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
