@@ -13,6 +13,12 @@ class InputError(ValueError):
     """
 
 
+def shortened(value: Any, most: int = 80) -> str:
+    """Returns a value as a message quotes it: at most `most` characters, in one line."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def check_choice(option: str, value: Any, choices: Iterable[Any]) -> None:
     """Refuses a value that is not one of an option's choices.
 

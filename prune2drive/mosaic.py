@@ -1,8 +1,8 @@
-"""One picture that shows several cameras: which part is whose, of its pixels and of its tokens."""
+"""One picture that shows several cameras: which of its pixels and tokens belong to which camera."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -39,11 +39,12 @@ class Mosaic:
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
+        """The cameras from the top left, row by row."""
         return tuple(camera for row in self.rows for camera in row)
 
     @cached_property
     def cells(self) -> dict[str, Rectangle]:
-        """Each camera's (x0, y0, x1, y1) in units of the picture."""
+        """The rectangle (x0, y0, x1, y1) of each camera, in units of the picture."""
         height, width = 1 / len(self.rows), 1 / len(self.rows[0])
         return {
             camera: (x * width, y * height, (x + 1) * width, (y + 1) * height)
@@ -51,21 +52,25 @@ class Mosaic:
             for x, camera in enumerate(row)
         }
 
-    def crop(self, picture: Image.Image) -> dict[str, Image.Image]:
-        """The cameras' images; every pixel goes to exactly one."""
-        width, height = picture.size
+    def pixels(self, size: tuple[int, int]) -> dict[str, tuple[int, int, int, int]]:
+        """Returns the pixel rectangle (x0, y0, x1, y1) of each camera in a picture of this width and height."""
+        width, height = size
         return {
-            camera: picture.crop((round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height)))
+            camera: (round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height))
             for camera, (x0, y0, x1, y1) in self.cells.items()
         }
 
+    def crop(self, picture: Image.Image) -> Mapping[str, Image.Image]:
+        """Returns the cameras' images, cut out when they are asked for; every pixel belongs to exactly one."""
+        return _Crops(self, picture)
+
     def stitch(self, images: Mapping[str, Image.Image]) -> Image.Image:
-        """The picture of the cameras' images: what `crop` was given, where they come from there.
+        """Returns the picture that shows the cameras' images; undoes `crop`.
 
         An image that does not fit its row and column is scaled to them.
 
         Raises:
-            InputError: a camera without an image.
+            InputError: a camera has no image.
         """
         if missing := [camera for camera in self.cameras if camera not in images]:
             raise InputError(f"no image of {missing[0]} to stitch; there are {', '.join(images)}")
@@ -80,16 +85,16 @@ class Mosaic:
         return picture
 
     def divide(self, token_map: TokenMap) -> TokenMap:
-        """The same tokens, each given to the camera that its centre shows.
+        """Gives each token of the picture to the camera that lies under the token's centre.
 
-        Views may be tiles and thumbnails of the picture; their frames say what they cover. Tokens beyond its
-        edge, where it was padded, go to the nearest camera.
+        Views may be tiles and thumbnails of the picture, as their frames say. Tokens beyond the picture's edge, where
+        it was padded, go to the nearest camera.
 
         Args:
-            token_map: of a prompt that shows the picture.
+            token_map: the map of a prompt that shows the picture.
 
         Raises:
-            InputError: grids so coarse that a camera has no token.
+            InputError: the grids are so coarse that a camera has no token.
         """
         parts: dict[str, list[tuple[View, Tensor]]] = {camera: [] for camera in self.cameras}
         for index, view in enumerate(token_map.views):
@@ -114,14 +119,31 @@ class Mosaic:
         return TokenMap.from_grids([part for found in parts.values() for part in found], token_map.length)
 
 
+@dataclass(frozen=True)
+class _Crops(Mapping[str, Image.Image]):
+    """The images of a picture's cameras."""
+
+    mosaic: Mosaic
+    picture: Image.Image
+
+    def __getitem__(self, camera: str) -> Image.Image:
+        return self.picture.crop(self.mosaic.pixels(self.picture.size)[camera])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.mosaic.cameras)
+
+    def __len__(self) -> int:
+        return len(self.mosaic.cameras)
+
+
 def _cell_of(start: float, step: float, count: int, cells: int) -> Tensor:
-    """Which of the picture's `cells` parts the centre of each of `count` tokens lies in."""
+    """Returns in which of the picture's `cells` parts the centres of `count` tokens lie, along one axis."""
     centres = start + step * (torch.arange(count, dtype=torch.float64) + 0.5)
     return (centres * cells).floor().clamp(0, cells - 1).long()
 
 
 def _within(shown: Rectangle, cell: Rectangle) -> Rectangle:
-    """A rectangle of the picture in units of a cell."""
+    """Converts a rectangle of the picture into units of a cell."""
     width, height = cell[2] - cell[0], cell[3] - cell[1]
     x0, x1 = ((x - cell[0]) / width for x in (shown[0], shown[2]))
     y0, y1 = ((y - cell[1]) / height for y in (shown[1], shown[3]))

@@ -1,13 +1,10 @@
-"""The shared vocabulary: a question about camera images, where its visual tokens lie, what was answered.
-
-Shape suffixes: P positions of a prompt, N tokens of one camera.
-"""
+"""The shared vocabulary: a question about camera images, and what was answered."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +24,13 @@ ObjectCount = tuple[str, str, str, int, int]
 
 @dataclass(frozen=True)
 class ObjectBox:
-    """An annotated object: pixel corners (x0, y0, x1, y1) in the camera's original image.
+    """An annotated object.
 
     Args:
-        visibility: nuScenes' level, from 1 (up to 40 % of it is seen) to 4 (80 % and more), where it is known.
+        camera: the camera that shows the object.
+        box: pixel corners (x0, y0, x1, y1) in the camera's original image.
+        label: the object's class, or a description.
+        visibility: nuScenes' level, from 1 (up to 40 % of the object is seen) to 4 (80 % and more), where it is known.
     """
 
     camera: str
@@ -39,20 +39,44 @@ class ObjectBox:
     visibility: int | None = None
 
 
+class ReleasedImages(Mapping[str, Image]):
+    """The cameras of images that a sample no longer carries; asking for an image is an error.
+
+    Args:
+        cameras: names of the cameras.
+    """
+
+    def __init__(self, cameras: Iterable[str]) -> None:
+        self.cameras = tuple(cameras)
+
+    def __getitem__(self, camera: str) -> Image:
+        raise RuntimeError(f"the image of {camera} is no longer there: only model inputs travel from a loader's worker")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cameras)
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One question about one frame.
 
     Args:
-        id: unique within the dataset; predictions and references are paired by it.
+        id: name of the question, unique within the dataset; predictions and references are paired by it.
         images: camera name -> RGB image, in the order in which the prompt shows them.
         question: the question alone.
-        prompt: what the model is asked, with `<image>` where each camera's tokens go, or those of the mosaic.
+        prompt: the question as the model is asked, with one `<image>` marker for each camera or for the mosaic.
         reference: the answer to compare with, or None where a file holds questions only.
-        steps: the reasoning that leads to it, where the reference gives one.
+        steps: the reasoning that leads to the reference, where the dataset gives it.
         tags: DriveLM's scoring tags (0 accuracy, 1 judge, 2 language, 3 match).
+        scene: name of the frame's scene.
+        frame: name of the frame.
+        objects: annotated objects.
         image_sizes: camera -> (width, height) in which `objects` are annotated.
-        mosaic: shows the images as one picture, in the place of a single marker.
+        mosaic: how the images make one picture, which the prompt shows at a single marker.
+        picture: that picture, where it is at hand; else it is stitched from `images`.
     """
 
     id: str
@@ -67,10 +91,28 @@ class Sample:
     objects: tuple[ObjectBox, ...] = ()
     image_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     mosaic: Mosaic | None = None
+    picture: Image | None = None
 
     @property
     def cameras(self) -> tuple[str, ...]:
+        """The cameras in the order in which the prompt shows them."""
         return tuple(self.images)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the sample still carries its images."""
+        return not isinstance(self.images, ReleasedImages)
+
+    @property
+    def shown(self) -> Mapping[str, Image]:
+        """The images at the prompt's markers: one for each camera, or one picture of all cameras."""
+        if self.mosaic is None:
+            return self.images
+        return {"mosaic": self.picture or self.mosaic.stitch(self.images)}
+
+    def without_images(self) -> Sample:
+        """Returns the sample with the names of its cameras alone."""
+        return replace(self, images=ReleasedImages(self.images), picture=None)
 
 
 @dataclass
@@ -78,17 +120,26 @@ class Prediction:
     """One row of predictions.jsonl: an answer and what it cost.
 
     Args:
-        steps: the reasoning of the reference, where it gives one.
-        kept: camera -> kept indices within the camera, packed by `pack_indices`.
+        id: the sample's id.
+        question: the question alone.
+        answer: the model's answer.
+        reference: the answer to compare with.
+        steps: the reasoning that leads to the reference, where the dataset gives it.
+        tags: DriveLM's scoring tags.
+        scene: name of the frame's scene.
+        frame: name of the frame.
+        text_tokens: prompt positions that hold no visual token.
+        full_counts: camera -> number of visual tokens.
         kept_counts: camera -> number of kept tokens.
-        objects: the annotated ones, counted by camera, size and class (see `metrics/coverage.py`).
-        stages: each cut as (decoder layer, visual tokens kept from there on).
+        kept: camera -> kept indices within the camera, packed by `pack_indices`.
+        objects: annotated objects by camera, size and class, as `metrics/object_coverage.py` counts them.
+        stages: (decoder layer, visual tokens kept from that layer on), one pair for each cut.
         nominal: visual tokens that the keep ratios ask for.
         raw: visual tokens that the method's own rule would have kept, for methods without a budget.
         new_tokens: generated tokens, the end token included.
-        flops: floating point operations of `vision` and `selection`.
-        times: seconds of each phase, shared out evenly over the batch the sample was in.
-        batch: names that batch (by its first sample): what was timed together.
+        flops: floating-point operations of `vision` and `selection`.
+        times: seconds of each phase, divided evenly over the samples of a batch.
+        batch: id of the batch's first sample: the samples of a batch were timed together.
         error: why the sample has no answer, with `on_error=skip`.
     """
 
@@ -115,8 +166,13 @@ class Prediction:
     error: str | None = None
 
     @classmethod
-    def of(cls, sample: Sample, **found: Any) -> Prediction:
-        """The row of a sample: what it asks, and what was found."""
+    def of(cls, sample: Sample, **results: Any) -> Prediction:
+        """Returns the row of a sample.
+
+        Args:
+            sample: the question.
+            **results: fields that the sample does not have.
+        """
         return cls(
             id=sample.id,
             question=sample.question,
@@ -125,28 +181,30 @@ class Prediction:
             tags=sample.tags,
             scene=sample.scene,
             frame=sample.frame,
-            **found,
+            **results,
         )
 
     def to_row(self) -> dict[str, Any]:
+        """Returns the row as a JSON object."""
         return dict(vars(self))
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
+        """Reads a row from its JSON object."""
         stages = [(layer, kept) for layer, kept in row.get("stages", ())]
-        objects = [tuple(each) for each in row.get("objects", ())]
+        objects = [tuple(count) for count in row.get("objects", ())]
         lists = {name: tuple(row.get(name, ())) for name in ("steps", "tags")}
         return cls(**{**row, **lists, "stages": stages, "objects": objects})
 
 
 def pack_indices(indices: Tensor, size: int) -> str:
-    """A set of indices below `size` as a base64 bit mask, for one line of JSON."""
+    """Packs a set of indices below `size` as a base64 bit mask, for one line of JSON."""
     mask = np.zeros(size, dtype=bool)
     mask[indices.cpu().numpy()] = True
     return base64.b64encode(np.packbits(mask).tobytes()).decode()
 
 
 def unpack_indices(packed: str) -> Tensor:
-    """The ascending indices that `pack_indices` was given."""
+    """Returns the indices that `pack_indices` packed, ascending."""
     bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8))
     return torch.from_numpy(bits.nonzero()[0])

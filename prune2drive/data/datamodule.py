@@ -1,9 +1,10 @@
-"""From a dataset to batches for the evaluation loop: what remains to do, on this rank, nothing dropped."""
+"""Makes batches of a dataset's remaining questions, divided between ranks, with none dropped or repeated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import BatchSampler, DataLoader
 
 from prune2drive.data.dataset import Dataset
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.sample import Prediction, Sample
 
 Collate = Callable[[list[Sample]], Any]
@@ -21,12 +22,13 @@ Collate = Callable[[list[Sample]], Any]
 
 @dataclass
 class Batch:
-    """Samples with their model inputs, and the rows of those that could not be made.
+    """Samples with their model inputs.
 
     Args:
-        samples: without their images, which the inputs hold in the form the model reads: photos of a
-            frame are some 26 MB, too much to send from a worker once a question.
-        inputs: what the model adapter's collate made of `samples`; None where there are none.
+        samples: questions, most of them with their images released: the photos of a frame are some 26 MB, too much to
+            send from a worker for every question.
+        failures: rows of samples that could not be read or collated.
+        inputs: model inputs that the adapter's `collate` made of `samples`; None where there are no samples.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -34,40 +36,45 @@ class Batch:
     inputs: Any = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch with its inputs on the device; Lightning calls it, and cannot walk frozen samples itself."""
+        """Moves the inputs to a device; Lightning calls this, since it cannot move frozen samples itself."""
         return replace(self, inputs=move_data_to_device(self.inputs, device))
 
 
 def check_ranks(left: int, ranks: int) -> None:
-    """Refuses to share so few samples that a rank has none, which the others would wait for without end.
+    """Refuses fewer samples than ranks: the other ranks would wait for one without a sample for ever.
+
+    Args:
+        left: number of samples that remain to do.
+        ranks: number of ranks.
 
     Raises:
-        InputError: fewer samples are left than there are ranks.
+        InputError: fewer samples than ranks.
     """
     if 0 < left < ranks:
         raise InputError(f"{left} samples left for {ranks} ranks; set trainer.devices to at most {left}")
 
 
 class DriveDataModule(LightningDataModule):
-    """Every question that is not `done` yet, exactly once over all ranks.
+    """Gives every question that is not `done` exactly once over all ranks.
 
-    The trainer must have `use_distributed_sampler=False`: Lightning's default repeats samples to fill
-    the last batch, which biases every mean.
+    The trainer must have `use_distributed_sampler=False`: Lightning's default repeats samples to fill the last batch,
+    which biases every mean.
 
     Args:
         dataset: the questions.
         collate: makes model inputs of samples; runs in the loader's workers.
-        batch_size: samples a batch.
-        num_workers: processes that read and collate ahead; 0 for none.
-        done: ids to leave out, finished by an earlier run.
-        on_error: what a sample that cannot be read or collated does: "fail" ends the run with its
-            message, "skip" lets it travel as a `Prediction` with an `error`.
+        batch_size: number of samples in a batch.
+        num_workers: number of processes that read and collate ahead; 0 for none.
+        done: ids of questions that an earlier run finished.
+        on_error: what happens to a sample that cannot be read or collated: "fail" ends the run with the error's
+            message, "skip" turns the sample into a `Prediction` with an `error`.
+        keep_images: number of samples, the first of each rank, that keep their images, to be drawn later.
 
     Attributes:
-        remaining: indices still to do, over all ranks, in the dataset's order.
+        remaining: indices of the questions to do, over all ranks, in the dataset's order.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of its range.
     """
 
     def __init__(
@@ -78,12 +85,13 @@ class DriveDataModule(LightningDataModule):
         num_workers: int = 0,
         done: Set[str] = frozenset(),
         on_error: Literal["fail", "skip"] = "fail",
+        keep_images: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0:
-            raise InputError(f"batch_size={batch_size}, num_workers={num_workers}: use at least 1 and 0")
-        if on_error not in ("fail", "skip"):
-            raise InputError(f"on_error={on_error!r}: use fail or skip")
+        check_whole("batch_size", batch_size)
+        check_whole("num_workers", num_workers, least=0)
+        check_choice("on_error", on_error, ("fail", "skip"))
+        self.keep_images = keep_images
         self.remaining = [index for index, name in enumerate(dataset.ids) if name not in done]
         self.ids = dataset.ids
         self.make_batch = _MakeBatch(dataset, collate, skip=on_error == "skip")
@@ -98,13 +106,19 @@ class DriveDataModule(LightningDataModule):
         return self.loader(self.trainer.world_size, self.trainer.global_rank)
 
     def loader(self, world_size: int, rank: int) -> DataLoader[Any]:
-        """The batches of one rank out of `world_size`.
+        """Returns the batches of one rank.
+
+        Args:
+            world_size: number of ranks.
+            rank: this rank, from 0.
 
         Raises:
-            InputError: some ranks would have no sample, which they would wait on for ever.
+            InputError: fewer samples than ranks.
         """
         check_ranks(len(self.remaining), world_size)
         sampler = UnrepeatedDistributedSampler(self.remaining, num_replicas=world_size, rank=rank, shuffle=False)
+        first: Any = islice(sampler, self.keep_images)
+        self.make_batch.drawn = {self.ids[self.remaining[place]] for place in first}
         ready, rest = self.split_ready(sampler)
         return _Loader(
             self.remaining,
@@ -121,16 +135,25 @@ class DriveDataModule(LightningDataModule):
 
 @dataclass
 class _MakeBatch:
-    """Reads and collates the samples at some indices; all a worker does."""
+    """Reads and collates the samples at some indices: the work of a loader's worker.
+
+    Args:
+        dataset: the questions.
+        collate: makes model inputs of samples.
+        skip: whether samples that cannot be read or collated become failures.
+        drawn: ids of samples that keep their images.
+    """
 
     dataset: Dataset
     collate: Collate
     skip: bool
+    drawn: Set[str] = frozenset()
 
     def __call__(self, indices: list[int]) -> Batch | InputError:
         try:
             batch = self._collated(self._read(indices))
-            return replace(batch, samples=[replace(sample, images={}) for sample in batch.samples])
+            kept = [sample if sample.id in self.drawn else sample.without_images() for sample in batch.samples]
+            return replace(batch, samples=kept)
         except InputError as error:  # raised by a worker, it would arrive with a traceback as its message
             return error
 
@@ -147,7 +170,7 @@ class _MakeBatch:
         return batch
 
     def _collated(self, batch: Batch) -> Batch:
-        """The batch with its inputs; with `skip`, without the samples that cannot be collated even alone."""
+        """Adds the inputs to a batch; with `skip`, samples that cannot be collated even alone become failures."""
         samples, failures = batch.samples, batch.failures
         if not samples:
             return batch
@@ -167,7 +190,7 @@ class _MakeBatch:
 
 
 class _Loader(DataLoader[Any]):
-    """Batches that are ready, then those that have to be made."""
+    """Gives batches that are ready, then those that have to be made."""
 
     def __init__(self, *args: Any, ready: Sequence[Batch], **options: Any) -> None:
         super().__init__(*args, **options)

@@ -20,7 +20,7 @@ from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_pro
 from prune2drive.data.images import check_files, inside, read_image
 from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, shortened
 from prune2drive.files import field, kind_of, read_json
 from prune2drive.sample import IMAGE_MARKER, ObjectBox, Sample
 
@@ -68,7 +68,7 @@ class DriveLM:
             them: all that are annotated, instead of DriveLM's key objects.
         version: of these tables.
         cameras: which cameras to show, in this order; by default all, in the file's order.
-        sample, slice, scenes, split, shares, split_seed, seed: which questions to ask; see `Subset`.
+        **subset: which questions to ask: the options of `Subset`.
 
     Raises:
         InputError: something is missing or not as DriveLM writes it; names the file and the place in it.
@@ -82,20 +82,14 @@ class DriveLM:
         nuscenes: str | Path | None = None,
         version: str = "v1.0-trainval",
         cameras: Sequence[str] | None = None,
-        sample: int | None = None,
-        slice: Sequence[int | None] | None = None,
-        scenes: Sequence[str] | str | Path | None = None,
-        split: str | None = None,
-        shares: Mapping[str, float] | None = None,
-        split_seed: int = 0,
-        seed: int = 0,
+        **subset: Any,
     ) -> None:
-        subset = Subset(scenes, split, shares, split_seed, slice, sample, seed)
+        part = Subset.of(subset)
         self.file = _question_file(Path(root).expanduser(), questions)
         self.images = Path(images or nuscenes or Path(root) / "nuscenes").expanduser()
         everything = _read(self.file)
         self._is_answered = any(question.answer is not None for question in everything)
-        chosen = subset.choose([question.frame.scene for question in everything], self.file)
+        chosen = part.choose([question.frame.scene for question in everything], self.file)
         self._questions = [everything[place] for place in chosen]
         self.ids = [question.id for question in self._questions]
         self._frames = list({id(question.frame): question.frame for question in self._questions}.values())
@@ -233,7 +227,7 @@ def _by_scene(scenes: dict[str, Any], file: Path) -> Iterator[Question]:
                 text, answer = field(row, "Q", str, at), field(row, "A", str, at, optional=True)
                 tags = tuple(field(row, "tag", list, at, optional=True))
                 if not all(isinstance(tag, int) for tag in tags):
-                    raise InputError(f"{at}: field 'tag' should list whole numbers, found {list(tags)}")
+                    raise InputError(f"{at}: field 'tag' should list whole numbers, found {shortened(list(tags))}")
                 yield Question(f"{scene}_{token}_{number}", frame, intern(text), intern(answer) or None, tags)
 
 

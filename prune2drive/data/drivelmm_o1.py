@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +66,7 @@ class DriveLMMo1:
         stitched: show the six views as one picture, as the benchmark does, or each by itself.
         prompt_file: what to say before the question instead of our own words: a text file, or a Python file that sets
             a variable `prompt`, as the benchmark's `evaluation/inference.py` does.
-        sample, slice, scenes, split, shares, split_seed, seed: which questions to ask; see `Subset`.
+        **subset: which questions to ask: the options of `Subset`.
 
     Raises:
         InputError: something is missing or not as the benchmark writes it; names the file and the place in it.
@@ -81,15 +81,9 @@ class DriveLMMo1:
         layout: Sequence[Sequence[str]] = LAYOUT,
         stitched: bool = True,
         prompt_file: str | Path | None = None,
-        sample: int | None = None,
-        slice: Sequence[int | None] | None = None,
-        scenes: Sequence[str] | str | Path | None = None,
-        split: str | None = None,
-        shares: Mapping[str, float] | None = None,
-        split_seed: int = 0,
-        seed: int = 0,
+        **subset: Any,
     ) -> None:
-        subset = Subset(scenes, split, shares, split_seed, slice, sample, seed)
+        chosen = Subset.of(subset)
         folder = Path(root).expanduser()
         self.file = folder / questions
         if not self.file.is_file():
@@ -99,9 +93,9 @@ class DriveLMMo1:
         self.instruction = INSTRUCTION if prompt_file is None else _instruction(Path(prompt_file).expanduser())
         items = _read(self.file, self.mosaic.cameras if nuscenes else ())
         self._is_answered = any(item.answer is not None for item in items)
-        self._items = [items[place] for place in subset.choose([item.scene for item in items], self.file)]
+        self._items = [items[place] for place in chosen.choose([item.scene for item in items], self.file)]
         self.ids = [item.id for item in self._items]
-        self._decoded: tuple[tuple[str, ...], dict[str, Image.Image]] | None = None
+        self._decoded: tuple[tuple[str, ...], list[Image.Image]] | None = None
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -119,7 +113,14 @@ class DriveLMMo1:
         item = self._items[index]
         if fault := self._fault(item):
             raise InputError(fault)
-        images = self._photos(item.files)
+        photos = self._photos(item.files)
+        picture = photos[0] if len(photos) == 1 else None
+        if picture:
+            images, cells = self.mosaic.crop(picture), self.mosaic.pixels(picture.size)
+            sizes = {camera: (x1 - x0, y1 - y0) for camera, (x0, y0, x1, y1) in cells.items()}
+        else:
+            images = dict(zip(self.cameras, photos, strict=True))
+            sizes = {camera: image.size for camera, image in images.items()}
         return Sample(
             id=item.id,
             images=images,
@@ -129,8 +130,9 @@ class DriveLMMo1:
             steps=item.steps,
             scene=item.scene,
             frame=item.frame,
-            image_sizes={camera: image.size for camera, image in images.items()},
+            image_sizes=sizes,
             mosaic=self.mosaic if self.stitched else None,
+            picture=picture if self.stitched else None,
         )
 
     def question(self, index: int) -> str:
@@ -159,13 +161,11 @@ class DriveLMMo1:
             return f"{self.instruction}\n{IMAGE_MARKER}\n{question.replace(IMAGE_MARKER, '[image]')}"
         return f"{self.instruction}\n{multi_view_prompt(self.cameras, question)}"
 
-    def _photos(self, files: tuple[str, ...]) -> dict[str, Image.Image]:
-        """The cameras' images; the last frame's stay decoded, since its questions follow one another."""
+    def _photos(self, files: tuple[str, ...]) -> list[Image.Image]:
+        """Reads the picture or the cameras' photos; the last frame's stay decoded for its other questions."""
         if self._decoded is None or self._decoded[0] != files:
-            shown = [read_image(self.images / file, HINT) for file in files]
-            photos = self.mosaic.crop(shown[0]) if len(files) == 1 else dict(zip(self.cameras, shown, strict=True))
-            self._decoded = files, photos
-        return dict(self._decoded[1])
+            self._decoded = files, [read_image(self.images / file, HINT) for file in files]
+        return self._decoded[1]
 
 
 def _read(file: Path, cameras: Sequence[str]) -> list[Item]:

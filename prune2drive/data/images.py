@@ -1,4 +1,4 @@
-"""Image files that a dataset names: none outside its folder, all decoded with the file in the error."""
+"""Reads the image files that a dataset names."""
 
 from __future__ import annotations
 
@@ -7,44 +7,68 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, shortened
+
+LONGEST_PATH = 500  # characters of a path that a message shows
 
 
 def inside(path: str, where: str) -> str:
-    """A path that a question file gives, if it stays in the folder of the images.
+    """Returns an image path of a question file, if it stays in the folder of the images.
+
+    Args:
+        path: the path.
+        where: the place of the path in its file, for the message.
 
     Raises:
-        InputError: it is absolute or climbs out of the folder.
+        InputError: the path is absolute or leads out of the folder.
     """
     parts = PurePosixPath(path.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts:
-        raise InputError(f"{where}: image path {path!r} leads out of the images' folder; name a file below it")
+        raise InputError(f"{where}: image path {shortened(path)} leads out of the images' folder; name a file below it")
     return path
 
 
 def check_files(files: Collection[Path], hint: str) -> None:
-    """Looks whether all images are there.
+    """Checks that all images are there.
+
+    Args:
+        files: the images.
+        hint: what to do where some are missing.
 
     Raises:
-        InputError: the first that is missing, and how many are; `hint` says what to do.
+        InputError: images are missing: the first of them, and how many.
     """
-    if missing := [file for file in files if not file.is_file()]:
-        raise InputError(f"{len(missing)} of {len(files)} images are missing, first {missing[0]}; {hint}")
+    if missing := [file for file in files if not _is_file(file)]:
+        raise InputError(f"{len(missing)} of {len(files)} images are missing, first {_quoted(missing[0])}; {hint}")
 
 
 def read_image(file: Path, hint: str) -> Image.Image:
-    """A decoded RGB image.
+    """Reads an image and converts it to RGB.
 
     Args:
+        file: the image.
         hint: what to do where the file is missing.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: the file is missing or damaged.
     """
     try:
         with Image.open(file) as image:
             return image.convert("RGB")
     except FileNotFoundError:
-        raise InputError(f"{file}: no such image; {hint}") from None
+        raise InputError(f"{_quoted(file)}: no such image; {hint}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file}: cannot be read as an image ({error}); download it again") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{_quoted(file)}: cannot be read as an image ({reason}); download it again") from None
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except (OSError, ValueError):  # a name that no file can have, such as one of 100,000 characters
+        return False
+
+
+def _quoted(file: Path) -> str:
+    """Returns a path as a message shows it."""
+    return str(file) if len(str(file)) <= LONGEST_PATH else f"{str(file)[:LONGEST_PATH]}..."

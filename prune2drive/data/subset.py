@@ -6,15 +6,16 @@ import hashlib
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from prune2drive.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SHARES = {"search": 0.5, "val": 0.25, "test": 0.25}
+FRACTIONS = {"search": 0.5, "val": 0.25, "test": 0.25}
 
 
 @dataclass(frozen=True)
@@ -23,49 +24,63 @@ class Subset:
 
     Args:
         scenes: only these scenes: their tokens, or a file with one a line.
-        split: only the scenes of this part of `shares`. A scene's part depends on its token and `split_seed` alone,
-            so that scenes added later move none, and a search never sees a scene of the test.
-        shares: part -> its share of the scenes.
-        split_seed: of the parting. It is not the run's seed: runs that differ in that must agree on the test.
-        slice: [start, stop) of what is left; the original evaluates on `[500, 1000]`.
-        sample: that many at random of what is left.
-        seed: of the sample.
+        split: only the scenes of this split. A scene's split depends on its token and `split_seed` alone, so that
+            scenes added later move no other scene, and a search never sees a scene of the test.
+        split_fractions: split -> fraction of the scenes.
+        split_seed: seed of the division into splits. It is not the run's seed: all runs must agree on the test.
+        slice: [start, stop) of the questions of these scenes; the original evaluates on `[500, 1000]`.
+        sample: number of questions to draw at random from these scenes.
+        seed: seed of the sample.
 
     Raises:
-        InputError: values that no file can meet.
+        InputError: values that fit no file.
     """
 
     scenes: Sequence[str] | str | Path | None = None
     split: str | None = None
-    shares: Mapping[str, float] | None = None
+    split_fractions: Mapping[str, float] | None = None
     split_seed: int = 0
     slice: Sequence[int | None] | None = None
     sample: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        shares = dict(SHARES if self.shares is None else self.shares)
-        if not all(isinstance(share, int | float) and share >= 0 for share in shares.values()):
-            raise InputError(f"dataset.shares={shares}: shares are numbers of 0 or more")
-        if abs(sum(shares.values()) - 1) > 1e-6:
-            raise InputError(f"dataset.shares={shares}: they sum to {sum(shares.values()):g}; make that 1")
-        if self.split is not None and self.split not in shares:
-            raise InputError(f"dataset.split={self.split}: choose from {', '.join(shares)}, or change dataset.shares")
+        fractions = dict(FRACTIONS if self.split_fractions is None else self.split_fractions)
+        option, values = f"dataset.split_fractions={fractions}", fractions.values()
+        if not all(isinstance(fraction, int | float) and fraction >= 0 for fraction in values):
+            raise InputError(f"{option}: fractions are numbers of 0 or more")
+        if abs(sum(values) - 1) > 1e-6:
+            raise InputError(f"{option}: they sum to {sum(values):g}; make that 1")
+        if self.split is not None and self.split not in fractions:
+            choices = ", ".join(fractions)
+            raise InputError(f"dataset.split={self.split}: choose from {choices}, or change dataset.split_fractions")
         if self.slice is not None and self.sample is not None:
             raise InputError("dataset.slice and dataset.sample are both set: leave one of them null")
         if self.slice is not None and (not isinstance(self.slice, Sequence) or len(self.slice) != 2):
             raise InputError(f"dataset.slice={self.slice}: give two numbers, e.g. [500,1000]")
-        object.__setattr__(self, "shares", shares)
+        object.__setattr__(self, "split_fractions", fractions)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Subset:
+        """Makes a subset of a dataset's remaining options.
+
+        Raises:
+            InputError: an option does not exist, or has a value that fits no file.
+        """
+        known = [option.name for option in fields(cls)]
+        if unknown := [name for name in options if name not in known]:
+            raise InputError(f"dataset.{unknown[0]}: no such option; questions are chosen by {', '.join(known)}")
+        return cls(**options)
 
     def choose(self, scenes: Sequence[str], file: Path) -> list[int]:
-        """The places of the chosen questions, ascending.
+        """Returns the indices of the chosen questions, ascending.
 
         Args:
             scenes: the scene of every question in the file.
-            file: what they are in, for messages and as the folder that `scenes` is relative to.
+            file: the question file, for messages; a file of scenes is looked for beside it.
 
         Raises:
-            InputError: nothing would be left, or the file has too few questions.
+            InputError: no question is chosen, or the file has too few questions.
         """
         left = list(range(len(scenes)))
         if self.scenes is not None:
@@ -83,12 +98,12 @@ class Subset:
         return self._cut(left, file)
 
     def part(self, scene: str) -> str:
-        """The part of `shares` that a scene belongs to."""
-        assert self.shares is not None
+        """Returns the split that a scene belongs to."""
+        assert self.split_fractions is not None
         digest = hashlib.sha256(f"{self.split_seed}/{scene}".encode()).digest()
         point = int.from_bytes(digest[:7], "big") / 2**56
-        bounds = zip(self.shares, accumulate(self.shares.values()), strict=True)
-        filled = [(name, bound) for name, bound in bounds if self.shares[name] > 0]
+        bounds = zip(self.split_fractions, accumulate(self.split_fractions.values()), strict=True)
+        filled = [(name, bound) for name, bound in bounds if self.split_fractions[name] > 0]
         return next((name for name, bound in filled if point < bound), filled[-1][0])
 
     def _listed(self, file: Path) -> set[str]:
@@ -115,13 +130,16 @@ class Subset:
 
 
 def drawn(places: Sequence[int], sample: int, seed: int, source: Path | str) -> list[int]:
-    """That many of these places at random, ascending, so that the questions of a scene stay neighbours.
+    """Draws indices at random and returns them ascending, so that the questions of a scene stay neighbours.
 
     Args:
-        source: what has the questions, for the message.
+        places: indices to draw from.
+        sample: how many to draw.
+        seed: seed of the draw.
+        source: name of the questions' source, for the message.
 
     Raises:
-        InputError: it has fewer.
+        InputError: there are fewer indices than are to be drawn.
     """
     total = len(places)
     if not (isinstance(sample, int) and 0 < sample <= total):

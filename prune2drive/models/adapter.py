@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
@@ -98,7 +97,7 @@ class Adapter(ABC):
 
     def collate(self, samples: Sequence[Sample]) -> Prompts:
         """Returns inputs for `generate` on the CPU, padded on the left, and the token map of each prompt."""
-        pictures = [_pictures(sample) for sample in samples]
+        pictures = [sample.shown for sample in samples]
         texts = [self.chat(sample.prompt) for sample in samples]
         start = self.processor.tokenizer.bos_token
         inputs = self.processor(
@@ -191,8 +190,3 @@ class Adapter(ABC):
         ends = torch.tensor([end] if isinstance(end, int) else end or [-1], device=tokens_BT.device)
         is_end_BT = torch.isin(tokens_BT, ends)
         return torch.where(is_end_BT.any(dim=1), is_end_BT.int().argmax(dim=1) + 1, tokens_BT.shape[1]).tolist()
-
-
-def _pictures(sample: Sample) -> Mapping[str, Image.Image]:
-    """Returns what the prompt shows: the cameras' images, or one picture of all cameras."""
-    return {"mosaic": sample.mosaic.stitch(sample.images)} if sample.mosaic else sample.images

@@ -198,13 +198,16 @@ def _go_through(each: Pass, task: Task, cfg: DictConfig, trainer: Any) -> None:
     parts, folder, record = each.parts, each.folder, each.record
     lightning.seed_everything(cfg.seed, verbose=False)
     options = (parts.dataset, parts.adapter.collate, cfg.batch_size, cfg.num_workers, each.done, cfg.on_error)
+    pictures = record["config"]["pictures"]
     if parts.prefixes:
-        data: DriveDataModule = CachedDataModule(*options, ready=parts.prefixes.ready(parts.pruner))
+        data: DriveDataModule = CachedDataModule(
+            *options, ready=parts.prefixes.ready(parts.pruner), keep_images=pictures
+        )
     else:
-        data = DriveDataModule(*options)
+        data = DriveDataModule(*options, keep_images=pictures)
     peak_mb = None
     if data.remaining or trainer.world_size > 1:
-        module = task.loop(parts, cfg, folder, record["config"]["pictures"])
+        module = task.loop(parts, cfg, folder, pictures)
         trainer.test(module, data, verbose=False)
         peak_mb = module.peak_mb
     if not trainer.is_global_zero:

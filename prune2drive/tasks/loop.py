@@ -125,10 +125,10 @@ class Evaluation(LightningModule):
         if self.global_rank or self.warm_up:
             return
         for row, sample in enumerate(batch.samples[: self.pictures]):
-            at = row * len(trace.kept) // len(batch.samples)
-            images = self.parts.dataset[list(self.parts.dataset.ids).index(sample.id)].images
-            save_picture(self.folder.path, sample, images, trace.token_maps[at], trace.kept[at])
-            self.pictures -= 1
+            if sample.has_images:
+                at = row * len(trace.kept) // len(batch.samples)
+                save_picture(self.folder.path, sample, sample.images, trace.token_maps[at], trace.kept[at])
+                self.pictures -= 1
 
 
 def _kept(trace: Trace, at: int) -> dict[str, Any]:

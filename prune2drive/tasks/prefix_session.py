@@ -162,5 +162,6 @@ class CachedDataModule(DriveDataModule):
         ready, rest = [], []
         for places in super().split_ready(sampler)[1]:
             known = self.ready.get(tuple(self.ids[self.remaining[place]] for place in places))
-            ready.append(known) if known else rest.append(places)
+            is_whole = known and all(one.has_images for one in known.samples if one.id in self.make_batch.drawn)
+            ready.append(known) if known and is_whole else rest.append(places)
         return ready, rest

@@ -202,3 +202,14 @@ def test_ranks_agree_on_what_remains():
 def test_options_are_checked(options):
     with pytest.raises(InputError, match=next(iter(options))):
         DriveDataModule(Numbers(1), collate, **options)
+
+
+def test_images_are_kept_for_the_first_samples_of_a_rank():
+    module = DriveDataModule(Numbers(7), collate, 2, done={"id0"}, keep_images=2)
+    for rank, kept in ((0, ["id1", "id3"]), (1, ["id2", "id4"])):
+        samples = [sample for batch in module.loader(2, rank) for sample in batch.samples]
+        assert [sample.id for sample in samples if sample.has_images] == kept
+        assert all(sample.cameras == ("CAM_FRONT",) for sample in samples)
+        assert samples[0].images["CAM_FRONT"].size == (2, 2)
+        with pytest.raises(RuntimeError, match="CAM_FRONT is no longer there"):
+            samples[-1].images["CAM_FRONT"]

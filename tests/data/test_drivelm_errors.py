@@ -114,3 +114,16 @@ def test_items_that_a_subset_leaves_out_do_no_harm(tmp_path):
     content = scenes(f=key_frame("f", perception=["A?", ask("B?", None)]), g={"QA": ASKED})
     draw(write(tmp_path, content))
     DriveLM(tmp_path, slice=[0, 1]).check()
+
+
+def test_a_message_shortens_what_it_quotes(tmp_path):
+    asked = scenes(f=key_frame(planning=[ask("A?", tag=[*range(9000), "x"])]))
+    message = fails(lambda: write(tmp_path, asked))
+    assert "found [0, 1, " in message and len(message) < 400
+
+
+def test_a_path_that_no_file_can_have_is_a_missing_image(tmp_path):
+    write(tmp_path, scenes(f={"QA": ASKED, "image_paths": {"CAM_FRONT": "../nuscenes/" + "x" * 100_000}}))
+    dataset = DriveLM(tmp_path)
+    assert "1 of 1 images are missing" in (message := fails(dataset.check)) and len(message) < 1000
+    assert "File name too long" in (message := fails(lambda: dataset[0])) and len(message) < 1000

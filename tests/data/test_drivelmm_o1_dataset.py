@@ -168,3 +168,16 @@ def test_wrong_files_say_where(tmp_path, items, message):
 def test_no_file(tmp_path):
     with pytest.raises(InputError, match="DriveLMMo1_TEST.json: no such file; set dataset.root"):
         DriveLMMo1(tmp_path)
+
+
+def test_a_stitched_picture_is_shown_as_it_was_read(tmp_path, monkeypatch):
+    draw(tmp_path, "s_f", size=(96, 54))
+    sample = write(tmp_path, item())[0]
+    monkeypatch.setattr(type(sample.mosaic), "stitch", lambda *_: pytest.fail("the picture was stitched again"))
+    assert list(sample.shown.values()) == [sample.picture]
+    assert sample.cameras == sample.mosaic.cameras and sample.images["CAM_BACK"].size == (96, 54)
+
+
+def test_an_unknown_option_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="^dataset.shares: no such option; .* split_fractions"):
+        write(tmp_path, item(), shares={"test": 1})

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune2drive.data.drivelm import DriveLM
-from prune2drive.data.subset import SHARES, Subset
+from prune2drive.data.subset import FRACTIONS, Subset
 from prune2drive.errors import InputError
 
 FILE = Path("questions.json")
@@ -25,7 +25,7 @@ def test_everything_by_default():
 @given(tokens, st.integers(0, 9))
 def test_the_parts_share_out_the_questions_by_scene(scenes, seed):
     parts = []
-    for split in SHARES:
+    for split in FRACTIONS:
         try:
             parts.append(Subset(split=split, split_seed=seed).choose(scenes, FILE))
         except InputError:
@@ -37,7 +37,7 @@ def test_the_parts_share_out_the_questions_by_scene(scenes, seed):
 
 def test_the_parts_have_their_shares():
     shares = {"search": 0.6, "val": 0.1, "test": 0.3, "none": 0}
-    counts = Counter(map(Subset(shares=shares).part, SCENES))
+    counts = Counter(map(Subset(split_fractions=shares).part, SCENES))
     for name, share in shares.items():
         assert counts[name] / len(SCENES) == pytest.approx(share, abs=0.03)
 
@@ -92,8 +92,8 @@ def test_scenes_from_a_file(tmp_path, caplog):
     ("options", "message"),
     [
         ({"split": "train"}, "dataset.split=train: choose from search, val, test"),
-        ({"shares": {"search": 0.5}}, "sum to 0.5"),
-        ({"shares": {"search": 1.5, "test": -0.5}}, "0 or more"),
+        ({"split_fractions": {"search": 0.5}}, "sum to 0.5"),
+        ({"split_fractions": {"search": 1.5, "test": -0.5}}, "0 or more"),
         ({"slice": [3]}, "two numbers"),
         ({"slice": 500}, "slice=500: give two numbers"),
         ({"slice": [0, 2], "sample": 1}, "both set"),
@@ -123,7 +123,7 @@ def test_drivelm_asks_the_part(tmp_path):
         scene: {"key_frames": {"f": key_frame(perception=["A?", "B?"], cameras=SIX[:1])}} for scene in SCENES[:20]
     }
     whole = write(tmp_path, frames)
-    by_split = [DriveLM(tmp_path, split=split) for split in SHARES]
+    by_split = [DriveLM(tmp_path, split=split) for split in FRACTIONS]
     assert sorted(sum((part.ids for part in by_split), [])) == sorted(whole.ids)
     assert DriveLM(tmp_path, slice=(3, 5)).ids == whole.ids[3:5]
     assert DriveLM(tmp_path, scenes=SCENES[1:2]).ids == whole.ids[2:4]

@@ -78,7 +78,7 @@ WRONG_OPTIONS = {
     "dataset=drivelm dataset.root=/nowhere": "/nowhere: no such folder; set dataset.root",
     "dataset=drivelm dataset.root=/nowhere dataset.slice=[3]": r"dataset.slice=\[3\]: give two numbers",
     "dataset=drivelm dataset.root=/nowhere dataset.split=train": "dataset.split=train: choose from search, val, test",
-    "dataset=drivelm dataset.root=/nowhere dataset.shares.test=0.5": "dataset.shares=.*sum to 1.25",
+    "dataset=drivelm dataset.root=/nowhere dataset.split_fractions.test=0.5": "dataset.split_fractions=.*sum to 1.25",
     "dataset=drivelmm_o1 metrics=drivelm": "dataset.root is not set",
     "dataset=drivelmm_o1 metrics=drivelm dataset.root=/nowhere": "/nowhere/DriveLMMo1_TEST.json: no such file",
     "model.attention=foo": "model.attention=foo: choose from sdpa, eager",
