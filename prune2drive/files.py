@@ -17,7 +17,7 @@ UNENCODABLE = "backslashreplace"  # half a surrogate pair, which UTF-8 has not, 
 
 
 def read_json(file: Path, advice: str = "") -> Any:
-    """Reads a UTF-8 JSON file, with or without a byte order mark.
+    """Reads a UTF-8 JSON file, with or without a byte order mark; of a `.jsonl` file, the list of its rows.
 
     Args:
         file: the file.
@@ -27,11 +27,18 @@ def read_json(file: Path, advice: str = "") -> Any:
         InputError: it cannot be read, or is no JSON.
     """
     then = f"; {advice}" if advice else ""
+    rows: list[Any] = []
+    before = 0  # lines of a .jsonl file before the one that is parsed
     try:
-        with file.open(encoding="utf-8-sig") as stream:
-            return json.load(stream)
+        text = file.read_text(encoding="utf-8-sig")
+        if file.suffix != ".jsonl":
+            return json.loads(text)
+        for before, line in enumerate(text.split("\n")):  # noqa: B007
+            if line.strip():
+                rows.append(json.loads(line))
+        return rows
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
+        place = f"line {before + error.lineno}, column {error.colno}"
         raise InputError(f"{file}: not valid JSON at {place}: {error.msg}{then}") from None
     except FileNotFoundError:
         raise InputError(f"{file}: no such file{then}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from prune2drive.sample import Prediction
 
@@ -70,6 +70,13 @@ class Metric(Protocol):
             InputError: the judge gave an impossible score.
         """
 
+    def caveat(self, metrics: Mapping[str, float]) -> str:
+        """Returns why there is no `score`, or what it leaves out, in one line; empty for a whole score.
+
+        Args:
+            metrics: what `__call__` returned; may hold other metrics too.
+        """
+
     def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Returns question id -> score, for paired comparisons of two runs; only questions that have one."""
 
@@ -89,6 +96,20 @@ class Rubric(Generic[T]):
     reference: Callable[[Prediction], str]
 
 
+class JudgeUnavailable(Exception):
+    """A judge stopped answering.
+
+    Args:
+        missing: the number of questions without a reply.
+        asked: the number of all questions.
+        reason: the last error, in one line.
+    """
+
+    def __init__(self, missing: int, asked: int, reason: str) -> None:
+        super().__init__(f"no reply to {missing} of {asked} questions: {reason}")
+        self.missing, self.asked, self.reason = missing, asked, reason
+
+
 OFFICIAL = "judge"
 """The `key` of judges whose scores enter a benchmark's official formula."""
 
@@ -96,11 +117,12 @@ OFFICIAL = "judge"
 class Judge(Protocol):
     """Scores answers against their references."""
 
-    key: ClassVar[str]
-    """The metric that the scores are reported as: `OFFICIAL`, or a name of the judge's own."""
+    @property
+    def key(self) -> str:
+        """The metric that the scores are reported as: `OFFICIAL`, or a name of the judge's own."""
 
     def __call__(self, rows: Sequence[Prediction], rubric: Rubric[Any]) -> Mapping[str, Any]:
-        """Returns id -> score, without the rows for which no score could be had.
+        """Returns id -> what the rubric parses, without the rows that got no score.
 
         Raises:
             JudgeUnavailable: the judge stopped answering.
@@ -108,3 +130,8 @@ class Judge(Protocol):
 
     def identity(self, rubric: Rubric[Any]) -> Mapping[str, Any]:
         """Returns what two judges must share for their scores to be comparable."""
+
+
+def is_official(judge: Judge | None) -> bool:
+    """Returns whether there is a judge whose scores enter the official formula."""
+    return judge is not None and judge.key == OFFICIAL

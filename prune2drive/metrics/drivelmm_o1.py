@@ -19,10 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from prune2drive.metrics.base import SCORE, Column, shares
-from prune2drive.metrics.judge.chat import Rubric, identity_of, key_of
-from prune2drive.metrics.judge.endpoint import Unanswered
-from prune2drive.metrics.language import mean
+from prune2drive.metrics.base import SCORE, Column, Judge, JudgeUnavailable, Rubric, is_official, shares
+from prune2drive.metrics.statistics import mean
 from prune2drive.sample import Prediction
 
 logger = logging.getLogger(__name__)
@@ -60,9 +58,9 @@ CRITERIA = {
 
 
 def parse_marks(reply: str) -> dict[str, float] | None:
-    """The twelve marks of a reply in JSON, over 10; None where one is missing or outside 1 to 10.
+    """Returns the twelve marks of a JSON reply, over 10; None where one is missing or outside 1 to 10.
 
-    Text around the object is left out. The script's own form of reply calls one criterion `Commonsense`.
+    Text around the object is ignored. The script's own form of reply calls one criterion `Commonsense`.
     """
     try:
         found = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
@@ -107,29 +105,30 @@ class DriveLMMo1Score:
     """The scores of a set of predictions.
 
     Args:
-        judge: asked for the twelve marks; without it there is no `rubric/` key. `similarity` is reported as such.
+        judge: gives the twelve marks; without a judge there is no `rubric/` key. A judge with a key of its own, such as
+            `similarity`, is reported under that key.
     """
 
     columns: ClassVar[Mapping[str, Column]] = {**SCORE, **shares("rubric/overall", "mcq_accuracy", "similarity")}
 
-    judge: Any = None
+    judge: Judge | None = None
 
     @property
     def headline(self) -> str:
         """The mean of the twelve marks with a judge that gives them, else the multiple-choice accuracy."""
-        return "rubric/overall" if key_of(self.judge) == "judge" else "mcq_accuracy"
+        return "rubric/overall" if is_official(self.judge) else "mcq_accuracy"
 
     @property
-    def judge_id(self) -> Any:
-        """What run.json says of the judge.
+    def judge_id(self) -> Mapping[str, Any] | None:
+        """What two judges must share for their scores to be comparable; None without a judge.
 
         Raises:
-            InputError: it cannot be used.
+            InputError: the judge cannot be used.
         """
-        return identity_of(self.judge, MARKS)
+        return self.judge.identity(MARKS) if self.judge else None
 
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """`mcq_accuracy`, `rubric/<criterion>` and `rubric/overall` in [0, 1], with `_n` and `_stderr`.
+        """Returns `mcq_accuracy`, `rubric/<criterion>` and `rubric/overall` in [0, 1], with `_n` and `_stderr`.
 
         A metric without samples is absent. `score` is `rubric/overall` with a judge that marks, else `mcq_accuracy`.
         Rows that failed or have no reference are in no mean.
@@ -137,7 +136,7 @@ class DriveLMMo1Score:
         rows = _scored(predictions)
         metrics = _mean("mcq_accuracy", [is_right(row) for row in rows if is_multiple_choice(row)])
         if self.judge and rows:
-            metrics |= self._judged(rows)
+            metrics |= _judged(self.judge, rows)
         name = self.headline
         score = {key.replace(name, "score"): value for key, value in metrics.items() if key.startswith(name)}
         return metrics | score
@@ -147,26 +146,35 @@ class DriveLMMo1Score:
         return bool(self.judge) or (is_multiple_choice(question) and option(question.reference or "") is not None)
 
     def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Question id -> whether its choice is right, to compare two runs in pairs; those without are left out."""
+        """Returns multiple-choice question id -> whether its choice is right, for paired comparisons of two runs."""
         return {row.id: float(is_right(row)) for row in _scored(predictions) if is_multiple_choice(row)}
 
-    def _judged(self, rows: Sequence[Prediction]) -> dict[str, float]:
-        try:
-            found = self.judge(rows, MARKS)
-        except Unanswered as stopped:
-            logger.error("the judge stopped answering: %s", stopped.reason)
-            return {"judge_missing": stopped.missing, "judge_asked": stopped.asked}
-        if (key := key_of(self.judge)) != "judge":
-            return _mean(str(key), list(found.values()))
-        metrics: dict[str, float] = {"judge_unparsed": len(rows) - len(found)}
-        for name in CRITERIA:
-            metrics |= _mean(f"rubric/{name}", [marks[name] for marks in found.values()])
-        overall = [sum(marks.values()) / len(marks) for marks in found.values()]
-        return metrics | _mean("rubric/overall", overall)
+    def caveat(self, metrics: Mapping[str, float]) -> str:
+        """Returns why there is no score, in one line; empty where there is one."""
+        if "score" in metrics or "judge_missing" in metrics:
+            return ""
+        if "judge_unparsed" in metrics:
+            return "no score: the judge's replies could not be read"
+        return "no score: no question has a reference and options to choose from"
+
+
+def _judged(judge: Judge, rows: Sequence[Prediction]) -> dict[str, float]:
+    try:
+        scores = judge(rows, MARKS)
+    except JudgeUnavailable as stopped:
+        logger.error("the judge stopped answering: %s", stopped.reason)
+        return {"judge_missing": stopped.missing, "judge_asked": stopped.asked}
+    if not is_official(judge):
+        return _mean(judge.key, list(scores.values()))
+    metrics: dict[str, float] = {"judge_unparsed": len(rows) - len(scores)}
+    for name in CRITERIA:
+        metrics |= _mean(f"rubric/{name}", [marks[name] for marks in scores.values()])
+    overall = [sum(marks.values()) / len(marks) for marks in scores.values()]
+    return metrics | _mean("rubric/overall", overall)
 
 
 def _mean(key: str, values: Sequence[float]) -> dict[str, float]:
-    return mean(values, range(len(values))).metrics(key) if values else {}
+    return mean(values).flat(key) if values else {}
 
 
 def _scored(predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -174,24 +182,24 @@ def _scored(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 
 def is_multiple_choice(row: Prediction) -> bool:
-    """Whether the number that an id ends in is one of those that have options."""
+    """Returns whether the question has options: the number its id ends in says so."""
     number = row.id.rpartition("_")[2]
     return number.isdecimal() and int(number) in MULTIPLE_CHOICE
 
 
 def is_right(row: Prediction) -> bool:
-    """Whether answer and reference choose the same option; two without any agree, as in the script."""
+    """Returns whether answer and reference choose the same option; two texts without one agree, as in the script."""
     return option(final_answer(row.answer or "")) == option(row.reference or "")
 
 
 def final_answer(text: str) -> str:
-    """What follows the marker of the final answer; nothing where there is no marker."""
+    """Returns the text after the marker of the final answer; empty without a marker."""
     marker = next((marker for marker in MARKERS if marker in text), None)
     return text.rpartition(marker)[2] if marker else ""
 
 
 def option(text: str) -> str | None:
-    """The first option, A to F, that a text names as `A) ...`; F where it says none of them, None where it has none."""
+    """Returns the first option, A to F, that a text names as `A) ...`; F for "none of the ...", else None."""
     named = re.search(r"([A-F])\)\s*.", text)
     if named:
         return named[1]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from prune2drive.metrics.base import SCORE, Column, shares
 from prune2drive.metrics.drivelm import DriveLMScore
-from prune2drive.metrics.language import mean
+from prune2drive.metrics.statistics import mean
 from prune2drive.sample import Prediction
 
 
@@ -26,27 +26,31 @@ class ExactMatch:
     drivelm: DriveLMScore = field(default_factory=DriveLMScore)
 
     @property
-    def judge_id(self) -> Any:
-        """What run.json says of the judge.
+    def judge_id(self) -> Mapping[str, Any] | None:
+        """What two judges must share for their scores to be comparable; None without a judge.
 
         Raises:
-            InputError: it cannot be used.
+            InputError: the judge cannot be used.
         """
         return self.drivelm.judge_id
 
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """The challenge's metrics with `exact_match` as the `score`; empty without references."""
+        """Returns the challenge's metrics and `exact_match`, which is the `score`; empty without references."""
         if not (scored := _scored(predictions)):
             return {}
-        exact = mean([row.answer == row.reference for row in scored], range(len(scored)))
-        return {**self.drivelm(predictions), **exact.metrics(self.headline), **exact.metrics("score")}
+        exact = mean([row.answer == row.reference for row in scored])
+        return {**self.drivelm.measure(predictions), **exact.flat(self.headline), **exact.flat("score")}
 
     def can_score(self, question: Prediction) -> bool:
         """Returns True: any answer can be compared with its reference."""
         return True
 
+    def caveat(self, metrics: Mapping[str, float]) -> str:
+        """Returns why there is no score, in one line; empty where there is one."""
+        return "" if "score" in metrics else "no score: these questions have no reference answers"
+
     def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Question id -> whether its answer is right, for paired comparisons of two runs."""
+        """Returns question id -> whether its answer is right, for paired comparisons of two runs."""
         return {row.id: float(row.answer == row.reference) for row in _scored(predictions)}
 
 

@@ -9,12 +9,10 @@ Shape suffixes: N samples, S sums that BLEU is made of.
 from __future__ import annotations
 
 import logging
-import math
 import re
 import shutil
 import subprocess
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,48 +24,11 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from prune2drive.errors import InputError
+from prune2drive.metrics.statistics import Estimate, combine, jackknife, mean
 
 logger = logging.getLogger(__name__)
 
 LANGUAGE_WEIGHTS = {**{f"bleu_{n}": 1 / 12 for n in range(1, 5)}, "rouge_l": 1 / 3, "cider": 1 / 30}
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic over samples and its jackknife.
-
-    Args:
-        shifts: sample -> how far leaving it out moves the value, scaled so that the squares sum to the
-            variance of the value. Keyed by sample, so that statistics which share samples can be combined.
-    """
-
-    value: float
-    shifts: Mapping[int, float]
-
-    def metrics(self, key: str) -> dict[str, float]:
-        """`key`, `key_n` and `key_stderr`, the standard error: 0 for a single sample, which does not tell it."""
-        return {key: self.value, f"{key}_n": len(self.shifts), f"{key}_stderr": math.hypot(*self.shifts.values())}
-
-
-def jackknife(value: float, without_N: np.ndarray, samples: Iterable[int]) -> Estimate:
-    """The estimate `value` from what it is without each of the samples."""
-    shift_N = (without_N - without_N.mean()) * math.sqrt(1 - 1 / len(without_N))
-    return Estimate(float(value), dict(zip(samples, shift_N.tolist(), strict=True)))
-
-
-def mean(values: Sequence[float], samples: Iterable[int]) -> Estimate:
-    """A plain mean; its jackknife standard error is the usual one, s / sqrt(n)."""
-    values_N = np.asarray(values, dtype=float)
-    return jackknife(values_N.mean(), (values_N.sum() - values_N) / max(len(values_N) - 1, 1), samples)
-
-
-def combine(estimates: Mapping[str, Estimate], weights: Mapping[str, float]) -> Estimate:
-    """The weighted sum of estimates, with the covariance of those that share samples."""
-    shifts: dict[int, float] = defaultdict(float)
-    for key, weight in weights.items():
-        for sample, shift in estimates[key].shifts.items():
-            shifts[sample] += weight * shift
-    return Estimate(sum(weight * estimates[key].value for key, weight in weights.items()), shifts)
 
 
 @dataclass(frozen=True)

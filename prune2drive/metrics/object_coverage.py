@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prune2drive.errors import InputError
 from prune2drive.metrics.base import Column
+from prune2drive.metrics.statistics import RatioOfSums
 from prune2drive.sample import ObjectBox, ObjectCount, Prediction, Sample
 from prune2drive.token_map import TokenMap
 
@@ -73,7 +74,7 @@ def coverage(rows: Iterable[Prediction]) -> dict[str, float]:
     Args:
         rows: predictions of one run; read once. Empty without annotated objects.
     """
-    shares: dict[str, Share] = defaultdict(Share)
+    shares: dict[str, RatioOfSums] = defaultdict(RatioOfSums)
     classes: Counter[str] = Counter()
     for row in rows:
         for camera, size, label, covered, objects in row.objects:
@@ -84,27 +85,6 @@ def coverage(rows: Iterable[Prediction]) -> dict[str, float]:
     keys = [key for key in ("objects", *SIZES) if key in shares]
     keys += sorted(key for key in shares if key not in keys and not key.startswith("class/"))
     return {name: value for key in (*keys, *common) for name, value in shares[key].flat(f"coverage/{key}").items()}
-
-
-class Share:
-    """A ratio of sums over frames."""
-
-    def __init__(self) -> None:
-        self._frames: dict[str, tuple[int, int]] = {}
-
-    def add(self, frame: str, covered: int, objects: int) -> None:
-        before = self._frames.get(frame, (0, 0))
-        self._frames[frame] = before[0] + covered, before[1] + objects
-
-    def flat(self, key: str) -> dict[str, float]:
-        """`key`, `key_n` and `key_stderr`."""
-        frames = self._frames.values()
-        total = sum(objects for _, objects in frames)
-        share = sum(covered for covered, _ in frames) / total
-        squares = sum((covered - share * objects) ** 2 for covered, objects in frames)
-        count = len(frames)
-        stderr = math.sqrt(squares * count / (count - 1)) / total if count > 1 else 0.0
-        return {key: share, f"{key}_n": total, f"{key}_stderr": stderr}
 
 
 def _centres(token_map: TokenMap, camera: str, kept: Mapping[str, Tensor]) -> Tensor:

@@ -44,14 +44,14 @@ class Task:
         loop: does it, a batch at a time.
         measure: metrics of the finished rows, beside coverage and costs.
         headline: the metric that the run returns.
-        missing: why there may be none.
+        caveat: says in one line why the headline is missing or incomplete; empty where it is whole.
         done: what has been done to a finished question, in a word.
     """
 
     loop: Callable[..., Evaluation]
     measure: Callable[[Components, Sequence[Prediction]], dict[str, float]]
     headline: str
-    missing: str
+    caveat: Callable[[Components, Mapping[str, float]], str]
     done: str
 
 
@@ -59,7 +59,7 @@ ANSWER = Task(
     loop=lambda parts, *rest: (CachedEvaluation if parts.prefixes else Evaluation)(parts, *rest),
     measure=lambda parts, predictions: parts.metric(predictions),
     headline="score",
-    missing="no score: these questions have no reference answers, or no tags that say how to score them",
+    caveat=lambda parts, metrics: parts.metric.caveat(metrics),
     done="answered",
 )
 
@@ -265,6 +265,6 @@ def _publish(pruned: Pass, full: Pass | None, task: Task, trainer: Any) -> float
             failed,
             len(predictions),
         )
-    if task.headline not in metrics and not metrics.get("judge_missing"):
-        log.warning(task.missing)
+    if caveat := task.caveat(pruned.parts, metrics):
+        log.warning(caveat)
     return metrics.get(task.headline, float("nan"))

@@ -6,6 +6,7 @@ from helpers.chat_server import serving, status
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prune2drive.metrics.drivelm.rating import RATING
 from prune2drive.metrics.drivelmm_o1 import CRITERIA, MARKS, DriveLMMo1Score, final_answer, option, parse_marks
 from prune2drive.metrics.judge.chat import ChatJudge
 from prune2drive.sample import Prediction
@@ -197,5 +198,5 @@ def test_a_dead_endpoint_leaves_the_accuracy_and_no_score(server, judge):
 
 
 def test_the_identity_is_of_this_rubric(judge):
-    assert DriveLMMo1Score(judge).judge_id == judge.identity(MARKS) != judge.identity()
+    assert DriveLMMo1Score(judge).judge_id == judge.identity(MARKS) != judge.identity(RATING)
     assert DriveLMMo1Score().judge_id is None

@@ -2,12 +2,10 @@ import statistics
 import weakref
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.efficiency import Efficiency, RunningMeans
+from prune2drive.metrics.efficiency import Efficiency
 from prune2drive.metrics.flops import decoder_flops
 from prune2drive.sample import Prediction
 
@@ -151,16 +149,3 @@ class Record(Prediction):
 
     def __init__(self):
         self.__dict__ |= vars(row())
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
-def test_running_means_equal_the_textbooks(values):
-    means = RunningMeans()
-    for value in values:
-        means.add("a", value)
-    table = means.flat()
-    stderr = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
-    assert table["a_n"] == len(values)
-    assert table["a"] == pytest.approx(statistics.fmean(values), abs=1e-6)
-    assert table["a_stderr"] == pytest.approx(stderr, abs=1e-5)

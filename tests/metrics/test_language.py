@@ -17,7 +17,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.language import combine, jackknife, mean, score_captions, tokenize_java, tokenize_regex
+from prune2drive.metrics.language import score_captions, tokenize_java, tokenize_regex
 
 needs_java = pytest.mark.skipif(not shutil.which("java"), reason="no java on PATH")
 needs_library_tokenizer = pytest.mark.skipif(
@@ -168,9 +168,9 @@ def test_standard_errors_are_those_of_leaving_each_sample_out(plain, drawn):
         rouge, cider = Rouge().compute_score(gts, res)[0], np.mean([cider_N[i] for i in rest])
         without.append([*bleu, rouge, cider, sum(bleu) / 12 + rouge / 3 + cider / 30])
     expected = np.sqrt((n - 1) * np.var(without, axis=0))
-    found = [estimates[key].metrics(key)[f"{key}_stderr"] for key in KEYS]
+    found = [estimates[key].flat(key)[f"{key}_stderr"] for key in KEYS]
     assert found == pytest.approx(expected.tolist(), rel=1e-6, abs=1e-12)
-    assert all(estimates[key].metrics(key)[f"{key}_n"] == n for key in KEYS)
+    assert all(estimates[key].flat(key)[f"{key}_n"] == n for key in KEYS)
 
 
 @given(pairs)
@@ -260,39 +260,3 @@ def test_tokenizing_writes_nothing_to_stderr_or_to_the_package(capfd):
     tokenize_java(PREDICTIONS)
     assert capfd.readouterr() == ("", "")
     assert folder.stat().st_mtime_ns == before
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
-def test_the_jackknife_of_a_mean_is_the_usual_standard_error(numbers):
-    found = mean(numbers, range(len(numbers))).metrics("x")
-    assert found == pytest.approx(
-        {"x": np.mean(numbers), "x_n": len(numbers), "x_stderr": np.std(numbers, ddof=1) / math.sqrt(len(numbers))},
-        abs=1e-9,
-    )
-
-
-def test_the_standard_error_of_one_sample_is_zero():
-    assert mean([0.3], [0]).metrics("x") == {"x": 0.3, "x_n": 1, "x_stderr": 0}
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=20))
-def test_combined_estimates_keep_the_covariance_of_shared_samples(numbers):
-    rows = range(len(numbers))
-    parts = {key: mean(column, rows) for key, column in zip("ab", zip(*numbers, strict=True), strict=True)}
-    whole = mean([0.4 * a + 0.6 * b for a, b in numbers], rows).metrics("x")
-    assert combine(parts, {"a": 0.4, "b": 0.6}).metrics("x") == pytest.approx(whole, abs=1e-9)
-
-
-def test_estimates_of_different_samples_add_in_quadrature():
-    parts = {"a": mean([0, 1, 1], [0, 1, 2]), "b": mean([0, 0.5], [5, 6])}
-    errors = [part.metrics("x")["x_stderr"] for part in parts.values()]
-    found = combine(parts, {"a": 1, "b": 1}).metrics("x")
-    assert found["x_n"] == 5
-    assert found["x_stderr"] == pytest.approx(math.hypot(*errors))
-
-
-def test_jackknife_of_a_nonlinear_statistic():
-    numbers = np.array([1.0, 2.0, 6.0])
-    without = np.array([np.prod(np.delete(numbers, n)) for n in range(3)])
-    expected = math.sqrt(2 / 3 * ((without - without.mean()) ** 2).sum())
-    assert jackknife(12.0, without, range(3)).metrics("x")["x_stderr"] == pytest.approx(expected)

@@ -1,9 +1,22 @@
+import math
+import statistics
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune2drive.metrics.statistics import Interval, difference, interval, share_interval
+from prune2drive.metrics.statistics import (
+    Interval,
+    RatioOfSums,
+    RunningMean,
+    combine,
+    difference,
+    interval,
+    jackknife,
+    mean,
+    share_interval,
+)
 
 VALUES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60)
 
@@ -53,3 +66,67 @@ def test_an_interval_is_formatted_as_value_and_ends():
     assert f"{share_interval(0.9, 0.1):.3f}" == "0.900 [0.704, 1.000]"
     assert f"{share_interval(0.05, 0.1):.3f}" == "0.050 [0.000, 0.246]"
     assert f"{Interval(0.5, -0.25, 1.0, 3):+.2f}" == "+0.50 [-0.25, +1.00]"
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
+def test_running_mean_equals_the_textbooks(values):
+    running = RunningMean()
+    for value in values:
+        running.add(value)
+    table = running.flat("a")
+    stderr = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
+    assert table["a_n"] == len(values)
+    assert table["a"] == pytest.approx(statistics.fmean(values), abs=1e-6)
+    assert table["a_stderr"] == pytest.approx(stderr, abs=1e-5)
+
+
+def test_ratio_of_sums_counts_groups_in_its_standard_error():
+    ratio = RatioOfSums()
+    for group, above, below in [("a", 1, 2), ("b", 3, 4), ("a", 1, 2)]:
+        ratio.add(group, above, below)
+    spread = (2 - 5 / 8 * 4) ** 2 + (3 - 5 / 8 * 4) ** 2
+    assert ratio.flat("x") == {"x": 5 / 8, "x_n": 8, "x_stderr": pytest.approx(math.sqrt(spread * 2) / 8)}
+    assert ratio.groups == 2
+
+
+def test_ratio_of_sums_of_one_group_has_no_standard_error():
+    ratio = RatioOfSums()
+    ratio.add("a", 1, 4)
+    assert ratio.flat("x") == {"x": 0.25, "x_n": 4, "x_stderr": 0}
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
+def test_the_jackknife_of_a_mean_is_the_usual_standard_error(numbers):
+    found = mean(numbers, range(len(numbers))).flat("x")
+    assert found == pytest.approx(
+        {"x": np.mean(numbers), "x_n": len(numbers), "x_stderr": np.std(numbers, ddof=1) / math.sqrt(len(numbers))},
+        abs=1e-9,
+    )
+
+
+def test_the_standard_error_of_one_sample_is_zero():
+    assert mean([0.3], [0]).flat("x") == {"x": 0.3, "x_n": 1, "x_stderr": 0}
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=20))
+def test_combined_estimates_keep_the_covariance_of_shared_samples(numbers):
+    rows = range(len(numbers))
+    parts = {key: mean(column, rows) for key, column in zip("ab", zip(*numbers, strict=True), strict=True)}
+    whole = mean([0.4 * a + 0.6 * b for a, b in numbers], rows).flat("x")
+    assert combine(parts, {"a": 0.4, "b": 0.6}).flat("x") == pytest.approx(whole, abs=1e-9)
+
+
+def test_estimates_of_different_samples_add_in_quadrature():
+    parts = {"a": mean([0, 1, 1], [0, 1, 2]), "b": mean([0, 0.5], [5, 6])}
+    errors = [part.flat("x")["x_stderr"] for part in parts.values()]
+    found = combine(parts, {"a": 1, "b": 1}).flat("x")
+    assert found["x_n"] == 5
+    assert found["x_stderr"] == pytest.approx(math.hypot(*errors))
+
+
+def test_jackknife_of_a_nonlinear_statistic():
+    numbers = np.array([1.0, 2.0, 6.0])
+    without = np.array([np.prod(np.delete(numbers, n)) for n in range(3)])
+    expected = math.sqrt(2 / 3 * ((without - without.mean()) ** 2).sum())
+    assert jackknife(12.0, without, range(3)).flat("x")["x_stderr"] == pytest.approx(expected)

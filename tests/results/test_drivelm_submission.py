@@ -5,7 +5,7 @@ import pytest
 from helpers import runs
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.drivelm_files import read_predictions
+from prune2drive.metrics.drivelm.files import read_predictions
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.results.drivelm_submission import DriveLMSubmission
 from prune2drive.sample import Prediction

@@ -1,9 +1,9 @@
 """A client of any endpoint that speaks OpenAI's chat-completions protocol.
 
 Many questions are asked at a time, and every reply is kept on disk, so that none is paid for twice. The `openai`
-package retries what may pass (429, 5xx, time-outs, lost connections) with exponential backoff and jitter, or after the
-time that the endpoint asks for. An endpoint that fails several questions in a row, each with all its retries, is asked
-no more.
+package retries temporary failures (429, 5xx, time-outs, lost connections) with exponential backoff and jitter, or after
+the time that the endpoint asks for. After several failed questions in a row, each with all its retries, no further
+question is sent.
 """
 
 from __future__ import annotations
@@ -23,76 +23,76 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import track
 
-from prune2drive.errors import InputError
-from prune2drive.metrics.judge.response_cache import Replies
+from prune2drive.errors import InputError, check_whole
+from prune2drive.metrics.base import JudgeUnavailable
+from prune2drive.metrics.judge.response_cache import ResponseCache
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
 T = TypeVar("T")
-PATIENCE = 3  # failed questions in a row
+FAILURES_IN_A_ROW = 3  # after which no further question is sent
 LEAST = {"concurrency": 1, "retries": 0, "attempts": 1}
 
 
-class Unanswered(Exception):
-    """The endpoint stopped answering; what it did answer is in the cache.
+class Outcome(NamedTuple):
+    """The result of a question.
 
     Args:
-        missing: how many of the questions have no reply.
-        asked: how many there were.
-        reason: what it said last.
+        answered: whether the endpoint replied or refused, rather than failed.
+        value: the parsed reply; None where it could not be parsed.
     """
-
-    def __init__(self, missing: int, asked: int, reason: str) -> None:
-        super().__init__(f"no reply to {missing} of {asked} questions: {reason}")
-        self.missing, self.asked, self.reason = missing, asked, reason
-
-
-class Outcome(NamedTuple):
-    """What became of a question: its reply as parsed, or None where it could not be."""
 
     answered: bool
     value: Any = None
 
 
 @dataclass
-class Watch:
-    """Notices that an endpoint is dead."""
+class CircuitBreaker:
+    """Opens for good after several failed questions in a row.
 
-    in_a_row: int = 0
+    Args:
+        failures: failed questions since the last reply.
+        reason: the last error, in one line.
+    """
+
+    failures: int = 0
     reason: str = ""
 
     @property
-    def gave_up(self) -> bool:
-        return self.in_a_row >= PATIENCE
+    def is_open(self) -> bool:
+        """Whether no further question should be sent."""
+        return self.failures >= FAILURES_IN_A_ROW
 
-    def failed(self, reason: str) -> None:
-        self.in_a_row += 1
+    def record_failure(self, reason: str) -> None:
+        """Counts a failed question."""
+        self.failures += 1
         self.reason = reason
 
-    def answered(self) -> None:
-        if not self.gave_up:
-            self.in_a_row = 0
+    def record_reply(self) -> None:
+        """Counts from 0 again, unless the breaker is open."""
+        if not self.is_open:
+            self.failures = 0
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint, and how to ask it.
+    """An endpoint and the settings of its requests.
 
     Args:
-        base_url: up to and without /chat/completions, such as https://api.openai.com/v1.
-        model: as the endpoint calls it.
-        api_key_env: environment variable that holds the key; null where none is needed. An endpoint on this machine
+        base_url: the address up to and without /chat/completions, such as https://api.openai.com/v1.
+        model: the name of the model at the endpoint.
+        api_key_env: environment variable that holds the key; null where no key is needed. An endpoint on this machine
             is asked without a key if the variable is not set.
-        sampling: further fields of each request, such as temperature.
+        sampling: further fields of every request, such as temperature.
         concurrency: questions asked at a time.
-        retries: times that a failed request is sent again.
-        attempts: times that a question is asked whose reply cannot be parsed.
+        retries: how often a failed request is sent again.
+        attempts: how often a question is asked whose reply cannot be parsed.
         timeout: seconds to wait for a reply.
         cache: folder of the replies.
 
     Raises:
-        InputError: a setting that cannot work, or the `openai` package is missing.
+        InputError: a setting cannot work, or the `openai` package is missing.
     """
 
     base_url: str
@@ -110,10 +110,9 @@ class Endpoint:
         if url.scheme not in ("http", "https") or not url.hostname:
             raise InputError(f"judge.base_url={self.base_url}: not a web address; write it as https://host/v1")
         if not self.model:
-            raise InputError("judge.model is empty; name the model as the endpoint calls it")
+            raise InputError("judge.model is empty; give the name of the model at the endpoint")
         for name, least in LEAST.items():
-            if (value := getattr(self, name)) < least or not isinstance(value, int):
-                raise InputError(f"judge.{name}={value}: use a whole number, {least} or more")
+            check_whole(f"judge.{name}", getattr(self, name), least)
         if not self.timeout > 0:
             raise InputError(f"judge.timeout={self.timeout}: use a number of seconds above 0")
         if self.api_key_env and not self._key and not _is_local(url.hostname):
@@ -123,15 +122,15 @@ class Endpoint:
             )
         if not importlib.util.find_spec("openai"):
             raise InputError("judge=openai needs the openai package: pip install 'prune2drive[judge]'")
-        self._replies  # noqa: B018  # an unusable cache shows now
+        self._cached  # noqa: B018  # refuses an unusable cache now
 
     @property
     def _key(self) -> str:
         return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
 
     @cached_property
-    def _replies(self) -> Replies:
-        return Replies(self.cache)
+    def _cached(self) -> ResponseCache:
+        return ResponseCache(self.cache)
 
     @cached_property
     def _client(self) -> OpenAI:
@@ -146,42 +145,43 @@ class Endpoint:
 
         Args:
             questions: id -> text of the user's message.
-            parse: from a reply to what it says; None for a reply to ask again.
+            parse: turns a reply into its value; None for a reply that cannot be parsed, which is asked for again.
 
         Returns:
-            id -> parsed reply, without those that could not be parsed `attempts` times.
+            id -> parsed reply, without the questions that got no reply to parse in `attempts` attempts.
 
         Raises:
-            Unanswered: some have no reply.
+            JudgeUnavailable: the endpoint failed; replies until then are in the cache.
             InputError: the cache cannot be written.
         """
-        watch = Watch()
+        breaker = CircuitBreaker()
         texts = list(dict.fromkeys(questions.values()))
         with ThreadPoolExecutor(self.concurrency) as pool:
-            outcomes = pool.map(lambda text: self._ask(text, parse, watch), texts)
+            outcomes = pool.map(lambda text: self._ask(text, parse, breaker), texts)
             try:
-                found = dict(zip(texts, _with_progress(outcomes, len(texts)), strict=True))
+                outcome_of = dict(zip(texts, _with_progress(outcomes, len(texts)), strict=True))
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # which matters after an error or Ctrl-C
-        if missing := sum(not found[text].answered for text in questions.values()):
-            raise Unanswered(missing, len(questions), watch.reason)
-        return {id: found[text].value for id, text in questions.items() if found[text].value is not None}
+                pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C
+        if missing := sum(not outcome_of[text].answered for text in questions.values()):
+            raise JudgeUnavailable(missing, len(questions), breaker.reason)
+        values = {id: outcome_of[text].value for id, text in questions.items()}
+        return {id: value for id, value in values.items() if value is not None}
 
-    def _ask(self, text: str, parse: Callable[[str], T | None], watch: Watch) -> Outcome:
-        """Asks one question until its reply can be parsed."""
+    def _ask(self, text: str, parse: Callable[[str], T | None], breaker: CircuitBreaker) -> Outcome:
+        """Asks one question until its reply can be parsed, at most `attempts` times."""
         for attempt in range(self.attempts):
             key = self._cache_key(text, attempt)
-            reply = self._replies.get(key)
+            reply = self._cached.get(key)
             if reply is None:
-                if watch.gave_up:
+                if breaker.is_open:
                     return Outcome(answered=False)
                 try:
                     reply = self._request(text)
                 except _Failure as failure:
-                    watch.failed(str(failure))
+                    breaker.record_failure(str(failure))
                     return Outcome(answered=failure.is_refusal)
-                watch.answered()
-                self._replies.put(key, reply)
+                breaker.record_reply()
+                self._cached.put(key, reply)
             if (value := parse(reply)) is not None:
                 return Outcome(True, value)
         return Outcome(answered=True)
@@ -191,10 +191,10 @@ class Endpoint:
         return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
     def _request(self, text: str) -> str:
-        """The reply to a message.
+        """Returns the reply to a message.
 
         Raises:
-            _Failure: the endpoint gave none.
+            _Failure: the endpoint gave no reply.
         """
         from openai import BadRequestError, OpenAIError, UnprocessableEntityError
 
@@ -211,7 +211,7 @@ class Endpoint:
                 raise self._failure(f"{error}{cause}", is_refusal) from None
             except (AttributeError, IndexError, TypeError, ValueError) as error:
                 garbled = error
-        raise self._failure(f"its answer is no chat completion ({garbled})")
+        raise self._failure(f"the endpoint's answer is no chat completion ({garbled})")
 
     def _failure(self, message: str, is_refusal: bool = False) -> _Failure:
         line = " ".join(message.split())
@@ -222,8 +222,8 @@ class _Failure(Exception):
     """A question without a reply.
 
     Args:
-        reason: one line, without the key.
-        is_refusal: the endpoint works, and will not answer this one (its content, its length).
+        reason: the error in one line, without the key.
+        is_refusal: whether the endpoint works but refuses this question, for its content or its length.
     """
 
     def __init__(self, reason: str, is_refusal: bool) -> None:
@@ -232,7 +232,7 @@ class _Failure(Exception):
 
 
 def _with_progress(outcomes: Iterable[Outcome], total: int) -> Iterable[Outcome]:
-    """The same behind a progress bar, where there is a terminal to show it."""
+    """Shows a progress bar while it passes outcomes on, where there is a terminal."""
     console = Console(stderr=True)
     return track(outcomes, "judging", total, console=console, transient=True, disable=not console.is_terminal)
 

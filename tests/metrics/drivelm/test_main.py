@@ -9,8 +9,8 @@ import sys
 import pytest
 from helpers.chat_server import serving, status
 
-from prune2drive.metrics.drivelm import main
-from prune2drive.metrics.drivelm_files import read_references
+from prune2drive.metrics.drivelm.__main__ import main
+from prune2drive.metrics.drivelm.files import read_references
 from prune2drive.sample import Prediction
 
 needs_java = pytest.mark.skipif(not shutil.which("java"), reason="no java on PATH")
@@ -110,14 +110,17 @@ def test_answers_without_a_reference_are_ignored_with_a_warning(files, capsys, c
 @pytest.mark.parametrize(
     "predictions, message",
     [
-        ('[\n{"id": "s_f_0",\n"answer" "x"}]', "output.json: malformed JSON in line 3: Expecting ':' delimiter"),
-        ("", "output.json: malformed JSON in line 1"),
-        (b'[{"id": "\xff"}]', "output.json: not UTF-8"),
+        (
+            '[\n{"id": "s_f_0",\n"answer" "x"}]',
+            "output.json: not valid JSON at line 3, column 10: Expecting ':'",
+        ),
+        ("", "output.json: not valid JSON at line 1"),
+        (b'[{"id": "\xff"}]', "output.json: cannot be read as UTF-8 text"),
         (REFERENCES, "output.json: not a file of predictions; give a list of"),
         (3, "output.json: not a file of predictions"),
         (["x"], "output.json: not a file of predictions"),
         ([{"id": 1, "answer": "x"}], "output.json: not a file of predictions"),
-        ([*OUTPUT, OUTPUT[0]], "output.json: s_f_0 is there twice"),
+        ([*OUTPUT, OUTPUT[0]], "output.json: s_f_0 occurs twice"),
         ([{"id": "s_f_0", "answer": ["x"]}], "output.json: the answer of s_f_0 is not a string"),
         ([{"id": "s_f_0"}], "output.json: the answer of s_f_0 is not a string"),
         ([], "output.json: 2 of 2 references have no answer, first s_f_0"),
@@ -130,7 +133,7 @@ def test_bad_predictions_are_one_line_and_code_2(files, capsys, predictions, mes
 @pytest.mark.parametrize(
     "references, message",
     [
-        ("{", "test_eval.json: malformed JSON in line 1"),
+        ("{", "test_eval.json: not valid JSON at line 1"),
         (OUTPUT, "test_eval.json: not a DriveLM reference file"),
         ({"s": {"key_frames": {"f": {}}}}, "test_eval.json: not a DriveLM reference file"),
         (
@@ -160,7 +163,7 @@ def check_error(capsys, predictions, references, message):
 
 def test_a_bad_row_of_predictions_jsonl_is_named_by_its_line(files, capsys):
     predictions, references = files('{"id": "s_f_0", "answer": "x"}\n\n{"id": "s_f_1",', name="predictions.jsonl")
-    check_error(capsys, predictions, references, "predictions.jsonl: malformed JSON in line 3")
+    check_error(capsys, predictions, references, "predictions.jsonl: not valid JSON at line 3")
 
 
 def test_nothing_to_score_among_the_answers_is_an_error(files, capsys):
@@ -171,9 +174,7 @@ def test_nothing_to_score_among_the_answers_is_an_error(files, capsys):
 
 def test_missing_files_and_folders_are_named(files, capsys, tmp_path):
     predictions, references = files()
-    check_error(
-        capsys, tmp_path / "nowhere.json", references, "nowhere.json: No such file or directory; check the path"
-    )
+    check_error(capsys, tmp_path / "nowhere.json", references, "nowhere.json: no such file; give output.json")
     check_error(capsys, predictions, tmp_path, "Is a directory")
 
 
