@@ -155,7 +155,10 @@ def test_similarity_needs_no_endpoint(tmp_path):
             ["judge.base_url=http://localhost/v1", "judge.model=m", "judge.prompt_file=nowhere.txt"],
             "nowhere.txt: cannot be",
         ),
-        (["judge.base_url=http://localhost/v1", "judge.model=m", "judge.prompt_file=PROMPT"], "unknown placeholder {prediction}"),
+        (
+            ["judge.base_url=http://localhost/v1", "judge.model=m", "judge.prompt_file=PROMPT"],
+            "placeholder {prediction}",
+        ),
     ],
 )
 def test_what_can_be_known_before_the_model_is_loaded(settings, message, tmp_path, monkeypatch):
