@@ -4,9 +4,10 @@ from typing import Any
 
 from prune2drive.errors import InputError
 from prune2drive.pruning import prune
+from prune2drive.sample import Sample
 from prune2drive.token_map import TokenMap
 
-__all__ = ["InputError", "TokenMap", "evaluate", "prune"]
+__all__ = ["InputError", "Sample", "TokenMap", "__version__", "evaluate", "prune"]
 __version__ = "0.1.0"
 
 

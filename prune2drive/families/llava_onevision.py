@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.image_processing_utils import select_best_resolution
 
 from prune2drive.errors import InputError
 from prune2drive.families.base import Family, Frame, Grid, ImageInfo, height_width, patch_grid, split_runs
@@ -44,6 +43,8 @@ def padded_frame(height: int, width: int) -> Frame:
 
 def _single_image(positions: Tensor, config: Any, images: ImageInfo, side: int) -> list[Grid]:
     """Returns the overview's grid, then the unpadded one of the best resolution, whose rows end in a newline."""
+    from transformers.image_processing_utils import select_best_resolution
+
     if not images.sizes:
         raise InputError(
             "a single LLaVA-OneVision image needs image_sizes to place its tokens: pass them, or token_map="

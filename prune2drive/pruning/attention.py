@@ -85,7 +85,8 @@ class LayerView:
         states = getattr(attention, f"{name}_proj")(self.module.input_layernorm(states_BQD))
         states = states.unflatten(-1, (-1, attention.head_dim))
         norm = getattr(attention, f"{name}_norm", None)
-        return states if norm is None else norm(states)
+        heads: Tensor = states if norm is None else norm(states)
+        return heads
 
     def _rotate(self, states_BQHE: Tensor, rows: slice = slice(None), at: Any = slice(None)) -> Tensor:
         cos, sin = (part[rows if len(part) > 1 else slice(None)][:, at, None] for part in self.rotary)
@@ -97,7 +98,7 @@ class LayerView:
         """Softmax of scaled products over what may be seen, [B, H, Q, P]."""
         batch, heads, count, width = query_BHQE.shape
         query_BGRE = query_BHQE.reshape(batch, keys_BGPE.shape[1], -1, width)
-        logits = (query_BGRE @ keys_BGPE.transpose(2, 3)).reshape(batch, heads, count, -1)
+        logits: Tensor = (query_BGRE @ keys_BGPE.transpose(2, 3)).reshape(batch, heads, count, -1)
         logits = logits * self.module.self_attn.scaling
         if seen is not None:
             logits = logits.masked_fill(~seen.to(logits.device), -torch.inf)

@@ -141,5 +141,5 @@ class VisionTokens:
 def _pooled(states_ITD: Tensor, side: int) -> Tensor:
     """Means over squares of side x side patches, in raster order."""
     rows = math.isqrt(states_ITD.shape[1])
-    grid = states_ITD.unflatten(1, (rows // side, side, rows // side, side))
+    grid: Tensor = states_ITD.unflatten(1, (rows // side, side, rows // side, side))
     return grid.mean(dim=(2, 4)).flatten(1, 2)

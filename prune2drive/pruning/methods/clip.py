@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoTokenizer
 
 from prune2drive.errors import InputError
 from prune2drive.pruning.context import Context
@@ -75,6 +74,8 @@ class Clip:
 
     @cached_property
     def _config(self) -> Any:
+        from transformers import AutoConfig
+
         config = self._read(AutoConfig)
         if config.model_type != "clip":
             raise InputError(
@@ -84,6 +85,8 @@ class Clip:
 
     @cached_property
     def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
         return self._read(AutoTokenizer)
 
     @cached_property

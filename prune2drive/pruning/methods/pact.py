@@ -116,8 +116,9 @@ def importance(ctx: Context) -> Tensor:
     keys_BGPE = ctx.at.keys(rotated=False).float()
     share_BP = seen_BP / seen_BP.sum(dim=1, keepdim=True)
     query_BHE = (share_BP[:, None, None] @ ctx.at.queries(rotated=False).float()).squeeze(2)
-    query_BGRE = query_BHE.unflatten(1, (keys_BGPE.shape[1], -1))
-    logits_BGRP = query_BGRE @ keys_BGPE.transpose(2, 3) * query_BHE.shape[-1] ** -0.5
+    query_BGRE: Tensor = query_BHE.unflatten(1, (keys_BGPE.shape[1], -1))
+    scaling: float = query_BHE.shape[-1] ** -0.5
+    logits_BGRP = query_BGRE @ keys_BGPE.transpose(2, 3) * scaling
     return logits_BGRP.masked_fill(~seen_BP[:, None, None], -torch.inf).softmax(dim=3).mean(dim=(1, 2))
 
 

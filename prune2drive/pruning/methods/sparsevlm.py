@@ -116,7 +116,8 @@ def raters(pool: Pool, ctx: Context) -> Tensor:
     key, length = (pool.row, pool.cameras), ctx.question_BP.shape[1]
     if key not in ctx.notes:
         ctx.notes[key] = length - _find_raters(pool, ctx)
-    return length - ctx.notes[key]
+    from_end_R: Tensor = ctx.notes[key]
+    return length - from_end_R
 
 
 def _find_raters(pool: Pool, ctx: Context) -> Tensor:
@@ -138,7 +139,8 @@ def rotary_bias(view: LayerView, row: int, at_R: Tensor, at_N: Tensor) -> Tensor
     turned_E = torch.ones(width, device=cos_PE.device)
     turned_E[: width // 2] = -1
     ones_PE = cos_PE + turned_E * sin_PE
-    return (ones_PE[at_R] @ ones_PE[at_N].T / width**0.5).clamp(min=LEAST_BIAS * width**0.5)
+    scale: float = width**0.5
+    return (ones_PE[at_R] @ ones_PE[at_N].T / scale).clamp(min=LEAST_BIAS * scale)
 
 
 def recycle(tokens_ND: Tensor, ranked_N: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from prune2drive.errors import InputError
 from prune2drive.families import decoder_of
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.reuse.prefix_store import PrefixStore, Tensors
-from prune2drive.pruning.surgery.patch import override_method
+from prune2drive.pruning.surgery.patch import Args, Kwargs, override_method
 from prune2drive.token_map import TokenMap
 
 
@@ -168,7 +168,7 @@ class PrefixReplay:
         for index, layer in enumerate(self.decoder.layers[: self.layers]):
             override_method(undo, layer, "forward", partial(self._on_layer, index))
 
-    def _on_decoder(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    def _on_decoder(self, module: nn.Module, args: Args, kwargs: dict[str, Any]) -> tuple[Args, Kwargs] | None:
         cache, embeds_BPD = kwargs.get("past_key_values"), kwargs.get("inputs_embeds")
         self.is_prefill = cache is not None and cache.get_seq_length() == 0
         if not self.is_prefill:

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import DynamicCache
-from transformers.masking_utils import create_causal_mask
 
 
 @dataclass(frozen=True)
@@ -140,6 +138,8 @@ class SharedPrefixForward:
             rope = tuple(part[rows.to(part.device), place] for part in position_embeddings)
             return layer(states, position_embeddings=rope, past_key_values=cache, **kwargs)
 
+        from transformers import DynamicCache
+
         cache = DynamicCache()
         self.prefix_SKD = run(self.prefix_SKD, row_S, 0, cache)
         hidden_BKD = hidden_BKD.to(self.prefix_SKD.device)  # layers may lie on several
@@ -159,6 +159,8 @@ class SharedPrefixForward:
     def _mask(self, states: Tensor, rows: Tensor, last: int, cache: Any, index: int) -> Any:
         """Returns the attention mask of a group, made at the first layer; groups differ in `last`."""
         if last not in self.masks:
+            from transformers.masking_utils import create_causal_mask  # slow to import: it takes torch._dynamo along
+
             real_GK = self.real_BK[rows.to(self.real_BK.device)]
             width = self.shared.width
             real_GK = torch.cat([real_GK[:, :width], real_GK[:, real_GK.shape[1] - last :]], dim=1)

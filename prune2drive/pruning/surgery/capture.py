@@ -14,6 +14,7 @@ from prune2drive.errors import InputError
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.surgery.cut import Cut, gather
+from prune2drive.pruning.surgery.patch import Args
 from prune2drive.pruning.surgery.prompt import Prompt
 from prune2drive.pruning.vision import VisionLayerOutput, VisionTokens
 
@@ -45,10 +46,10 @@ class ActivationCapture:
         attention, *projections = VisionLayerOutput.attention_of(layer)
         passed: dict[nn.Module, Tensor] = {}
 
-        def on_projection(module: nn.Module, args: tuple, output: Tensor) -> None:
+        def on_projection(module: nn.Module, args: Args, output: Tensor) -> None:
             passed[module] = output
 
-        def on_layer(module: nn.Module, args: tuple, output: Any) -> None:
+        def on_layer(module: nn.Module, args: Args, output: Any) -> None:
             query_ITD, keys_ITD = (passed.pop(part) for part in projections)
             states = output if isinstance(output, Tensor) else output[0]
             self._encoded.append(VisionLayerOutput(attention, query_ITD, keys_ITD, states))

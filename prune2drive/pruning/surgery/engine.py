@@ -34,7 +34,7 @@ from prune2drive.pruning.surgery.budgets import BudgetRule
 from prune2drive.pruning.surgery.capture import ActivationCapture
 from prune2drive.pruning.surgery.cut import Cut, gather, pad_left
 from prune2drive.pruning.surgery.forward import ForwardPass, ModelCall
-from prune2drive.pruning.surgery.patch import override_method
+from prune2drive.pruning.surgery.patch import Args, Kwargs, override_method
 from prune2drive.pruning.surgery.prompt import Prompt, PromptInfo
 from prune2drive.pruning.surgery.rotary_and_mask import RotaryAndMask
 from prune2drive.pruning.surgery.select import (
@@ -143,13 +143,13 @@ class Engine:
         self.images = ImageInfo.of_call(given)
         return original(*args, **kwargs)
 
-    def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _on_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         given = {**given.pop("kwargs", {}), **given}
         checks.check_call(given, self.pruner)
         self.call = ModelCall.of(given, self.call)
 
-    def _on_decoder(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _on_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         cache = kwargs.get("past_key_values")
         mask = kwargs.get("attention_mask")
         checks.check_forward(cache, mask)
@@ -192,15 +192,17 @@ class Engine:
 
     # What layers get instead
 
-    def _on_first_layer(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _on_first_layer(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if self.step.is_prefill:
             self.capture.embeddings = args[0]
 
-    def _on_layer_before_cut(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _on_layer_before_cut(self, index: int, module: nn.Module, args: Args, kwargs: dict[str, Any]) -> None:
         if self.step.is_prefill:
             self.capture.layer_before(index, module, args[0], kwargs, self._real(index))
 
-    def _on_layer(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    def _on_layer(
+        self, index: int, module: nn.Module, args: Args, kwargs: dict[str, Any]
+    ) -> tuple[Args, Kwargs] | None:
         hidden = args[0]
         if self.step.is_prefill and index in self.pruner.cuts:
             hidden = self._make_cut(index, module, hidden, kwargs)
@@ -292,9 +294,9 @@ class Engine:
 
     def _on_deepstack(self, original: Any, hidden: Tensor, visual_BP: Tensor, embeds_VD: Tensor) -> Tensor:
         """Adds vision features to early layers at the kept visual positions, for families whose decoder adds them."""
-        if not self.cuts:
-            return original(hidden, visual_BP, embeds_VD)
-        return original(hidden, *self.cuts[-1].deepstack(visual_BP, embeds_VD))
+        kept = self.cuts[-1].deepstack(visual_BP, embeds_VD) if self.cuts else (visual_BP, embeds_VD)
+        states: Tensor = original(hidden, *kept)
+        return states
 
 
 def _synchronize(states: Tensor) -> None:

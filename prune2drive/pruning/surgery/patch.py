@@ -9,6 +9,10 @@ from typing import Any
 
 from torch import nn
 
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+"""A module's positional and keyword arguments, as hooks get them."""
+
 
 def override_method(undo: ExitStack, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
     """Replaces a method on this instance until `undo` closes; `function` is given the original first."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.masking_utils import create_causal_mask
 
 from prune2drive.families import decoder_of
 from prune2drive.pruning.surgery.cut import Cut, gather
@@ -67,6 +66,8 @@ class RotaryAndMask:
             prompt: the full prompt's length P.
         """
         if cut.layer not in step.layer_mask:
+            from transformers.masking_utils import create_causal_mask  # slow to import: it takes torch._dynamo along
+
             past = 0 if step.is_prefill else cache.get_seq_length(layer)
             later = past + hidden_BKD.shape[1] - cut.length
             padding = padding_mask(cut, step.mask, prompt, later, len(hidden_BKD))
@@ -79,14 +80,15 @@ class RotaryAndMask:
         return mask.to(hidden_BKD.device) if isinstance(mask, Tensor) else mask
 
     def _ids(self, step: ForwardPass, rows: int, width: int, device: torch.device) -> Tensor:
-        """Original position ids [A, B, width]: one axis, or three for multimodal rotary embeddings."""
+        """Returns the original position ids [A, B, width]; three axes for multimodal rotary embeddings, else one."""
         ids = step.position_ids
         ids = step.past + torch.arange(width)[None] if ids is None else ids
         ids = (ids[None] if ids.ndim == 2 else ids[-3:]).to(device)
         return ids.expand(decoder_of(self.decoder.config).rope_axes, rows, -1)
 
     def _rope(self, hidden_BKD: Tensor, ids_ABP: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decoder.rotary_emb(hidden_BKD, ids_ABP if len(ids_ABP) > 1 else ids_ABP[0])
+        rope: tuple[Tensor, Tensor] = self.decoder.rotary_emb(hidden_BKD, ids_ABP if len(ids_ABP) > 1 else ids_ABP[0])
+        return rope
 
 
 def renumber(cut: Cut, ids_ABP: Tensor) -> Tensor:

@@ -51,13 +51,13 @@ def test_options_are_refused_at_once(make_family, options, parts):
         (lambda: FastV(layer=0), ["FastV", "layer=0", "1 or higher"]),
         (lambda: TFPS(layer=-1), ["layer=-1"]),
         (lambda: TFPS(layer="1"), ["layer=1"]),
-        (lambda: TFPS(scope="camera"), ["scope='camera'", "per_camera", "global"]),
-        (lambda: UniformPruner(scope="global"), ["scope='global'", "per_camera"]),
+        (lambda: TFPS(scope="camera"), ["pruner.scope=camera", "per_camera", "global"]),
+        (lambda: UniformPruner(scope="global"), ["pruner.scope=global", "per_camera"]),
         (lambda: TFPS(dtype="half precision"), ["dtype='half precision'", "float32"]),
         (lambda: TFPS(dtype="int64"), ["dtype='int64'", "float32"]),
-        (lambda: TFPS(metric="euclid"), ["metric='euclid'", "cosine"]),
-        (lambda: TFPS(mode="near"), ["mode='near'", "nearest"]),
-        (lambda: TFPS(start="first"), ["start='first'", "isolated"]),
+        (lambda: TFPS(metric="euclid"), ["pruner.metric=euclid", "cosine"]),
+        (lambda: TFPS(mode="near"), ["pruner.mode=near", "nearest"]),
+        (lambda: TFPS(start="first"), ["pruner.start=first", "isolated"]),
     ],
 )
 def test_methods_refuse_bad_options(make, parts):
