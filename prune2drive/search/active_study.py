@@ -16,12 +16,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from prune2drive.errors import InputError
-from prune2drive.search.identity import check_identity
 from prune2drive.search.objective import Objective
 from prune2drive.search.samplers import Exhausted, SamplerChoice, distributions
 from prune2drive.search.space import Space
 from prune2drive.search.storage import Location, is_dead, open_storage, storage_errors, this_worker
-from prune2drive.search.study import Study
+from prune2drive.search.study import Study, check_identity
 from prune2drive.search.trials import DIGITS, Trial
 
 log = logging.getLogger(__name__)

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("options", nargs="*", help="options of run.py, after --")
     asked = vars(parser.parse_args(arguments))
     start_with = {name: asked.pop(name) for name in ("tuner", "trials", "at_once", "port", "folder")}
-    settings = Settings(**asked)
+    settings = Settings(**asked, directory=str(Path.cwd()))
     print(EXPOSED.format(**start_with), flush=True)
     try:
         found = start(settings, **start_with)

@@ -13,21 +13,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from prune2drive.errors import InputError
+from prune2drive.files import read_json
 from prune2drive.search.objective import Objective
+from prune2drive.search.runner import ratio_overrides
 from prune2drive.search.space import Space, make_space
 
-SCRIPT = Path(__file__).resolve().parents[2] / "run.py"
+COMMAND = (sys.executable, "-c", "from prune2drive.tasks.main import main; main()")
 TRIAL_DEFAULTS = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the trials of an experiment share.
+    """What the trials of an experiment have in common.
 
     Args:
-        space_name: penalty or simplex.
-        objective_weights: of metrics.
-        options: of run.py.
+        space_name: `penalty` or `simplex`.
+        keep: mean keep ratio of the simplex.
+        symmetric: whether left and right cameras share a ratio.
+        objective_weights: metric -> its weight.
+        penalty: price of a camera kept whole.
+        cameras: the data set's cameras.
+        options: options of `run.py`.
+        directory: working directory of the runs, from which the options' relative paths are read.
     """
 
     space_name: str
@@ -37,37 +44,44 @@ class Settings:
     penalty: float
     cameras: tuple[str, ...]
     options: tuple[str, ...]
+    directory: str = "."
 
     def space(self) -> Space:
+        """Returns the search space."""
         return make_space(self.space_name, self.cameras, self.keep, symmetric=self.symmetric)
 
     def objective(self) -> Objective:
+        """Returns the objective."""
         return Objective(self.objective_weights, self.penalty)
 
     def to_json(self) -> str:
+        """Returns the settings as the trial's command line takes them."""
         return json.dumps(asdict(self))
 
 
 def evaluate(settings: Settings, values: Mapping[str, float], folder: Path) -> float:
-    """The objective of a run with the ratios that NNI's values stand for.
+    """Makes a run with the ratios that NNI's values stand for, and returns its objective.
+
+    Args:
+        settings: what the trials have in common.
+        values: variable of the space -> value.
+        folder: run folder.
 
     Raises:
-        InputError: the run failed, or has not the objective's metrics.
+        InputError: the run failed, or lacks a metric of the objective.
     """
     ratios = settings.space().ratios(values)
-    keep = ",".join(f"{camera}:{ratio!r}" for camera, ratio in ratios.items())
-    chosen = ["ratios=per_camera", "~ratios.keep", f"+ratios.keep={{{keep}}}"]
-    where = f"hydra.run.dir={json.dumps(str(folder))}"
-    command = [sys.executable, str(SCRIPT), *TRIAL_DEFAULTS, *settings.options, *chosen, where]
-    done = subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, text=True, check=False)
+    where = f"hydra.run.dir={json.dumps(str(folder.resolve()))}"
+    command = [*COMMAND, *TRIAL_DEFAULTS, *settings.options, *ratio_overrides(ratios), where]
+    done = subprocess.run(command, cwd=settings.directory, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError((done.stderr.strip().splitlines() or ["the run failed without a message"])[-1])
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     objective = settings.objective()
-    return objective.value(objective.reward(metrics), ratios)
+    return objective.value(objective.reward(read_json(folder / "metrics.json")), ratios)
 
 
 def main(settings: str, folder: str) -> None:
+    """Evaluates the parameters that NNI proposes and reports the objective to it."""
     import nni
 
     values = nni.get_next_parameter()
