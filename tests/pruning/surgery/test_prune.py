@@ -9,7 +9,6 @@ from helpers import GOLDEN, families
 from helpers.asking import COUNTS, STEPS, TEXTS, answer, assert_close, batch, one
 from helpers.families import IMAGE, TOKENS
 from helpers.reference import greedy
-from safetensors.torch import load_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -33,21 +32,37 @@ def test_keeping_everything_equals_the_unpruned_model_bit_for_bit(family, layer,
         assert trace.kept_tokens == trace.full_tokens == [TOKENS * count for count in COUNTS[:rows]]
 
 
-@pytest.mark.parametrize("positions", ["keep", "renumber"])
+PRUNERS = [
+    TFPS(layer=0),
+    TFPS(layer=1, scope="global"),
+    TFPS(layer=3, mode="nearest"),
+    FastV(layer=1),
+    FastV(layer=3, scope="global"),
+    RandomPruner(layer=0, scope="global"),
+    UniformPruner(layer=1),
+]
+
+
+def ragged_cases():
+    """Every kind of decoder with all methods, every token layout with one for each layer, both kinds of masks."""
+    for name in families.FAMILIES:
+        every = name in ("llama", "llava_onevision", "qwen2_5_vl", "qwen3_vl")  # plain, with images, mRoPE, deepstack
+        for index, pruner in enumerate(PRUNERS):
+            for positions in ("keep", "renumber"):
+                odd = index % 2 if positions == "keep" else 1 - index % 2
+                if every or (index in (0, 2, 3, 6) and odd):
+                    yield name, "sdpa", pruner, positions
+                if every and index in (0, 4):
+                    yield name, "eager", pruner, positions
+
+
 @pytest.mark.parametrize(
-    "pruner",
-    [
-        TFPS(layer=0),
-        TFPS(layer=1, scope="global"),
-        TFPS(layer=3, mode="nearest"),
-        FastV(layer=1),
-        FastV(layer=3, scope="global"),
-        RandomPruner(layer=0, scope="global"),
-        UniformPruner(layer=1),
-    ],
-    ids=lambda pruner: f"{type(pruner).__name__}-{pruner.layer}-{pruner.scope}",
+    ("name", "attention", "pruner", "positions"),
+    ragged_cases(),
+    ids=lambda part: part if isinstance(part, str) else f"{type(part).__name__}-{part.layer}-{part.scope}",
 )
-def test_a_ragged_batch_equals_every_prompt_computed_from_scratch(family, pruner, positions):
+def test_a_ragged_batch_equals_every_prompt_computed_from_scratch(make_family, name, attention, pruner, positions):
+    family = make_family(name, attention)
     inputs, naming = batch(family)
     with prune(family.model, pruner, 0.12, positions=positions, **naming) as trace:
         tokens, logits = answer(family.model, inputs)
@@ -175,6 +190,21 @@ def test_the_model_is_not_kept_alive():
 # The original implementation
 
 
+def golden_llama():
+    """The Llama that the original implementation pruned, its weights drawn in the order of its parameters."""
+    sizes = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    rope = {"rope_theta": 500000.0, "rope_type": "default"}
+    config = LlamaConfig(**sizes, **heads, rms_norm_eps=1e-5, max_position_embeddings=8192, rope_parameters=rope)
+    model = LlamaForCausalLM(config).eval()
+    torch.manual_seed(1234)
+    for name, weights in model.named_parameters():
+        drawn = torch.randn(weights.shape)
+        scale = 2.0 if name.endswith(("q_proj.weight", "k_proj.weight")) else 1.0
+        weights.data = 1 + 0.1 * drawn if weights.ndim == 1 else drawn * (scale / weights.shape[1] ** 0.5)
+    return model
+
+
 @pytest.mark.parametrize(
     ("tag", "attention"),
     [
@@ -187,11 +217,10 @@ def test_the_model_is_not_kept_alive():
 )
 def test_golden_llama(tag, attention):
     """Kept positions, picks in order, tokens and logits of the original, whose budgets truncate."""
-    recorded = json.loads((GOLDEN / "llama_tiny/golden.json").read_text())
+    recorded = json.loads((GOLDEN / "llama_tiny.json").read_text())
     run = next(run for run in recorded["runs"] if run["tag"] == tag)
     layout = recorded["layout"]
-    model = LlamaForCausalLM(LlamaConfig.from_json_file(GOLDEN / "llama_tiny/config.json")).eval()
-    model.load_state_dict(load_file(GOLDEN / "llama_tiny/model.safetensors"))
+    model = golden_llama()
     model.set_attn_implementation(attention)
     torch.manual_seed(42)
     embeds = torch.randn(1, layout["total"], 64)
