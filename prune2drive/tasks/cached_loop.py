@@ -30,8 +30,8 @@ class CachedEvaluation(Evaluation):
 
     @property
     def session(self) -> PrefixSession:
-        assert self.parts.prefixes is not None
-        return self.parts.prefixes
+        assert self.components.prefixes is not None
+        return self.components.prefixes
 
     def vision_flops(self, batch: Batch) -> dict[str, int]:
         """Counts once what batches without images, whose states are stored, no longer tell."""
@@ -41,7 +41,7 @@ class CachedEvaluation(Evaluation):
         return known[ids_of(batch)]
 
     def answer(self, batch: Batch) -> list[Prediction]:
-        adapter, pruner, session = self.parts.adapter, self.parts.pruner, self.session
+        adapter, pruner, session = self.components.adapter, self.components.pruner, self.session
         drafts = session.drafts(adapter, pruner, batch, self.generation)
         if drafts is None:
             self.vision_flops(batch)
@@ -81,16 +81,16 @@ class CachedEvaluation(Evaluation):
             together = list(similar)
             for start in range(0, len(together), self.cfg.batch_size):
                 batches, rows = zip(*together[start : start + self.cfg.batch_size], strict=True)
-                answers, _ = self._generate_cached(_joined(batches, self.parts.adapter.pad))
+                answers, _ = self._generate_cached(_joined(batches, self.components.adapter.pad))
                 for row, answer in zip(rows, answers, strict=True):
                     row.answer, row.new_tokens = answer.text, answer.new_tokens
         return [row for _, row in rejected]
 
     def _generate_cached(self, batch: Batch) -> tuple[list[Answer], Trace]:
         """Generates a batch's answers and stores them; returns them with the trace."""
-        adapter = self.parts.adapter
+        adapter = self.components.adapter
         with (
-            self.session.reusing(adapter, self.parts.pruner, batch) as reused,
+            self.session.reusing(adapter, self.components.pruner, batch) as reused,
             self.pruning_reused(batch, reused) as trace,
         ):
             answers = adapter.generate(reused.prompts, **self.generation)

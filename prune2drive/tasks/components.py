@@ -1,7 +1,8 @@
-"""From a configuration to the objects it names, with whatever is wrong said before the model is loaded."""
+"""Builds the objects that a configuration names, and refuses what is wrong before the model is loaded."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,15 +22,18 @@ from prune2drive.pruning.reuse.prefix_cache import check_reuse
 from prune2drive.pruning.surgery.checks import validate
 from prune2drive.results.submission import Submission
 from prune2drive.sample import Prediction
+from prune2drive.tasks.config import in_multirun
 from prune2drive.tasks.prefix_session import PrefixSession
 from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
+
+log = logging.getLogger(__name__)
 
 LEAST = {"seed": 0, "batch_size": 1, "num_workers": 0, "warm_up": 0, "pictures": 0}
 
 
 @dataclass
 class Components:
-    """What a configuration names, built and checked, with the model's weights not loaded yet."""
+    """Holds what a configuration names, built and checked; the model's weights are not loaded yet."""
 
     dataset: Dataset
     adapter: Adapter
@@ -41,44 +45,53 @@ class Components:
 
     @classmethod
     def build(cls, cfg: DictConfig) -> Components:
-        """Builds the parts and looks for everything that can be known to be wrong now.
+        """Builds the components and checks everything that can be known to be wrong before the model is loaded.
+
+        Adapter and dataset of the previous run are used again where they would be the same and the run is one of a
+        multirun, or has a prefix cache.
 
         Raises:
-            InputError: what it finds.
+            InputError: a component that cannot be built, or components that do not fit together.
         """
         if cfg.judge:
             build(cfg.judge)  # the metrics' judge too, but here its settings have the names they are given by
-        names = {"pruner": cfg.pruner, "policy": cfg.ratios, "metric": cfg.metrics}
-        shared = {"dataset": cfg.dataset, "adapter": cfg.model}
-        parts = cls(
-            **{name: build(node) for name, node in names.items()},
-            **{
-                name: reuse_or_build(name, fingerprint_config(node), partial(build, node))
-                for name, node in shared.items()
-            },
+        shares = in_multirun() or bool(cfg.prefix_cache)
+        components = cls(
+            pruner=build(cfg.pruner),
+            policy=build(cfg.ratios),
+            metric=build(cfg.metrics),
+            dataset=_shared("dataset", cfg.dataset) if shares else build(cfg.dataset),
+            adapter=_shared("adapter", cfg.model) if shares else build(cfg.model),
+            submission=build(cfg.submission) if cfg.submission else None,
         )
-        check_metric(parts.metric, parts.dataset)
-        if cfg.submission:
-            submission: Submission = build(cfg.submission)
-            submission.check(parts.dataset.ids)
-            parts.submission = submission
+        dataset, adapter = components.dataset, components.adapter
+        check_metric(components.metric, dataset)
+        if components.submission:
+            components.submission.check(dataset.ids)
         generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
-        parts.adapter.check_options(generation)
+        adapter.check_options(generation)
         options = {name: cfg[name] for name in ("positions", "rounding", "budget_axis")}
-        parts.pruner = validate(parts.pruner, parts.policy, parts.adapter.config, **options)
-        if parts.pruner.cuts:
-            parts.policy.ratios(parts.dataset.cameras)
+        components.pruner = validate(components.pruner, components.policy, adapter.config, **options)
+        if components.pruner.cuts:
+            components.policy.ratios(dataset.cameras)
+        else:
+            log.info("pruner=%s keeps every token: the ratios are not used", cfg.names.pruner)
         if cfg.on_error == "fail":
-            parts.dataset.check()
+            dataset.check()
         if cfg.prefix_cache:
-            check_reuse(parts.adapter.config, parts.pruner)
-            about = (fingerprint_config(cfg.model), parts.dataset.fingerprint, fingerprint_config(cfg.generation))
-            parts.prefixes = reuse_or_build(
+            check_reuse(adapter.config, components.pruner)
+            about = (fingerprint_config(cfg.model), dataset.fingerprint, fingerprint_config(cfg.generation))
+            components.prefixes = reuse_or_build(
                 "prefixes",
                 "/".join((fingerprint_config(cfg.prefix_cache), *about)),
                 lambda: PrefixSession(build(cfg.prefix_cache), about),
             )
-        return parts
+        return components
+
+
+def _shared(kind: str, node: DictConfig) -> Any:
+    """Returns the previous run's object where this configuration would build the same, else a new one."""
+    return reuse_or_build(kind, fingerprint_config(node), partial(build, node))
 
 
 def check_metric(metric: Metric, dataset: Dataset) -> None:
@@ -101,10 +114,10 @@ def check_metric(metric: Metric, dataset: Dataset) -> None:
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """The settings that belong to no part.
+    """Checks the settings that belong to no component.
 
     Raises:
-        InputError: one that is out of range.
+        InputError: a setting that is out of range.
     """
     for name, least in LEAST.items():
         check_whole(name, cfg[name], least)
@@ -112,7 +125,7 @@ def check_settings(cfg: DictConfig) -> None:
 
 
 def build(node: DictConfig, **more: Any) -> Any:
-    """Hydra's instantiate, with our own errors as they are and others in one line.
+    """Instantiates an object as Hydra does, with our own errors as they are and others in one line.
 
     Raises:
         InputError: the object refused its configuration.

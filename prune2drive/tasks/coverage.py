@@ -17,13 +17,14 @@ from prune2drive.errors import InputError
 from prune2drive.pruning.surgery.early_exit import stop_at
 from prune2drive.sample import Prediction, Sample
 from prune2drive.tasks.components import Components, check_settings
-from prune2drive.tasks.evaluate import Task, run_task
+from prune2drive.tasks.evaluate import run_task
+from prune2drive.tasks.evaluation_run import Task
 from prune2drive.tasks.loop import Evaluation
 
 PER = ("question", "frame")
 
 
-class Choosing(Evaluation):
+class SelectionOnlyEvaluation(Evaluation):
     """Lets the pruner choose for every question, and goes no further."""
 
     def __init__(self, *args: Any) -> None:
@@ -31,19 +32,17 @@ class Choosing(Evaluation):
         self.warm_up = 0  # nothing is timed
 
     def answer(self, batch: Batch) -> list[Prediction]:
-        adapter = self.parts.adapter
-        with self.pruning(batch) as trace, stop_at(adapter.model, max(self.parts.pruner.cuts, default=0)):
+        adapter = self.components.adapter
+        with self.pruning(batch) as trace, stop_at(adapter.model, max(self.components.pruner.cuts, default=0)):
             adapter.generate(batch.inputs, max_new_tokens=1)
         return self.rows(batch, trace, [{}] * len(batch.samples))
 
 
-UNCOVERED = "no coverage: these questions come without annotated objects"
-
 CHOOSE = Task(
-    loop=Choosing,
-    measure=lambda parts, predictions: {},
+    loop=SelectionOnlyEvaluation,
+    measure=lambda components, predictions: {},
     headline="coverage/objects",
-    caveat=lambda parts, metrics: (
+    caveat=lambda components, metrics: (
         "" if "coverage/objects" in metrics else "no coverage: these questions have no annotated objects"
     ),
     done="looked at",
@@ -64,13 +63,13 @@ def run(cfg: DictConfig) -> float:
         raise InputError(f"task.per={cfg.task.per}: choose from {', '.join(PER)}")
     if cfg.submission:
         raise InputError("submission: task=coverage answers no question that could be submitted; leave it out")
-    parts = Components.build(cfg)
+    components = Components.build(cfg)
     if cfg.task.per == "frame":
-        parts = replace(parts, dataset=OneAFrame(parts.dataset))
-    return run_task(cfg, CHOOSE, parts)
+        components = replace(components, dataset=FirstQuestionPerFrame(components.dataset))
+    return run_task(cfg, CHOOSE, components)
 
 
-class OneAFrame:
+class FirstQuestionPerFrame:
     """The first question of each frame: enough for a pruner that does not look at the question."""
 
     def __init__(self, dataset: Dataset) -> None:

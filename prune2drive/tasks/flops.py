@@ -80,7 +80,8 @@ def run(cfg: DictConfig) -> float:
     folder.write_json(
         "flops.json", {"model": source, "pruner": cfg.names.pruner, "rows": [asdict(row) for row in table]}
     )
-    Console().print(_table(f"{source} · {cfg.names.pruner} at layer {', '.join(map(str, pruner.cuts))}", table))
+    where = f"at layer {', '.join(map(str, pruner.cuts))}" if pruner.cuts else "keeps all tokens"
+    Console().print(_table(f"{source} · {cfg.names.pruner} {where}", table))
     return table[-1].ratio
 
 
@@ -134,7 +135,7 @@ def rows(
     full = decoder_flops(config, [visual + rest] * layers)
     table = []
     for keep in keeps:
-        budgets = {camera: budget(keep, count, rounding) for camera, count in counts.items()}
+        budgets = {camera: budget(keep, count, rounding) if pruner.cuts else count for camera, count in counts.items()}
         kept = sum(budgets.values())
         pools = (
             [(counts[camera], budgets[camera]) for camera in counts] if pruner.scope != "global" else [(visual, kept)]

@@ -29,19 +29,19 @@ log = logging.getLogger(__name__)
 class Evaluation(LightningModule):
     """Answers every question once; each batch's rows are on disk before the next begins."""
 
-    def __init__(self, parts: Components, cfg: DictConfig, folder: RunFolder, pictures: int) -> None:
+    def __init__(self, components: Components, cfg: DictConfig, folder: RunFolder, pictures: int) -> None:
         super().__init__()
-        self.parts, self.cfg, self.folder = parts, cfg, folder
+        self.components, self.cfg, self.folder = components, cfg, folder
         self.generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         self.peak_mb: float | None = None
         self.warm_up = cfg.warm_up
         self.pictures = pictures
-        if getattr(parts.adapter.model, "hf_device_map", None) is None:
-            self.model = parts.adapter.model  # registered, so that the trainer places it
+        if getattr(components.adapter.model, "hf_device_map", None) is None:
+            self.model = components.adapter.model  # registered, so that the trainer places it
 
     @cached_property
     def count_vision(self) -> VisionFlops | None:
-        return VisionFlops(self.parts.adapter.config)
+        return VisionFlops(self.components.adapter.config)
 
     def on_test_start(self) -> None:
         self.folder = RunFolder(self.folder.path, self.global_rank)
@@ -70,7 +70,7 @@ class Evaluation(LightningModule):
 
     def _generate(self, batch: Batch) -> tuple[list[Answer], Trace, dict[str, float]]:
         """Answers, what was kept, and the seconds of each phase."""
-        adapter = self.parts.adapter
+        adapter = self.components.adapter
         with self.pruning(batch) as trace, timed(adapter.model, adapter.vision_modules) as times:
             answers = adapter.generate(batch.inputs, **self.generation)
         phases = {"vision": times.vision, "prefill": times.prefill, "decode": times.decode}
@@ -83,7 +83,7 @@ class Evaluation(LightningModule):
     @property
     def pruned(self) -> tuple[Any, Pruner, RatioPolicy]:
         """The positional arguments of `prune`."""
-        return self.parts.adapter.model, self.parts.pruner, self.parts.policy
+        return self.components.adapter.model, self.components.pruner, self.components.policy
 
     def prune_options(self, batch: Batch, prompts: Prompts) -> dict[str, Any]:
         """Returns the keyword arguments of `prune` for a batch's prompts, or others that begin with them."""

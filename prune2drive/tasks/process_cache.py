@@ -1,4 +1,4 @@
-"""Objects that runs of one process share: what the next configuration leaves as it was is not built again."""
+"""Objects that runs of a multirun in one process share: what the next configuration leaves as it was is built once."""
 
 from __future__ import annotations
 

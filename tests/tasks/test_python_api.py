@@ -7,12 +7,14 @@ from helpers import runs
 
 import prune2drive
 from prune2drive.errors import InputError
+from prune2drive.tasks import process_cache
 
 OPTIONS = (runs.LIVELY, "model=tiny", "dataset.size=3", *runs.BARE, *runs.QUIET)
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
+    process_cache.clear()
     monkeypatch.chdir(tmp_path)
 
 
@@ -47,3 +49,13 @@ def test_evaluate_raises_what_the_command_prints(option, message, tmp_path):
     with pytest.raises(InputError) as refused:
         prune2drive.evaluate([*OPTIONS, option])
     assert str(refused.value).startswith(message)
+
+
+def test_evaluate_builds_everything_anew(tmp_path):
+    before = runs.Lively.loaded
+    for number in (1, 2):
+        prune2drive.evaluate([*OPTIONS, "pruner=random", f"hydra.run.dir={tmp_path}/{number}"])
+    assert runs.Lively.loaded == before + 2
+    for number in (3, 4):
+        prune2drive.evaluate([*OPTIONS, "pruner=random", "prefix_cache=memory", f"hydra.run.dir={tmp_path}/{number}"])
+    assert runs.Lively.loaded == before + 3
