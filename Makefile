@@ -5,13 +5,19 @@ BIN := .venv/bin
 # Processes that tests run in.
 WORKERS ?= 2
 
-.PHONY: run test lint format docs clean
+.PHONY: run test test-fast coverage lint format docs clean
 
 run: .venv/.ready
 	$(BIN)/python run.py $(ARGS)
 
 test: .venv/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-fast: .venv/.ready  # without what takes seconds
+	$(BIN)/python -m pytest -m "not slow" tests/vocabulary tests/data tests/metrics tests/results tests/report $(ARGS)
+
+coverage: .venv/.ready
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

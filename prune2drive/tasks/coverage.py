@@ -43,7 +43,7 @@ CHOOSE = Task(
     measure=lambda components, predictions: {},
     headline="coverage/objects",
     caveat=lambda components, metrics: (
-        "" if "coverage/objects" in metrics else "no coverage: these questions have no annotated objects"
+        "" if "coverage/objects" in metrics else "no coverage: these questions come without annotated objects"
     ),
     done="looked at",
 )
