@@ -1,4 +1,4 @@
-"""What a run cost: tokens, FLOPs, seconds and memory per sample."""
+"""Computes what a run cost: tokens, FLOPs, seconds and memory per sample."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ class Efficiency:
 
     Args:
         text_config: the decoder's configuration, `model.config.get_text_config()`.
-        dtype_bytes: bytes of one number in the KV cache, `model.dtype.itemsize`.
+        dtype_bytes: the bytes of one number in the KV cache, `model.dtype.itemsize`.
     """
 
     text_config: PreTrainedConfig
     dtype_bytes: int = 2
 
     def compute(self, rows: Iterable[Prediction], peak_mb: float | None = None) -> dict[str, float]:
-        """The flat metrics; rows with an error are left out, and so are numbers that no row carries.
+        """Returns the flat metrics, without rows that have an error and without numbers that no row has.
 
-        FLOPs are those of the decoder's prefill (see `flops.py`), MB are 1e6 bytes, `memory/kv_cache_mb`
-        is what the prefill of one sample leaves behind. Each mean has `_n` and `_stderr`; for times these
-        count batches. The rates `flops/ratio`, `time/decode_ms_per_token` and `time/samples_per_s` are
+        FLOPs are those of the decoder's prefill, MB are 1e6 bytes, `memory/kv_cache_mb` is the KV cache of one
+        sample after the prefill. Every mean has `_n` and `_stderr`; for times they count batches, whose samples share
+        their time. The rates `flops/ratio`, `time/decode_ms_per_token` and `time/samples_per_s` are
         quotients of sums: pruned by full FLOPs, decoding time by decode steps (the prefill gives the
         first token), and samples by their vision, prefill and decode time, of which selection is a part.
 
         Args:
-            rows: predictions of one run; read once.
+            rows: the predictions of one run; read once.
             peak_mb: `peak_memory_mb` of the run.
 
         Raises:
-            InputError: no row without an error, or token counts that contradict a row's stages.
+            InputError: every row has an error, or the token counts of a row contradict its stages.
         """
         means: dict[str, RunningMean] = defaultdict(RunningMean)
         times: dict[str, RatioOfSums] = defaultdict(RatioOfSums)
@@ -86,7 +86,7 @@ class Efficiency:
     def _add_tokens(self, means: Mapping[str, RunningMean], row: Prediction) -> None:
         visual, kept = sum(row.full_counts.values()), sum(row.kept_counts.values())
         if (row.stages[-1][1] if row.stages else visual) != kept:
-            raise InputError(f"{row.id}: {kept} of {visual} tokens were kept, which its stages {row.stages} do not say")
+            raise InputError(f"{row.id}: {kept} of {visual} tokens were kept, not what its stages {row.stages} say")
         layers = self.text_config.num_hidden_layers
         visual_lengths = layer_lengths(layers, visual, row.stages)
         full_lengths = [visual + row.text_tokens] * layers

@@ -27,33 +27,33 @@ from prune2drive.families import decoder_of, known_decoders
 
 
 def layer_flops(text_config: PreTrainedConfig, tokens: int, causal: bool = False) -> int:
-    """FLOPs of one decoder layer over a prompt of `tokens` positions.
+    """Returns the FLOPs of one decoder layer over a prompt of `tokens` positions.
 
     Args:
         text_config: the decoder's configuration, `model.config.get_text_config()`.
         tokens: positions in the layer.
-        causal: count half of the attention square.
+        causal: whether to count half of the attention square.
 
     Raises:
-        InputError: a decoder the formula does not describe, such as a mixture of experts.
+        InputError: the formula does not describe the decoder, such as a mixture of experts.
     """
     heads, kv_heads, head_dim = _attention_shape(text_config)
     projections = text_config.hidden_size * head_dim * (2 * heads + 2 * kv_heads)
     scores = (1 if causal else 2) * tokens * head_dim * heads
     gated_mlp = 3 * text_config.hidden_size * text_config.intermediate_size
-    return 2 * tokens * (projections + scores + gated_mlp)
+    return int(2 * tokens * (projections + scores + gated_mlp))
 
 
 def decoder_flops(text_config: PreTrainedConfig, lengths: Sequence[int], causal: bool = False) -> int:
-    """FLOPs of a prefill through all decoder layers, without `lm_head_flops`.
+    """Returns the FLOPs of a prefill through all decoder layers, without `lm_head_flops`.
 
     Args:
         text_config: the decoder's configuration.
         lengths: positions in each layer, as `layer_lengths` gives them.
-        causal: count half of the attention square.
+        causal: whether to count half of the attention square.
 
     Raises:
-        InputError: not one length a layer, or a decoder the formula does not describe.
+        InputError: there is not one length per layer, or the formula does not describe the decoder.
     """
     if len(lengths) != text_config.num_hidden_layers:
         raise InputError(f"{len(lengths)} lengths for a decoder of {text_config.num_hidden_layers} layers")
@@ -61,20 +61,20 @@ def decoder_flops(text_config: PreTrainedConfig, lengths: Sequence[int], causal:
 
 
 def lm_head_flops(text_config: PreTrainedConfig, positions: int = 1) -> int:
-    """FLOPs of the output projection; `generate` computes it for the prompt's last position only."""
-    return 2 * positions * text_config.hidden_size * text_config.vocab_size
+    """Returns the FLOPs of the output projection, which `generate` computes for the prompt's last position only."""
+    return int(2 * positions * text_config.hidden_size * text_config.vocab_size)
 
 
 def layer_lengths(num_layers: int, full: int, stages: Sequence[tuple[int, int]] = ()) -> list[int]:
-    """Positions in every decoder layer.
+    """Returns the number of positions in every decoder layer.
 
     Args:
         num_layers: decoder layers.
         full: positions before any pruning.
-        stages: (layer, kept): from the input of `layer` on, `kept` positions are left. Ascending layers.
+        stages: (layer, kept) by ascending layer: from the input of `layer` on, `kept` positions remain.
 
     Raises:
-        InputError: a layer outside the decoder or out of order, or more positions kept than there were.
+        InputError: a layer is outside the decoder or out of order, or keeps more positions than there were.
     """
     lengths = [full] * num_layers
     earliest = 0
@@ -89,7 +89,7 @@ def layer_lengths(num_layers: int, full: int, stages: Sequence[tuple[int, int]] 
 
 
 def kv_cache_bytes(text_config: PreTrainedConfig, lengths: Sequence[int], dtype_bytes: int) -> int:
-    """Bytes of keys and values that a dynamic cache holds per sample after the prefill.
+    """Returns the bytes of keys and values that a dynamic cache holds per sample after the prefill.
 
     Args:
         text_config: the decoder's configuration.
@@ -97,7 +97,7 @@ def kv_cache_bytes(text_config: PreTrainedConfig, lengths: Sequence[int], dtype_
         dtype_bytes: bytes of one number, `model.dtype.itemsize`.
 
     Raises:
-        InputError: a decoder whose cache is of another kind.
+        InputError: the formula does not describe the decoder.
     """
     _, kv_heads, head_dim = _attention_shape(text_config)
     window = getattr(text_config, "sliding_window", None)
@@ -110,7 +110,7 @@ def kv_cache_bytes(text_config: PreTrainedConfig, lengths: Sequence[int], dtype_
 
 
 def _attention_shape(text_config: PreTrainedConfig) -> tuple[int, int, int]:
-    """(query heads, key-value heads, size of a head)."""
+    """Returns (query heads, key-value heads, size of a head)."""
     if not decoder_of(text_config).has_gated_mlp:
         gated = sorted(name for name, decoder in known_decoders().items() if decoder.has_gated_mlp)
         raise InputError(f"no FLOPs formula for decoder type {text_config.model_type!r}; known: {', '.join(gated)}")
@@ -126,7 +126,7 @@ class VisionFlops:
     every architecture whose shapes do not depend on pixel values. Each input shape is counted once.
 
     Args:
-        config: of the whole model, `model.config`.
+        config: the configuration of the whole model, `model.config`.
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:
@@ -137,14 +137,14 @@ class VisionFlops:
         self._counts: dict[tuple[Any, ...], int] = {}
 
     def __call__(self, inputs: Mapping[str, Any]) -> int:
-        """FLOPs of encoding the images of a batch.
+        """Returns the FLOPs of encoding the images of a batch.
 
         Args:
-            inputs: what the processor returns: `pixel_values`, of which only the shape is read, and
+            inputs: the output of the processor: `pixel_values`, of which only the shape is read, and
                 the family's sizes (`image_sizes`, `image_grid_thw`, ...). Text entries are ignored.
 
         Raises:
-            InputError: a tower that cannot run without pixel values; nothing is guessed.
+            InputError: the tower cannot run without pixel values; nothing is guessed.
         """
         accepted = inspect.signature(self._encode).parameters
         sizes = {name: value.cpu() for name, value in inputs.items() if name in accepted and name != "pixel_values"}
@@ -167,11 +167,11 @@ class VisionFlops:
     def _count(self, shape: tuple[int, ...], sizes: Mapping[str, Tensor]) -> int:
         pixels = torch.empty(shape, dtype=self._dtype, device="meta")
         try:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter, _MetaWins():
+            with torch.no_grad(), FlopCounterMode(display=False) as counter, _MetaWins():  # type: ignore[no-untyped-call]
                 self._encode(pixel_values=pixels, **sizes)
         except (NotImplementedError, RuntimeError) as error:
             raise InputError(f"vision FLOPs cannot be counted from these image shapes alone: {error}") from error
-        return counter.get_total_flops()
+        return int(counter.get_total_flops())
 
 
 class _MetaWins(TorchDispatchMode):

@@ -1,7 +1,7 @@
 """COCO's caption metrics as DriveLM scores them: BLEU 1-4, ROUGE-L and CIDEr behind the Penn Treebank tokenizer.
 
 The scorers and the Java tokenizer are pycocoevalcap's (Chen et al., Microsoft COCO Captions, arXiv 1504.00325). Every
-value comes with a jackknife standard error: the statistic is recomputed with each sample left out.
+value has a jackknife standard error: the statistic is recomputed without each of the samples.
 
 Shape suffixes: N samples, S sums that BLEU is made of.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 from pycocoevalcap.rouge.rouge import Rouge
@@ -27,6 +28,8 @@ from prune2drive.errors import InputError
 from prune2drive.metrics.statistics import Estimate, combine, jackknife, mean
 
 logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
 
 LANGUAGE_WEIGHTS = {**{f"bleu_{n}": 1 / 12 for n in range(1, 5)}, "rouge_l": 1 / 3, "cider": 1 / 30}
 
@@ -47,18 +50,18 @@ class LanguageScores:
 def score_captions(
     predictions: Sequence[str], references: Sequence[str], samples: Sequence[int] | None = None
 ) -> LanguageScores:
-    """BLEU 1-4, ROUGE-L, CIDEr and DriveLM's `language` = mean(BLEU 1-4) / 3 + ROUGE-L / 3 + CIDEr / 30.
+    """Returns BLEU 1-4, ROUGE-L, CIDEr and `language` = mean(BLEU 1-4) / 3 + ROUGE-L / 3 + CIDEr / 30.
 
-    The order of the captions matters in rare cases: see `tokenize_java`. The standard error of CIDEr holds the
-    document frequencies of the references fixed.
+    The order of the captions matters in rare cases, as `tokenize_java` explains. The standard error of CIDEr treats
+    the document frequencies of the references as fixed.
 
     Args:
-        predictions: at least one.
-        references: one for each prediction.
-        samples: the samples' numbers in the estimates; by default their positions.
+        predictions: at least one caption.
+        references: the reference of every prediction.
+        samples: the number of every sample in the estimates; by default its position.
 
     Raises:
-        InputError: Java is there but does not run.
+        InputError: Java is installed but does not run.
     """
     samples = range(len(predictions)) if samples is None else samples
     tokenizer = "java" if shutil.which("java") else "regex"
@@ -88,25 +91,26 @@ def _bleu(pairs: Sequence[tuple[str, str]], samples: Iterable[int]) -> dict[str,
     return {f"bleu_{n + 1}": jackknife(values[n], without_N4[:, n], samples) for n in range(4)}
 
 
-def _bleu_of_sums(sums_NS: np.ndarray) -> np.ndarray:
-    """BLEU 1-4 from lengths (prediction, reference), n-grams and matching n-grams, with COCO's epsilons."""
+def _bleu_of_sums(sums_NS: Floats) -> Floats:
+    """Returns BLEU 1-4 from lengths (prediction, reference), n-grams and matching n-grams, with COCO's epsilons."""
     length, reference_length, guesses, matches = np.split(sums_NS, [1, 2, 6], axis=1)
     precision = np.cumprod((matches + 1e-15) / (guesses + 1e-9), axis=1) ** (1 / np.arange(1, 5))
     ratio = (length + 1e-15) / (reference_length + 1e-9)
-    return precision * np.exp(np.minimum(0, 1 - 1 / ratio))
+    bleu_N4: Floats = precision * np.exp(np.minimum(0, 1 - 1 / ratio))
+    return bleu_N4
 
 
-def _cider(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+def _cider(pairs: Sequence[tuple[str, str]]) -> list[float]:
     scorer = CiderScorer()
     for prediction, reference in pairs:
         scorer += (prediction, [reference])
     if not any(reference.split() for _, reference in pairs):  # the scorer takes the maximum over their words
         return [0.0] * len(pairs)
-    return scorer.compute_score()[1]
+    return list(scorer.compute_score()[1])
 
 
 def tokenize_java(captions: Sequence[str]) -> list[str]:
-    """Each caption as pycocoevalcap's PTBTokenizer gives it: lower case, without punctuation, joined by spaces.
+    """Returns captions as pycocoevalcap's PTBTokenizer does: lower case, without punctuation, joined by spaces.
 
     The tokenizer reads the captions as one text and looks past the end of a line: `B.` at the end of a caption
     loses its period where the next one starts with, say, `The`. So captions are only comparable in the official
@@ -126,12 +130,12 @@ def tokenize_java(captions: Sequence[str]) -> list[str]:
         lines, failure = [], str(error)
     if failure or len(lines) != len(captions):
         reason = failure.partition("\n")[0] or f"{len(lines)} lines for {len(captions)} captions"
-        raise InputError(f"the tokenizer failed: {reason}; repair `java` or take it off PATH to do without")
+        raise InputError(f"the tokenizer failed: {reason}; repair `java`, or take it off PATH to do without")
     return [" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in lines]
 
 
 def tokenize_regex(captions: Sequence[str]) -> list[str]:
-    """`tokenize_java` without Java, as far as driving captions need it.
+    """Returns what `tokenize_java` does, without Java, as far as driving captions need it.
 
     A port of the tokenizer's behaviour, not of its grammar: it agrees on every question and answer of DriveLM's
     sample (asserted in the tests) and differs where sentences run into each other, and on web addresses, file

@@ -1,4 +1,4 @@
-"""Object coverage: which annotated objects keep at least one visual token. Labels judge a pruner here, not answers.
+"""Measures object coverage: the share of annotated objects that keep at least one visual token.
 
 An object is covered where the centre of a kept token's patch lies in its 2-D box. One smaller than a patch may contain
 no centre at all; what a run with all tokens covers is the most that any method can.
@@ -29,19 +29,19 @@ def count_covered_objects(sample: Sample, token_map: TokenMap, kept: Mapping[str
     """Counts a sample's objects by camera, size and class.
 
     Args:
-        sample: with its objects, and the sizes of the images they are annotated in.
-        token_map: of its prompt; cameras that it does not show have no part in this.
+        sample: has objects, and the sizes of the images in which they are annotated.
+        token_map: the map of the sample's prompt; objects of cameras that it does not show are not counted.
         kept: camera -> kept indices within that camera.
 
     Raises:
-        InputError: a box without the size of the image it lies in.
+        InputError: a box lies in an image of unknown size.
     """
     shown = [thing for thing in sample.objects if thing.camera in token_map.cameras]
     if unsized := [thing for thing in shown if thing.camera not in sample.image_sizes]:
         raise InputError(
             f"{sample.id}: {unsized[0].camera} has boxes, but image_sizes does not say in which image size"
         )
-    found: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
+    flags: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
     for camera in dict.fromkeys(thing.camera for thing in shown):
         things = [thing for thing in shown if thing.camera == camera]
         boxes_O4 = torch.tensor([thing.box for thing in things]) / torch.tensor(sample.image_sizes[camera] * 2)
@@ -49,30 +49,30 @@ def count_covered_objects(sample: Sample, token_map: TokenMap, kept: Mapping[str
         are_covered = _covered(boxes_O4, _centres(token_map, camera, kept))
         for thing, area, covered in zip(things, areas, are_covered, strict=True):
             size = next(name for name, limit in SIZES.items() if area < limit)
-            found[camera, size, object_class(thing)].append(covered)
-    return [(*key, sum(covered), len(covered)) for key, covered in found.items()]
+            flags[camera, size, object_class(thing)].append(covered)
+    return [(*key, sum(covered), len(covered)) for key, covered in flags.items()]
 
 
 def _covered(boxes_O4: Tensor, centres_K2: Tensor) -> list[bool]:
-    """Whether a centre lies in each box, in units of the image."""
+    """Returns for every box whether a centre lies in it, in units of the image."""
     inside_OK2 = (boxes_O4[:, None, :2] <= centres_K2) & (centres_K2 <= boxes_O4[:, None, 2:])
     return inside_OK2.all(dim=2).any(dim=1).tolist()
 
 
 def object_class(thing: ObjectBox) -> str:
-    """The class in a label: nuScenes' category, or what DriveLM's `Vehicle: Black sedan` begins with."""
+    """Returns the class in a label: nuScenes' category, or what DriveLM's `Vehicle: Black sedan` begins with."""
     return thing.label.partition(":")[0].strip() or "unnamed"
 
 
 def coverage(rows: Iterable[Prediction]) -> dict[str, float]:
-    """The share of objects that are covered: all, by camera, by size, and by class for the commonest classes.
+    """Returns the share of objects that are covered: all, by camera, by size, and by class for the commonest classes.
 
     Each question counts the objects of its frame. `_n` is the number of objects so counted; `_stderr` is that of a
     ratio of sums over frames (Cochran, Sampling Techniques, 1977, section 2.11), since the objects of a frame, and its
     questions, are not independent: 0 for a single frame.
 
     Args:
-        rows: predictions of one run; read once. Empty without annotated objects.
+        rows: the predictions of one run; read once. The result is empty without annotated objects.
     """
     shares: dict[str, RatioOfSums] = defaultdict(RatioOfSums)
     classes: Counter[str] = Counter()
@@ -88,6 +88,6 @@ def coverage(rows: Iterable[Prediction]) -> dict[str, float]:
 
 
 def _centres(token_map: TokenMap, camera: str, kept: Mapping[str, Tensor]) -> Tensor:
-    """Centres of the camera's kept patches in units of its image; [K, 2]."""
+    """Returns the centres of a camera's kept patches in units of its image; [K, 2]."""
     boxes = token_map.boxes(camera)[kept.get(camera, torch.empty(0, dtype=torch.long)).cpu()]
     return (boxes[:, :2] + boxes[:, 2:]) / 2

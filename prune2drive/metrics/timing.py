@@ -1,4 +1,4 @@
-"""Seconds and memory of the phases of a generation, measured from outside the model."""
+"""Measures seconds and memory of the phases of a generation, from outside the model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Times:
     """Seconds spent within a `timed` block.
 
     Args:
-        vision: in the vision tower and projector.
-        prefill: in decoder forwards that start a cache. Token selection happens inside the prefill and
-            is part of it; the pruning trace says how much.
-        decode: in all later decoder forwards. The output projection and sampling lie outside the decoder.
-        decode_steps: number of those forwards; a batch makes one step together.
+        vision: seconds in the vision tower and projector.
+        prefill: seconds in decoder forwards that start a KV cache, token selection included; the pruning trace has the
+            seconds of selection.
+        decode: seconds in all other decoder forwards. The output projection and sampling lie outside the decoder.
+        decode_steps: number of decoder forwards that decode; a batch makes one step together.
     """
 
     vision: float = 0.0
@@ -38,15 +38,15 @@ def timed(
     vision_modules: Iterable[nn.Module] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Times]:
-    """Measures every forward of `model` within the block, by hooks that are gone after it.
+    """Measures every forward of `model` within the block, by hooks that it removes afterwards.
 
     Args:
         model: any model with `get_decoder()`. On CUDA the device is synchronized before each reading.
-        vision_modules: tower and projector; none may contain another.
-        clock: returns seconds.
+        vision_modules: the vision tower and projector; none may contain another.
+        clock: a function that returns seconds.
 
     Yields:
-        Times that grow with each forward. One that raises is not counted.
+        Times that grow with every forward; a forward that raises is not counted.
     """
     times = Times()
     started = 0.0
@@ -92,16 +92,16 @@ def timed(
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Starts a new peak on a CUDA device. A process' own peak cannot be reset."""
+    """Starts a new peak on a CUDA device; the peak of a process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MB (1e6 bytes).
+    """Returns the peak memory in MB (1e6 bytes).
 
-    On CUDA what tensors on `device` held since `reset_peak_memory`, otherwise the process' largest
-    resident set since it started (POSIX only).
+    On CUDA this is the memory of tensors on `device` since `reset_peak_memory`, otherwise the largest resident set of
+    the process since it started (POSIX only).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6

@@ -307,3 +307,18 @@ def test_another_runs_folder_is_left_alone(finished):
     with pytest.raises(InputError, match=f"{finished} holds another run: go on with resume={finished}"):
         runs.run(finished, "pruner=none")
     assert before == {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+
+
+def test_score_of_questions_without_one_tag_is_warned_of_once(tmp_path, caplog):
+    MiniDrive(size=4 * ASKED).export(tmp_path)
+    file = tmp_path / "v1_1_train_nus.json"
+    scenes = json.loads(file.read_text())
+    for frame in (frame for scene in scenes.values() for frame in scene["key_frames"].values()):
+        for stage, rows in frame["QA"].items():
+            frame["QA"][stage] = [row for row in rows if row["tag"] != [3]]
+    file.write_text(json.dumps(scenes))
+    score = runs.ask(tmp_path / "run", tmp_path, "full=true", "ratios.keep=0.3")
+    metrics = runs.read(tmp_path / "run", "metrics.json")
+    assert score == metrics["score"] == pytest.approx((metrics["language"] + metrics["accuracy"]) / 2)
+    assert metrics["score_parts"] == metrics["full/score_parts"] == 2 and "final_offline" not in metrics
+    assert caplog.text.count("score leaves out match_f1 (tag 3)") == 1
