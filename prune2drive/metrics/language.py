@@ -130,7 +130,7 @@ def tokenize_java(captions: Sequence[str]) -> list[str]:
         lines, failure = [], str(error)
     if failure or len(lines) != len(captions):
         reason = failure.partition("\n")[0] or f"{len(lines)} lines for {len(captions)} captions"
-        raise InputError(f"the tokenizer failed: {reason}; repair `java`, or take it off PATH to do without")
+        raise InputError(f"the tokenizer failed: {reason}; repair `java` or take it off PATH to do without")
     return [" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in lines]
 
 
