@@ -79,7 +79,7 @@ def test_selection_is_pure():
 )
 def test_methods_know_no_model(path):
     names = {name.split(".")[0] for name in imported(path)}
-    assert "transformers" not in names or path.stem == "clip"
+    assert "transformers" not in names
 
 
 def test_relative_imports_are_seen(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from helpers import runs
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import PER_FRAME, MiniDrive
 from prune2drive.models.adapter import Adapter
-from prune2drive.pruning.surgery import engine
+from prune2drive.pruning.surgery import hooks as engine
 from prune2drive.tasks import coverage
 
 KEEP = "ratios.keep=0.2"

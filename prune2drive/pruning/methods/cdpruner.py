@@ -12,9 +12,9 @@ from torch.nn.functional import normalize
 
 from prune2drive.errors import InputError, check_choice
 from prune2drive.pruning.base import Pruner, Traits
+from prune2drive.pruning.clip_relevance import Clip, clip_relevance
 from prune2drive.pruning.context import Context
-from prune2drive.pruning.methods.clip import Clip, clip_relevance
-from prune2drive.pruning.methods.question_relevance import question_relevance
+from prune2drive.pruning.question_relevance import question_relevance
 from prune2drive.pruning.selection import determinantal
 
 SPANS = ("pool", "sample")

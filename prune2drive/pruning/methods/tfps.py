@@ -10,7 +10,7 @@ from torch import Tensor
 from prune2drive.errors import InputError, check_choice
 from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
-from prune2drive.pruning.methods.question_relevance import question_relevance, scaled
+from prune2drive.pruning.question_relevance import question_relevance, scaled
 from prune2drive.pruning.selection import METRICS, MODES, STARTS, farthest_points, outlier_scores
 
 RELEVANCES = (None, "question", "saliency")

@@ -15,14 +15,14 @@ from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.reuse.selection_cache import SelectionCache
 from prune2drive.pruning.reuse.shared_prefix import SharedPrefixForward, split_shared_prefix
 from prune2drive.pruning.surgery.cut import Cut, gather, pad_left
-from prune2drive.pruning.surgery.engine import Engine
+from prune2drive.pruning.surgery.hooks import PruningHooks
 from prune2drive.pruning.surgery.patch import override_method
 from prune2drive.pruning.surgery.select import Picks
 from prune2drive.pruning.surgery.trace import Trace
 
 
-class ReusingEngine(Engine):
-    """An engine that takes selections from a cache, and reads prefixes that batch rows share once."""
+class ReusingHooks(PruningHooks):
+    """Hooks that take selections from a cache, and read prefixes that batch rows share once."""
 
     selections = SelectionCache()
     shared: SharedPrefixForward | None = None
@@ -74,8 +74,8 @@ def prune_reusing(selections: SelectionCache, *args: Any, **options: Any) -> Ite
     Raises:
         InputError: options that cannot be right, here or, as they show, in the model's forward.
     """
-    engine = ReusingEngine.of(*args, **options)
-    engine.selections = selections
+    hooks = ReusingHooks.of(*args, **options)
+    hooks.selections = selections
     with ExitStack() as undo:
-        engine.install(undo)
-        yield engine.trace
+        hooks.install(undo)
+        yield hooks.trace

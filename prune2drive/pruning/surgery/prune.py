@@ -8,7 +8,7 @@ from typing import Any
 
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.ratios import RatioPolicy
-from prune2drive.pruning.surgery.engine import Engine
+from prune2drive.pruning.surgery.hooks import PruningHooks
 from prune2drive.pruning.surgery.trace import Trace
 from prune2drive.token_map import TokenMap
 
@@ -55,7 +55,7 @@ def prune(
     Raises:
         InputError: options that cannot be right, here or, as they show, in the model's forward.
     """
-    engine = Engine.of(
+    hooks = PruningHooks.of(
         model,
         pruner,
         keep,
@@ -68,5 +68,5 @@ def prune(
         questions=questions,
     )
     with ExitStack() as undo:
-        engine.install(undo)
-        yield engine.trace
+        hooks.install(undo)
+        yield hooks.trace

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
 from prune2drive.pruning import CDPruner, prune
-from prune2drive.pruning.methods.question_relevance import question_relevance
 from prune2drive.pruning.pool import Pool
+from prune2drive.pruning.question_relevance import question_relevance
 from prune2drive.pruning.selection import determinantal
 from prune2drive.token_map import TokenMap
 

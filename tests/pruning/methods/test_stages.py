@@ -1,4 +1,4 @@
-"""Methods that cut several times, and the engine under them."""
+"""Methods that cut several times, and the hooks under them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The engine under several cuts, merged rows and weighed slots, against decoding worked out by hand."""
+"""The hooks under several cuts, merged rows and weighed slots, against decoding worked out by hand."""
 
 import itertools
 from collections import defaultdict

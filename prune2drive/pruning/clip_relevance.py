@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from prune2drive.errors import InputError
 from prune2drive.pruning.context import Context
-from prune2drive.pruning.methods.question_relevance import scaled
+from prune2drive.pruning.question_relevance import scaled
 
 FAILURES = (OSError, ValueError, RuntimeError, ImportError, TypeError, KeyError, AttributeError)
 

@@ -46,12 +46,12 @@ from prune2drive.pruning.surgery.select import (
 )
 from prune2drive.pruning.surgery.trace import Trace, kept_prompt_positions
 
-E = TypeVar("E", bound="Engine")
+H = TypeVar("H", bound="PruningHooks")
 
 _ACTIVE: WeakSet[nn.Module] = WeakSet()
 
 
-class Engine:
+class PruningHooks:
     """The state behind one `prune` context, and its hooks.
 
     Args:
@@ -85,7 +85,7 @@ class Engine:
 
     @classmethod
     def of(
-        cls: type[E],
+        cls: type[H],
         model: Any,
         pruner: Pruner,
         keep: float | Mapping[str, float] | RatioPolicy,
@@ -94,8 +94,8 @@ class Engine:
         rounding: str = "nearest",
         budget_axis: str = "final",
         **info: Any,
-    ) -> E:
-        """Makes the engine of a `prune` call, whose arguments it takes.
+    ) -> H:
+        """Makes the hooks of a `prune` call, whose arguments it takes.
 
         Raises:
             InputError: options that cannot be right.

@@ -9,7 +9,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from prune2drive.errors import InputError
 from prune2drive.pruning import CDPruner, Staged, prune
-from prune2drive.pruning.methods.clip import Clip
+from prune2drive.pruning.clip_relevance import Clip
 from prune2drive.pruning.ratios import Uniform
 from prune2drive.pruning.surgery.checks import validate
 from prune2drive.tasks import evaluate
