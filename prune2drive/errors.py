@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 def shortened(value: Any, most: int = 80) -> str:
     """Returns a value as a message quotes it: at most `most` characters, in one line."""
-    text = repr(value)
+    text = repr(value)[1:-1] if isinstance(value, str) else repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

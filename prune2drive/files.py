@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, shortened
 
 T = TypeVar("T")
 
@@ -103,13 +103,13 @@ def field(holder: Any, name: str, kind: type[T], where: str, optional: bool = Fa
         InputError: the value is of another kind, or is missing.
     """
     if not isinstance(holder, dict):
-        raise InputError(f"{where}: expected an object with the field {name!r}, found {kind_of(holder)}")
+        raise InputError(f"{where}: expected an object with the field '{shortened(name)}', found {kind_of(holder)}")
     value = holder.get(name)
     if value is None and optional:
         return kind()
     if not isinstance(value, kind):
         found = kind_of(value) if name in holder else "nothing"
-        raise InputError(f"{where}: field {name!r} should be {kind_of(kind())}, found {found}")
+        raise InputError(f"{where}: field '{shortened(name)}' should be {kind_of(kind())}, found {found}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What every dataset offers, and the prompt that shows several cameras in one message."""
+"""Defines what every dataset offers, and the prompt that shows several cameras in one message."""
 
 from __future__ import annotations
 
@@ -7,55 +7,55 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from prune2drive.cameras import spoken_name
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, shortened
 from prune2drive.sample import IMAGE_MARKER, Sample
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 class Dataset(Protocol):
-    """Questions about camera images, in a fixed order; all but `__getitem__` works without reading an image."""
+    """Questions about camera images, in a fixed order; only `__getitem__` reads images."""
 
     @property
     def ids(self) -> Sequence[str]:
-        """One id a question, unique."""
+        """The unique id of every question."""
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """Every camera that can occur, in the order in which prompts show them."""
+        """All cameras that samples may show, in the order in which prompts show them."""
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what is asked: ids, questions and image names (see `fingerprint`)."""
+        """Hash of all ids, questions and image names."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample with its images.
+        """Reads a question and its images.
 
         Raises:
-            InputError: an image that is missing or cannot be read; names the file.
+            InputError: an image is missing or cannot be read.
         """
 
     def question(self, index: int) -> str:
-        """The question alone."""
+        """Returns the text of a question."""
 
     def reference(self, index: int) -> str | None:
-        """Returns the answer to compare with; None where the file holds questions only."""
+        """Returns a question's reference answer; None where the file holds questions only."""
 
     def frame(self, index: int) -> str:
-        """The frame it is about; questions of one frame show the same images."""
+        """Returns the name of a question's frame; questions of one frame show the same images."""
 
     def check(self) -> None:
-        """Looks for whatever would stop a run later, before a model is loaded.
+        """Checks, before a model is loaded, for anything that would stop a run later.
 
         Raises:
-            InputError: for example, missing image files: the first of them, and how many.
+            InputError: images or answers are missing, for example: the first of them, and how many.
         """
 
 
 def fingerprint(asked: Iterable[tuple[str, ...]]) -> str:
-    """A hash of (id, question, image name, ...) for each question, the same on every machine."""
+    """Hashes rows of (id, question, image name, ...), with the same result on every machine."""
     digest = hashlib.sha256()
     for row in asked:
         digest.update(repr(row).encode())
@@ -63,15 +63,15 @@ def fingerprint(asked: Iterable[tuple[str, ...]]) -> str:
 
 
 def choose_cameras(wanted: Sequence[str] | None, known: Sequence[str], source: str) -> tuple[str, ...]:
-    """The cameras to show.
+    """Returns the cameras that prompts show, in order.
 
     Args:
-        wanted: in this order; a single name will do; all that are known by default.
-        known: every camera there is.
-        source: what they are in, for the message.
+        wanted: camera names, or a single one; None for all cameras of the dataset.
+        known: all cameras of the dataset.
+        source: the dataset's name or file, for the message.
 
     Raises:
-        InputError: a camera that is not known, one named twice, or none at all.
+        InputError: a camera is unknown or named twice, or there is none.
     """
     chosen = tuple(known) if wanted is None else (wanted,) if isinstance(wanted, str) else tuple(wanted)
     if unknown := [camera for camera in chosen if camera not in known]:
@@ -82,16 +82,15 @@ def choose_cameras(wanted: Sequence[str] | None, known: Sequence[str], source: s
 
 
 def multi_view_prompt(cameras: Sequence[str], question: str) -> str:
-    """The original's prompt: the numbered images, which view each one is, then the question (no space between).
+    """Returns Prune2Drive's prompt: numbered images, the names of their views, then the question, without a space.
 
-    Any number of cameras reads naturally. A marker inside the question is defused, since each marker
-    stands for one of the images.
+    An image marker in the question is replaced, since a marker stands for an image.
 
     Raises:
         InputError: no camera.
     """
     if not cameras:
-        raise InputError(f"no camera to show with the question {question!r}; a prompt needs at least one")
+        raise InputError(f"no camera to show with the question '{shortened(question)}'; a prompt needs at least one")
     views = [f"{spoken_name(camera)} view" for camera in cameras]
     question = question.replace(IMAGE_MARKER, "[image]")
     if len(views) == 1:

@@ -1,6 +1,6 @@
-"""DriveLM-nuScenes (arXiv 2312.14150), read from the challenge's files as they are.
+"""Reads DriveLM-nuScenes (arXiv 2312.14150) from the challenge's own files.
 
-Two layouts: scene -> key frame -> questions by stage (`v1_1_train_nus.json`, the question-only
+They have two layouts: scene -> key frame -> questions by stage (`v1_1_train_nus.json`, the question-only
 `v1_1_val_nus_q_only.json`, `test_eval.json`), and the flat list of conversations of `test_llama.json`.
 """
 
@@ -34,10 +34,11 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One moment: camera -> image path below the nuScenes folder, and the annotated objects.
+    """One moment of a scene.
 
     Args:
-        fault: why its questions cannot be asked, where the file does not say which images it has.
+        paths: camera -> image path below the nuScenes folder.
+        fault: why the frame has no images, where the file does not name them.
     """
 
     scene: str
@@ -48,6 +49,8 @@ class Frame:
 
 
 class Question(NamedTuple):
+    """A question of the file, with its reference answer and scoring tags."""
+
     id: str
     frame: Frame
     text: str
@@ -62,16 +65,16 @@ class DriveLM:
 
     Args:
         root: folder of the question files.
-        questions: question file, relative to `root`; by default the first there of `QUESTION_FILES`.
-        images: folder that holds nuScenes' `samples/`; `root/nuscenes` by default, or the folder of its tables.
-        nuscenes: folder of nuScenes' tables, which then say what images a frame has and what objects are in
-            them: all that are annotated, instead of DriveLM's key objects.
-        version: of these tables.
-        cameras: which cameras to show, in this order; by default all, in the file's order.
-        **subset: which questions to ask: the options of `Subset`.
+        questions: question file, relative to `root`; by default the first of `QUESTION_FILES` that exists.
+        images: folder that holds nuScenes' `samples/`; by default `nuscenes`, or else `root/nuscenes`.
+        nuscenes: folder of nuScenes' tables, from which a frame's images and all its annotated objects are then taken,
+            instead of DriveLM's key objects.
+        version: version of nuScenes' tables.
+        cameras: cameras to show, in order; by default all, in the file's order.
+        **subset: options of `Subset`, which chooses the questions.
 
     Raises:
-        InputError: something is missing or not as DriveLM writes it; names the file and the place in it.
+        InputError: a file is missing, or not as DriveLM writes it.
     """
 
     def __init__(
@@ -149,13 +152,14 @@ class DriveLM:
         check_files(files, IMAGES_HINT)
 
     def _fault(self, question: Question) -> str:
-        """What the file lacks for this question; a file without any answer lacks none."""
+        """Says why a question cannot be asked; answers count as missing only where the file has some."""
         if self._is_answered and question.answer is None:
-            return f"{self.file}: question {question.id} has no answer, though others have; fill it in or remove it"
+            name = shortened(question.id)
+            return f"{self.file}: question {name} has no answer, though others have; fill it in or remove it"
         return "" if self._tables else question.frame.fault
 
     def _take_paths(self, tables: NuScenesTables) -> None:
-        """Gives every frame the image paths of nuScenes' tables."""
+        """Replaces the image paths of all frames by those of nuScenes' tables."""
         for frame in self._frames:
             try:
                 paths = tables.paths(frame.token)
@@ -165,7 +169,7 @@ class DriveLM:
             frame.paths.update(paths)
 
     def _annotated(self, frame: Frame, images: Mapping[str, Image.Image]) -> tuple[Objects, Mapping[str, Size]]:
-        """The objects of a frame, and the size of each camera's image that their boxes are in."""
+        """Returns the objects of a frame, and the image size of each camera to which their boxes refer."""
         if self._tables is None:
             return frame.objects, {camera: image.size for camera, image in images.items()}
         if self._projected is None or self._projected[0] is not frame:
@@ -179,10 +183,8 @@ class DriveLM:
     def _photos(self, frame: Frame) -> dict[str, Image.Image]:
         if self._decoded is None or self._decoded[0] is not frame:
             paths = self._paths(frame)
-            self._decoded = (
-                frame,
-                {camera: read_image(self.images / path, IMAGES_HINT) for camera, path in paths.items()},
-            )
+            images = {camera: read_image(self.images / path, IMAGES_HINT) for camera, path in paths.items()}
+            self._decoded = frame, images
         return dict(self._decoded[1])
 
 
@@ -192,9 +194,8 @@ def _question_file(root: Path, questions: str | Path | None) -> Path:
     names = QUESTION_FILES if questions is None else (questions,)
     if found := next((root / name for name in names if (root / name).is_file()), None):
         return found
-    raise InputError(
-        f"{root}: no question file, looked for {', '.join(map(str, names))}; set dataset.questions to yours"
-    )
+    looked_for = ", ".join(map(str, names))
+    raise InputError(f"{root}: no question file, looked for {looked_for}; set dataset.questions to yours")
 
 
 def _read(file: Path) -> list[Question]:
@@ -207,17 +208,17 @@ def _read(file: Path) -> list[Question]:
     seen: set[str] = set()
     for question in questions:
         if not question.text.strip():
-            raise InputError(f"{file}: question {question.id} is empty; fill it in or remove it")
+            raise InputError(f"{file}: question {shortened(question.id)} is empty; fill it in or remove it")
         if question.id in seen:
-            raise InputError(f"{file}: question id {question.id} occurs twice; ids must be unique")
+            raise InputError(f"{file}: question id {shortened(question.id)} occurs twice; ids must be unique")
         seen.add(question.id)
     return questions
 
 
 def _by_scene(scenes: dict[str, Any], file: Path) -> Iterator[Question]:
-    """The nested layout; a question's number counts through its frame's stages."""
+    """Reads the nested layout, numbering the questions of a frame through its stages."""
     for scene, body in scenes.items():
-        for token, entry in field(body, "key_frames", dict, f"{file}: scene {scene}").items():
+        for token, entry in field(body, "key_frames", dict, f"{file}: scene {shortened(scene)}").items():
             where = _place(file, scene, token)
             frame = _frame(scene, token, entry, where)
             asked = field(entry, "QA", dict, where)
@@ -232,7 +233,7 @@ def _by_scene(scenes: dict[str, Any], file: Path) -> Iterator[Question]:
 
 
 def _frame(scene: str, token: str, entry: Any, where: str) -> Frame:
-    """A key frame; one that does not name its images says so when it is asked about."""
+    """Reads a key frame; missing images become its `fault`, which stops only its own questions."""
     try:
         paths = field(entry, "image_paths", dict, where)
         if not paths:
@@ -245,7 +246,7 @@ def _frame(scene: str, token: str, entry: Any, where: str) -> Frame:
 
 
 def _conversations(entries: list[Any], file: Path) -> Iterator[Question]:
-    """The flat layout; the camera is the folder an image lies in, scene and frame are parts of the id."""
+    """Reads the flat layout, where an image's folder names its camera, and a question's id its scene and frame."""
     frames: dict[tuple[str, ...], Frame] = {}
     for number, entry in enumerate(entries):
         where = f"{file}: entry {number}"
@@ -267,10 +268,10 @@ def _conversations(entries: list[Any], file: Path) -> Iterator[Question]:
 
 
 def _objects(entry: dict[str, Any], where: str) -> tuple[ObjectBox, ...]:
-    """The boxes of `key_object_infos`, whose keys read `<c1,CAM_BACK,1088.3,497.5>`."""
+    """Reads the boxes of `key_object_infos`, whose keys have the form `<c1,CAM_BACK,1088.3,497.5>`."""
     boxes = []
     for name, info in field(entry, "key_object_infos", dict, where, optional=True).items():
-        at = f"{where}, object {name}"
+        at = f"{where}, object {shortened(name)}"
         corners = field(info, "2d_bbox", list, at)
         camera = name.split(",")[1:2]
         if len(corners) != 4 or not all(isinstance(corner, int | float) for corner in corners) or not camera:
@@ -282,7 +283,7 @@ def _objects(entry: dict[str, Any], where: str) -> tuple[ObjectBox, ...]:
 
 
 def _place(file: Path, scene: str, token: str) -> str:
-    return f"{file}: scene {scene}, frame {token}"
+    return f"{file}: scene {shortened(scene)}, frame {shortened(token)}"
 
 
 def _below_nuscenes(path: str, where: str) -> str:

@@ -1,7 +1,7 @@
-"""DriveLMM-o1 (arXiv 2503.10621): questions to be answered step by step, about six views stitched into one picture.
+"""Reads DriveLMM-o1 (arXiv 2503.10621): questions to answer step by step about six views stitched into one picture.
 
-The test file is a list of items, or an object of them, with `idx`, `image`, `question`, `final_answer` and `steps`. The
-benchmark names a picture after its frame, `<scene>_<frame>.png`; `image` lists the six nuScenes photos it was made of.
+The test file is a list or an object of items with `idx`, `image`, `question`, `final_answer` and `steps`. The pictures
+are called `<scene>_<frame>.png`; `image` lists the six nuScenes photos of a picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prune2drive.cameras import LAYOUT
 from prune2drive.data.dataset import fingerprint, multi_view_prompt
 from prune2drive.data.images import check_files, inside, read_image
 from prune2drive.data.subset import Subset
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, shortened
 from prune2drive.files import field, kind_of, read_json
 from prune2drive.mosaic import Mosaic
 from prune2drive.sample import IMAGE_MARKER, Sample
@@ -40,8 +40,8 @@ class Item:
     """One question of the file.
 
     Args:
-        files: the picture's file, or the cameras' photos in the layout's order; relative to the folder of images.
-        fault: what the file lacks to show it.
+        files: the picture, or the cameras' photos in the layout's order; relative to the folder of images.
+        fault: why the question cannot be shown.
     """
 
     id: str
@@ -61,15 +61,15 @@ class DriveLMMo1:
         root: folder of the question file.
         questions: question file, relative to `root`.
         images: folder of the stitched pictures; `root/multiview_val` by default.
-        nuscenes: folder that holds nuScenes' `samples/`, to take the six photos themselves instead.
-        layout: the cameras of a picture from the top left, row by row.
-        stitched: show the six views as one picture, as the benchmark does, or each by itself.
-        prompt_file: what to say before the question instead of our own words: a text file, or a Python file that sets
-            a variable `prompt`, as the benchmark's `evaluation/inference.py` does.
-        **subset: which questions to ask: the options of `Subset`.
+        nuscenes: folder that holds nuScenes' `samples/`, to read the six photos instead of stitched pictures.
+        layout: rows of camera names, from the top left of a picture.
+        stitched: whether the prompt shows the six views as one picture, as in the benchmark, or as six images.
+        prompt_file: text to put before the question instead of `INSTRUCTION`: a text file, or a Python file that sets
+            a variable `prompt`, such as the benchmark's `evaluation/inference.py`.
+        **subset: options of `Subset`, which chooses the questions.
 
     Raises:
-        InputError: something is missing or not as the benchmark writes it; names the file and the place in it.
+        InputError: a file is missing, or not as the benchmark writes it.
     """
 
     def __init__(
@@ -151,9 +151,10 @@ class DriveLMMo1:
         check_files(files, HINT)
 
     def _fault(self, item: Item) -> str:
-        """What the file lacks for this question; a file without any answer lacks none."""
+        """Says why a question cannot be asked; answers count as missing only where the file has some."""
         if self._is_answered and item.answer is None:
-            return f"{self.file}: question {item.id} has no final_answer, though others have; fill it in or remove it"
+            name = shortened(item.id)
+            return f"{self.file}: question {name} has no final_answer, though others have; fill it in or remove it"
         return item.fault
 
     def _prompt(self, question: str) -> str:
@@ -162,7 +163,7 @@ class DriveLMMo1:
         return f"{self.instruction}\n{multi_view_prompt(self.cameras, question)}"
 
     def _photos(self, files: tuple[str, ...]) -> list[Image.Image]:
-        """Reads the picture or the cameras' photos; the last frame's stay decoded for its other questions."""
+        """Reads the picture or the cameras' photos, and keeps those of the last frame for its other questions."""
         if self._decoded is None or self._decoded[0] != files:
             self._decoded = files, [read_image(self.images / file, HINT) for file in files]
         return self._decoded[1]
@@ -173,13 +174,13 @@ def _read(file: Path, cameras: Sequence[str]) -> list[Item]:
     if not isinstance(content, dict | list):
         raise InputError(f"{file}: expected a list of items or an object of them, found {kind_of(content)}")
     entries = content.items() if isinstance(content, dict) else enumerate(content)
-    items = [_item(entry, f"{file}: item {key}", cameras) for key, entry in entries]
+    items = [_item(entry, f"{file}: item {shortened(key)}", cameras) for key, entry in entries]
     if not items:
         raise InputError(f"{file}: holds no question")
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
-            raise InputError(f"{file}: idx {item.id} occurs twice; they must be unique")
+            raise InputError(f"{file}: idx {shortened(item.id)} occurs twice; they must be unique")
         seen.add(item.id)
     return items
 
@@ -206,7 +207,7 @@ def _picture_of(image: Any, frame: str) -> str:
 
 
 def _photos_of(image: Any, cameras: Sequence[str], where: str) -> tuple[tuple[str, ...], str]:
-    """The photo of each camera, which is the folder it lies in; or what is wrong."""
+    """Returns the photos of the cameras, which their folders name, and what is wrong with them."""
     listed = image if isinstance(image, list) else []
     paths = [path.rpartition("nuscenes/")[2] for path in listed if isinstance(path, str)]
     by_camera = {Path(path).parent.name: path for path in paths}
@@ -216,7 +217,7 @@ def _photos_of(image: Any, cameras: Sequence[str], where: str) -> tuple[tuple[st
 
 
 def _instruction(file: Path) -> str:
-    """The text of a prompt file; its image marker, if it has one, is left to us."""
+    """Reads the text of a prompt file, without its image marker."""
     try:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".py":
@@ -227,7 +228,7 @@ def _instruction(file: Path) -> str:
 
 
 def _prompt_variable(source: str) -> str:
-    """The text that a Python file gives its variable `prompt`, which is read, not run."""
+    """Returns the text that Python source gives its variable `prompt`, without running it."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "prompt" for to in node.targets):
             if isinstance(text := ast.literal_eval(node.value), str):

@@ -9,11 +9,11 @@ from PIL import Image
 
 from prune2drive.errors import InputError, shortened
 
-LONGEST_PATH = 500  # characters of a path that a message shows
+LONGEST_PATH = 500  # characters of an image's path that a message shows
 
 
 def inside(path: str, where: str) -> str:
-    """Returns an image path of a question file, if it stays in the folder of the images.
+    """Returns an image path of a question file after checking that it stays in the folder of the images.
 
     Args:
         path: the path.
@@ -24,7 +24,7 @@ def inside(path: str, where: str) -> str:
     """
     parts = PurePosixPath(path.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts:
-        raise InputError(f"{where}: image path {shortened(path)} leads out of the images' folder; name a file below it")
+        raise InputError(f"{where}: image path '{shortened(path)}' leads out of the images' folder; name one below it")
     return path
 
 
@@ -39,7 +39,8 @@ def check_files(files: Collection[Path], hint: str) -> None:
         InputError: images are missing: the first of them, and how many.
     """
     if missing := [file for file in files if not _is_file(file)]:
-        raise InputError(f"{len(missing)} of {len(files)} images are missing, first {_quoted(missing[0])}; {hint}")
+        first = shortened(str(missing[0]), LONGEST_PATH)
+        raise InputError(f"{len(missing)} of {len(files)} images are missing, first {first}; {hint}")
 
 
 def read_image(file: Path, hint: str) -> Image.Image:
@@ -52,14 +53,15 @@ def read_image(file: Path, hint: str) -> Image.Image:
     Raises:
         InputError: the file is missing or damaged.
     """
+    shown = shortened(str(file), LONGEST_PATH)
     try:
         with Image.open(file) as image:
             return image.convert("RGB")
     except FileNotFoundError:
-        raise InputError(f"{_quoted(file)}: no such image; {hint}") from None
+        raise InputError(f"{shown}: no such image; {hint}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{_quoted(file)}: cannot be read as an image ({reason}); download it again") from None
+        raise InputError(f"{shown}: cannot be read as an image ({reason}); download it again") from None
 
 
 def _is_file(file: Path) -> bool:
@@ -67,8 +69,3 @@ def _is_file(file: Path) -> bool:
         return file.is_file()
     except (OSError, ValueError):  # a name that no file can have, such as one of 100,000 characters
         return False
-
-
-def _quoted(file: Path) -> str:
-    """Returns a path as a message shows it."""
-    return str(file) if len(str(file)) <= LONGEST_PATH else f"{str(file)[:LONGEST_PATH]}..."

@@ -1,4 +1,4 @@
-"""nuScenes' tables (arXiv 1903.11027) through its devkit: each camera's image, calibration and boxes in view."""
+"""Reads nuScenes' tables (arXiv 1903.11027) through its devkit: images, calibration and boxes in view."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from prune2drive.cameras import CAMERAS
 from prune2drive.data.images import inside
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, shortened
 from prune2drive.sample import ObjectBox
 
 NEAR = 0.1  # metres: what is closer to the camera's plane has no place in its image
-EDGES = tuple((a, b) for a in range(8) for b in range(a + 1, 8))  # those of a box, and its diagonals, which lie within
+EDGES = tuple((a, b) for a in range(8) for b in range(a + 1, 8))  # of a box, with its diagonals, which lie inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +22,10 @@ class Camera:
     """A camera at one moment.
 
     Args:
-        path: its image, relative to the data root.
-        size: width and height in pixels.
+        path: image path, relative to the data root.
+        size: (width, height) of the image in pixels.
         intrinsic: pixels from camera coordinates (x right, y down, z ahead); [3, 3].
-        to_world: metres in the world from metres in camera coordinates; [4, 4].
+        to_world: world coordinates from camera coordinates, both in metres; [4, 4].
     """
 
     path: str
@@ -35,7 +35,7 @@ class Camera:
 
 
 class NuScenesTables:
-    """The tables of one version, asked by sample token, which is DriveLM's frame token; no image is read.
+    """Tables of one nuScenes version. A sample's token is the frame's token in DriveLM. No image is read.
 
     Args:
         root: folder that holds `<version>/`, `maps/` and `samples/`.
@@ -58,31 +58,31 @@ class NuScenesTables:
             raise InputError(f"{self.folder}: the devkit cannot open it ({error!r}); unpack the tables again") from None
 
     def cameras(self, token: str) -> dict[str, Camera]:
-        """The cameras of a sample, in the order in which prompts show them.
+        """Returns the cameras of a sample, in the order in which prompts show them.
 
         Raises:
-            InputError: no such sample.
+            InputError: the sample is not in the tables.
         """
         data = self._sample(token)["data"]
         return {camera: self._camera(data[camera]) for camera in CAMERAS if camera in data}
 
     def paths(self, token: str) -> dict[str, str]:
-        """Camera -> image, relative to the data root.
+        """Returns camera -> image path, relative to the data root.
 
         Raises:
-            InputError: no such sample.
+            InputError: the sample is not in the tables, or a path leads out of the data root.
         """
         data = self._sample(token)["data"]
         files = {name: self._tables.get("sample_data", data[name])["filename"] for name in CAMERAS if name in data}
         return {name: inside(file, f"{self.folder}/sample_data.json: sample {token}") for name, file in files.items()}
 
     def objects(self, token: str) -> tuple[ObjectBox, ...]:
-        """The annotated objects of a sample, once for each camera that has a part of them in its image.
+        """Returns the annotated objects of a sample, once for each camera whose image they touch.
 
-        An object behind others is there too: `visibility` says how much of it all cameras see.
+        Hidden objects are included, with their `visibility`.
 
         Raises:
-            InputError: no such sample.
+            InputError: the sample is not in the tables.
         """
         from nuscenes.utils.geometry_utils import BoxVisibility
 
@@ -100,9 +100,8 @@ class NuScenesTables:
         try:
             return self._tables.get("sample", token)
         except KeyError:
-            raise InputError(
-                f"{self.folder}/sample.json: no sample {token}; set dataset.version to its tables"
-            ) from None
+            file = f"{self.folder}/sample.json"
+            raise InputError(f"{file}: no sample {shortened(token)}; set dataset.version to its tables") from None
 
     def _camera(self, token: str) -> Camera:
         from nuscenes.utils.geometry_utils import transform_matrix
@@ -119,12 +118,12 @@ class NuScenesTables:
 def project(
     corners: np.ndarray, intrinsic: np.ndarray, size: tuple[int, int]
 ) -> tuple[float, float, float, float] | None:
-    """The rectangle around what an image shows of a 3-D box; None where it shows nothing.
+    """Returns the rectangle (x0, y0, x1, y1) in pixels around a 3-D box's visible part; None where nothing is visible.
 
     Args:
-        corners: in camera coordinates, metres; [3, 8].
-        intrinsic: [3, 3].
-        size: width and height of the image in pixels.
+        corners: the box's corners in camera coordinates, in metres; [3, 8].
+        intrinsic: pixels from camera coordinates; [3, 3].
+        size: (width, height) of the image in pixels.
     """
     from shapely.geometry import MultiPoint, box
 

@@ -1,4 +1,4 @@
-"""Which questions of a file are asked: those of some scenes, then a slice of them or a random sample."""
+"""Chooses the questions to ask from a file: by scene, then by a slice or a random sample."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ FRACTIONS = {"search": 0.5, "val": 0.25, "test": 0.25}
 
 @dataclass(frozen=True)
 class Subset:
-    """A part of a question file, in the file's order; all of it by default.
+    """A choice of questions, in the file's order; all questions by default.
 
     Args:
-        scenes: only these scenes: their tokens, or a file with one a line.
-        split: only the scenes of this split. A scene's split depends on its token and `split_seed` alone, so that
-            scenes added later move no other scene, and a search never sees a scene of the test.
+        scenes: tokens of the scenes to ask about, or a file with one token a line.
+        split: name of the split to ask about. A scene's split depends on its token and `split_seed` alone, so that
+            new scenes move no other scene, and a search never sees a scene of the test split.
         split_fractions: split -> fraction of the scenes.
-        split_seed: seed of the division into splits. It is not the run's seed: all runs must agree on the test.
-        slice: [start, stop) of the questions of these scenes; the original evaluates on `[500, 1000]`.
-        sample: number of questions to draw at random from these scenes.
-        seed: seed of the sample.
+        split_seed: seed of the division into splits, separate from the run's seed since all runs must agree on it.
+        slice: [start, stop) among the questions of the chosen scenes; Prune2Drive evaluates on `[500, 1000]`.
+        sample: number of questions to draw at random from the chosen scenes.
+        seed: seed of the random sample.
 
     Raises:
-        InputError: values that fit no file.
+        InputError: an option has a value that fits no file.
     """
 
     scenes: Sequence[str] | str | Path | None = None
@@ -77,7 +77,7 @@ class Subset:
 
         Args:
             scenes: the scene of every question in the file.
-            file: the question file, for messages; a file of scenes is looked for beside it.
+            file: the question file, for messages and as the place of a relative file of scenes.
 
         Raises:
             InputError: no question is chosen, or the file has too few questions.

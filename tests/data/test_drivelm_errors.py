@@ -116,10 +116,25 @@ def test_items_that_a_subset_leaves_out_do_no_harm(tmp_path):
     DriveLM(tmp_path, slice=[0, 1]).check()
 
 
-def test_a_message_shortens_what_it_quotes(tmp_path):
-    asked = scenes(f=key_frame(planning=[ask("A?", tag=[*range(9000), "x"])]))
-    message = fails(lambda: write(tmp_path, asked))
-    assert "found [0, 1, " in message and len(message) < 400
+LONG = "n\n" * 5000
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (scenes(f=key_frame(planning=[ask("A?", tag=[*range(9000), "x"])])), "found [0, 1, "),
+        ({LONG: {}}, "scene n"),
+        (scenes(**{LONG: {}}), "scene s, frame n"),
+        (scenes(f=key_frame(objects={LONG: {}})), "object n"),
+        (scenes(f={"QA": ASKED, "image_paths": {LONG: 3}}), "field 'n"),
+        ([conversation(LONG), conversation(LONG)], "question id n"),
+        ([conversation(LONG, question="")], "question n"),
+        ([conversation() | {"image": [f"../{LONG}"]}], "image path '../n"),
+    ],
+)
+def test_a_message_shortens_what_it_quotes(tmp_path, content, part):
+    message = fails(lambda: write(tmp_path, content))
+    assert part in message and len(message) < 400
 
 
 def test_a_path_that_no_file_can_have_is_a_missing_image(tmp_path):
