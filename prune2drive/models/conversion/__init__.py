@@ -1,4 +1,4 @@
-"""Checkpoints in their original formats, read into transformers' own classes without running their code."""
+"""Reads checkpoints in their original formats into transformers' own classes, without running their code."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["ORIGINALS", "Original", "load_internvl_chat", "load_llava_next", "op
 
 
 def open_original(path: str | Path, vision_config: dict[str, Any] | None = None) -> Original:
-    """The reader of a folder in one of the original formats.
+    """Opens a checkpoint in an original format.
 
     Args:
-        path: the folder.
-        vision_config: for the formats that do not have the tower's shape in the folder.
+        path: the checkpoint's folder.
+        vision_config: fields of `SiglipVisionConfig`, for an unknown vision tower in LLaVA-NeXT's format.
 
     Raises:
-        InputError: no such folder, or a checkpoint of another format.
+        InputError: the folder does not exist, or holds another format.
     """
     kind = read_settings(Path(path))["model_type"]
     if kind in LlavaNext.model_types:
@@ -38,28 +38,28 @@ def open_original(path: str | Path, vision_config: dict[str, Any] | None = None)
 def load_llava_next(
     path: str | Path, vision_config: dict[str, Any] | None = None, image_token_id: int | None = None, **kw: Any
 ) -> Any:
-    """A checkpoint in LLaVA-NeXT's format, such as DriveMM, as `LlavaOnevisionForConditionalGeneration`.
+    """Loads a checkpoint in LLaVA-NeXT's format, such as DriveMM, as `LlavaOnevisionForConditionalGeneration`.
 
     Args:
-        path: the folder.
-        vision_config: of the vision tower as it is used (see `LlavaNext`).
-        image_token_id: stands for a visual token; a reserved id of the tokenizer by default.
-        **kw: go to `from_pretrained`.
+        path: the checkpoint's folder.
+        vision_config: fields of `SiglipVisionConfig`, for an unknown vision tower.
+        image_token_id: token id of visual tokens; a reserved id of the tokenizer by default.
+        **kw: options of `from_pretrained`.
 
     Raises:
-        InputError: see `LlavaNext`.
+        InputError: the checkpoint is missing, damaged or of an unknown variant.
     """
     return LlavaNext(path, vision_config, image_token_id).load(**kw)
 
 
 def load_internvl_chat(path: str | Path, **kw: Any) -> Any:
-    """A checkpoint in InternVL's remote-code format, such as DriveLMM-o1, as `InternVLForConditionalGeneration`.
+    """Loads a checkpoint in InternVL's remote-code format, such as DriveLMM-o1, as `InternVLForConditionalGeneration`.
 
     Args:
-        path: the folder.
-        **kw: go to `from_pretrained`.
+        path: the checkpoint's folder.
+        **kw: options of `from_pretrained`.
 
     Raises:
-        InputError: see `InternVLChat`.
+        InputError: the checkpoint is missing, damaged or of an unknown variant.
     """
     return InternVLChat(path).load(**kw)

@@ -1,4 +1,4 @@
-"""`python -m prune2drive.models.conversion SRC DST`: a checkpoint in its original format, written in transformers'."""
+"""Converts a checkpoint to transformers' format: `python -m prune2drive.models.conversion SRC DST`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ weights keep their number format, LoRA adapters are merged, and no code of the c
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
+    """Runs the command line and returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m prune2drive.models.conversion",
         description="Convert a LLaVA-NeXT (DriveMM) or InternVL remote-code (DriveLMM-o1) checkpoint to transformers'.",
@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read(file: Path | None) -> dict[str, Any] | None:
-    """Reads the JSON object of a file, if one is named.
+    """Reads a file that holds a JSON object; None gives None.
 
     Raises:
-        InputError: the file holds none.
+        InputError: the file holds no JSON object.
     """
     if file is None:
         return None

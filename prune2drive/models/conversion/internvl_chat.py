@@ -1,7 +1,7 @@
-"""InternVL's remote-code format (OpenGVLab/InternVL, `internvl_chat`; DriveLMM-o1 and Mini-InternVL use it).
+"""Reads InternVL's remote-code format (OpenGVLab/InternVL, `internvl_chat`), as in DriveLMM-o1 and Mini-InternVL.
 
-InternViT, a two-layer MLP after pixel shuffle, and an InternLM2, Qwen2 or Llama decoder: transformers' InternVL.
-InternLM2 joins queries, keys and values in one matrix; LoRA adapters may lie beside the weights they change.
+InternViT, pixel shuffle, a two-layer MLP and an InternLM2, Qwen2 or Llama decoder make up transformers' InternVL.
+InternLM2 joins queries, keys and values in one matrix. LoRA adapters may lie beside the weights they change.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOKENS = {"start_image_token": "<img>", "end_image_token": "</img>", "context_im
 VIDEO = "<video>"
 OLDER = "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。"
 NEWER = "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
-TEMPLATES = {  # `template` of config.json -> what parts two turns, and the system prompt
+TEMPLATES = {  # `template` of config.json -> separator of turns, and system prompt
     "internvl2_5": ("<|im_end|>\n", NEWER),
     "internlm2-chat": ("<|im_end|>", OLDER),
     "Hermes-2": ("<|im_end|>", OLDER),
@@ -48,7 +48,7 @@ TEXT, TEXT_LAYER = r"language_model\.model\.layers\.(\d+)\.", r"model.language_m
 
 
 class InternVLChat(Original):
-    """A folder in InternVL's remote-code format; the code itself is never run."""
+    """A checkpoint in InternVL's remote-code format, whose code is never run."""
 
     model_types = ("internvl_chat",)
     family = "internvl"
@@ -115,7 +115,7 @@ class InternVLChat(Original):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """InternLM2's sentencepiece model as a fast tokenizer, or the one that transformers knows."""
+        """The checkpoint's tokenizer; InternLM2's sentencepiece model becomes a fast one."""
         tokenizer = self._stand_in() if self.is_shape else self._read_tokenizer()
         missing = [token for token in (*TOKENS.values(), VIDEO) if token not in tokenizer.get_vocab()]
         added = [AddedToken(token, special=True, normalized=False) for token in missing if token == VIDEO]
@@ -188,7 +188,7 @@ class InternVLChat(Original):
         return state
 
     def _parts(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
-        """The weight under its names: joined queries, keys and values are taken apart."""
+        """Returns a weight by its name, or joined queries, keys and values by their three names."""
         if match := re.search(r"\.(wqkv|qkv)\.", name):
             split = self._split_grouped if match[1] == "wqkv" else lambda joined: joined.chunk(3)
             names = [name.replace(match[0], f".{part}_proj.") for part in "qkv"]
@@ -196,7 +196,7 @@ class InternVLChat(Original):
         return {name: tensor}
 
     def _split_grouped(self, joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """InternLM2's rows: for every key-value head its query heads, then the key, then the value."""
+        """Splits InternLM2's rows, which hold the query heads, the key and the value of one key-value head after another."""
         text = self.text_config
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         groups = text.num_attention_heads // text.num_key_value_heads

@@ -1,7 +1,7 @@
-"""LLaVA-NeXT's format (LLaVA-VL/LLaVA-NeXT; DriveMM uses it): a decoder's config.json with `mm_` fields.
+"""Reads LLaVA-NeXT's format (LLaVA-VL/LLaVA-NeXT), as in DriveMM: a decoder's config.json with `mm_` fields.
 
-A SigLIP tower without its last layer, an MLP of two layers and a Llama or Qwen2 decoder: transformers'
-LLaVA-OneVision. Several images are padded to squares and each ends in a newline token.
+A SigLIP tower without its last layer, a two-layer MLP and a Llama or Qwen2 decoder make up transformers'
+LLaVA-OneVision. Several images are padded to squares, with a newline token after each.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 TEXT = {"llava_llama": LlamaConfig, "llava_qwen": Qwen2Config}
 TEXT_FIELDS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 TOWERS: dict[str, dict[str, int]] = {
-    # The tower as it is used: built with one layer more, whose output nothing reads.
+    # Without the last layer, whose output is unused.
     "siglip-so400m-patch14-384": {
         "hidden_size": 1152,
         "intermediate_size": 4304,
@@ -55,18 +55,17 @@ TOWER = r"model\.vision_tower\.vision_tower\.vision_model\."
 
 
 class LlavaNext(Original):
-    """A folder in LLaVA-NeXT's format.
+    """A checkpoint in LLaVA-NeXT's format.
 
     Args:
-        path: the folder.
-        vision_config: of the vision tower as it is used, in the fields of `SiglipVisionConfig`; needed only
-            where the checkpoint names a tower that is not known here.
-        image_token_id: stands for a visual token; by default a reserved special token, or else an id that
-            the tokenizer leaves unused.
-        settings: see `Original`.
+        path: the checkpoint's folder.
+        vision_config: fields of `SiglipVisionConfig` without the unused last layer, for an unknown vision tower.
+        image_token_id: token id of visual tokens; by default a reserved special token, or else an id that the
+            tokenizer does not use.
+        settings: content of config.json, to build the model's shape without a folder.
 
     Raises:
-        InputError: a field that is missing, or a variant that LLaVA-OneVision's classes cannot express.
+        InputError: a field is missing, or LLaVA-OneVision's classes cannot express the variant.
     """
 
     model_types = tuple(TEXT)
@@ -123,10 +122,10 @@ class LlavaNext(Original):
         return SiglipVisionConfig(**{"vision_use_head": False} | fields)
 
     def _image_token(self) -> int:
-        """An id that no text has.
+        """Returns the token id of visual tokens, which no text contains.
 
         Raises:
-            InputError: the id asked for is outside the vocabulary, where the decoder has no embedding.
+            InputError: the id is outside the decoder's vocabulary, or the tokenizer has no free id.
         """
         wanted, vocabulary = self._image_token_id, self._text.vocab_size
         if wanted is None and self.has_tokenizer:
@@ -167,7 +166,7 @@ class LlavaNext(Original):
 
     @cached_property
     def chat_template(self) -> str:
-        """The turns as LLaVA-NeXT's training joins them, each rendered alone by the tokenizer's own template."""
+        """The turns, rendered one by one with the tokenizer's template and joined as in LLaVA-NeXT's training."""
         tokenizer = self.tokenizer
         if self.is_shape:
             return tokenizer.chat_template

@@ -1,4 +1,4 @@
-"""Low-rank adapters that lie beside the weights they change, merged into them."""
+"""Merges low-rank adapters (LoRA, arXiv 2106.09685) into the weights they change."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ADAPTER = re.compile(r"(?P<target>.+)\.lora_(?P<side>[AB])\.(?:\w+\.)?weight$")
 
 
 class Merged(Mapping[str, Tensor]):
-    """Weights under the names they have without adapters, each merged when it is asked for.
+    """Weights under their names without adapters, merged when they are read.
 
     Args:
-        weights: of the checkpoint.
+        weights: the checkpoint's weights.
         plain: name without adapters -> name in the checkpoint.
-        adapters: name without adapters -> the names of its matrices A and B.
+        adapters: name without adapters -> side A or B -> name of the adapter's matrix.
     """
 
     def __init__(self, weights: Weights, plain: dict[str, str], adapters: dict[str, dict[str, str]]) -> None:
@@ -53,14 +53,14 @@ class Merged(Mapping[str, Tensor]):
 
 @torch.no_grad()
 def merge(weights: Weights, wrapped: Sequence[str]) -> Merged:
-    """The checkpoint as if it had been saved after merging: W + (alpha / r) B A, computed in float32.
+    """Merges adapters into their weights as W + (alpha / r) B A, computed in float32.
 
     Args:
-        weights: of the checkpoint, with adapters or without.
-        wrapped: the modules that an adapter may wrap.
+        weights: the checkpoint's weights, with or without adapters.
+        wrapped: names of the modules that adapters may wrap.
 
     Raises:
-        InputError: an adapter without its other half or its weight.
+        InputError: half of an adapter is missing, or the weight that an adapter changes.
     """
     prefix = re.compile(rf"^({'|'.join(wrapped)})\.base_model\.model\.")
     plain: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Writes a checkpoint of an original format in transformers' own."""
+"""Writes a checkpoint in transformers' own format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prune2drive.models.conversion.original import Original
 
 
 def save(original: Original, folder: Path) -> None:
-    """Writes model, tokenizer, image processor and chat template as `from_pretrained` reads them.
+    """Writes model, tokenizer, image processor and chat template for `from_pretrained`.
 
     Args:
         original: the checkpoint to convert.
@@ -37,7 +37,7 @@ def save(original: Original, folder: Path) -> None:
 
 
 def _update(file: Path, changes: dict[str, Any]) -> None:
-    """Changes fields of a JSON file, which is created where it is missing."""
+    """Changes fields of a JSON file, or creates the file with them."""
     content = read_json(file) if file.is_file() else {}
     text = json.dumps(content | changes, indent=2, sort_keys=True, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")

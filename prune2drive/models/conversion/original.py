@@ -1,4 +1,4 @@
-"""What readers of original formats have in common."""
+"""Holds what the readers of original formats have in common."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ AS_IT_IS = "{% for message in messages %}{% for part in message['content'] %}{{ 
 
 
 class Original(ABC):
-    """A checkpoint in its original format: config, tokenizer and images' processing as transformers has them.
+    """A checkpoint in its original format, with config, tokenizer and image processor as transformers has them.
 
     Args:
-        path: the folder.
-        settings: what its config.json says, where only the model's shape is asked for and there is no folder.
+        path: the checkpoint's folder.
+        settings: content of config.json, to build the model's shape without a folder.
 
     Raises:
-        InputError: no such folder, or a config.json of another format.
+        InputError: the folder does not exist, or its config.json is of another format.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     family: ClassVar[str]
-    """The `model_type` it becomes."""
+    """The `model_type` after conversion."""
     native: ClassVar[Any]
-    """The model class it becomes."""
+    """The model class after conversion."""
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(path).expanduser()
@@ -54,10 +54,10 @@ class Original(ABC):
     @property
     @abstractmethod
     def config(self) -> Any:
-        """The model's configuration.
+        """The config of transformers' model.
 
         Raises:
-            InputError: a field that is missing, or has a value that transformers' model has no place for.
+            InputError: a field is missing, or has a value that transformers' model does not support.
         """
 
     @property
@@ -71,7 +71,7 @@ class Original(ABC):
     @property
     @abstractmethod
     def chat_template(self) -> str:
-        """One question as the original asks it, the system prompt included unless another one is given."""
+        """The template for one question in the original's words, with its system prompt as the default."""
 
     @property
     @abstractmethod
@@ -85,15 +85,15 @@ class Original(ABC):
 
     @property
     def named_tokens(self) -> dict[str, str]:
-        """Special tokens that the processor knows by a name of their own."""
+        """Attribute name of the tokenizer -> special token."""
         return {}
 
     @abstractmethod
     def state_dict(self, weights: Weights) -> dict[str, Tensor]:
-        """The weights under transformers' names and in its layout.
+        """Returns the weights with transformers' names and layout.
 
         Raises:
-            InputError: a weight that fits nothing.
+            InputError: a weight has no place in the model.
         """
 
     @cached_property
@@ -101,13 +101,13 @@ class Original(ABC):
         return self.config.get_text_config()
 
     def load(self, **options: Any) -> Any:
-        """The model with its weights, nothing missing and nothing left over.
+        """Loads the model with exactly the weights it needs.
 
         Args:
-            **options: go to `from_pretrained`.
+            **options: options of `from_pretrained`.
 
         Raises:
-            InputError: weights that are missing, damaged or of another shape.
+            InputError: weights are missing, superfluous, damaged or of another shape.
         """
         if self.is_shape:
             raise InputError(f"{self.folder}: a shape without weights; name a checkpoint as model.checkpoint=")
@@ -129,7 +129,7 @@ class Original(ABC):
         return model
 
     def generation_config(self) -> GenerationConfig:
-        """The checkpoint's own, ending at the end of a turn."""
+        """Returns the checkpoint's generation config, with the end of a turn among its end tokens."""
         file = self.folder / "generation_config.json"
         found = GenerationConfig.from_pretrained(self.folder) if file.is_file() else GenerationConfig()
         ends = found.eos_token_id if found.eos_token_id is not None else self.text_config.eos_token_id
@@ -146,10 +146,14 @@ class Original(ABC):
         return (self.folder / "tokenizer_config.json").is_file()
 
     def read_tokenizer(self, source: Any, **options: Any) -> Any:
-        """A tokenizer by its transformers class; config.json, which is of another format, is not consulted.
+        """Reads the tokenizer without running code of the checkpoint.
+
+        Args:
+            source: the tokenizer's class in transformers.
+            **options: options of `from_pretrained`.
 
         Raises:
-            InputError: it is not there, or damaged.
+            InputError: the tokenizer is missing or damaged.
         """
         try:
             return source.from_pretrained(self.folder, trust_remote_code=False, **options)
@@ -158,10 +162,15 @@ class Original(ABC):
             raise InputError(f"{self.folder}: no tokenizer that can be read ({reason}); download it again") from error
 
     def need(self, name: str, holder: dict[str, Any] | None = None, inside: str = "") -> Any:
-        """A field of config.json.
+        """Returns a field of config.json, or of an object in it.
+
+        Args:
+            name: the field's name.
+            holder: the object that holds the field; None for config.json as a whole.
+            inside: path of the object in config.json, for the message.
 
         Raises:
-            InputError: it is not there.
+            InputError: the field is missing or null.
         """
         value = (self.settings if holder is None else holder).get(name)
         if value is None:
@@ -172,6 +181,7 @@ class Original(ABC):
         return value
 
     def refuse(self, name: str, value: Any, expected: str) -> InputError:
+        """Returns the error for a value of config.json that is not supported."""
         return InputError(f"{self.folder / 'config.json'}: {name} is {value!r}, expected {expected}")
 
     @property
@@ -181,13 +191,13 @@ class Original(ABC):
 
 
 def fields_of(config_class: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """Those settings that a configuration class knows, rotary ones of older releases included."""
+    """Returns the settings that a config class knows, with the rotary settings of older releases."""
     known = {field.name for field in dataclasses.fields(config_class)} | {"rope_theta", "rope_scaling"}
     return {name: value for name, value in settings.items() if name in known - NOT_OURS and value is not None}
 
 
 def stand_in_tokenizer(tokens: Mapping[str, int]) -> PreTrainedTokenizerFast:
-    """A tokenizer that knows the names of some ids and no words, for a shape without a folder."""
+    """Builds a tokenizer of special tokens alone, for a model's shape without a folder."""
     unknown = next(index for index in range(len(tokens) + 1) if index not in tokens.values())
     tokenizer = Tokenizer(WordLevel({"<unk>": unknown, **tokens}, unk_token="<unk>"))
     return PreTrainedTokenizerFast(

@@ -1,4 +1,4 @@
-"""Chat templates made from how an original asks one question."""
+"""Makes chat templates from the way in which an original asks one question."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ SYSTEM_SENTINEL, QUESTION_SENTINEL = "\u2063system\u2063", "\u2063question\u2063
 
 
 def one_turn(render: Callable[[str, str], str], system: str) -> str:
-    """A Jinja template that says exactly what `render` says, for a system prompt and one question.
+    """Returns a Jinja template that renders a system prompt and one question as the original does.
 
     Args:
-        render: from system prompt and question to the text the original feeds its model.
-        system: the system prompt where the messages bring none.
+        render: returns the original's text for a system prompt and a question.
+        system: the default system prompt.
 
     Raises:
-        InputError: the original does not repeat both as they are given.
+        InputError: the original's text does not hold the system prompt and the question once, in this order.
     """
     text = render(SYSTEM_SENTINEL, QUESTION_SENTINEL)
     before, _, rest = text.partition(SYSTEM_SENTINEL)

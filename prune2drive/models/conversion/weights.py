@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint's files, and the rules by which their names are changed."""
+"""Reads the tensors of a checkpoint, and renames them by rules."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
 class Weights(Mapping[str, Tensor]):
-    """Name -> tensor, each read from its file when it is asked for.
+    """Name -> tensor of a checkpoint, read from its file on access.
 
     Safetensors are mapped into memory. Pickled files (`.bin`) are read as data only: code in them is refused.
 
     Args:
-        folder: of the checkpoint.
+        folder: the checkpoint's folder.
 
     Raises:
-        InputError: no weights, or an index that cannot be read.
+        InputError: the folder has no weights, or an index that cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,6 +50,7 @@ class Weights(Mapping[str, Tensor]):
         return len(self._files)
 
     def file(self, name: str) -> Path:
+        """Returns the file that holds a weight."""
         return self._files[name]
 
     def _find(self) -> dict[str, Path]:
@@ -99,11 +100,11 @@ def _open(file: Path) -> Any:
 
 
 class Renaming:
-    """Rules from original names to transformers'; the first that fits decides.
+    """Renames original weights to transformers' names by the first rule that matches.
 
     Args:
-        format: its name, for messages.
-        rules: (pattern at the start of a name, what takes its place), None where the weight is dropped.
+        format: name of the original format, for messages.
+        rules: (pattern at the start of a name, replacement), with None as the replacement to drop the weight.
     """
 
     def __init__(self, format: str, rules: Sequence[tuple[str, str | None]]) -> None:
@@ -111,10 +112,14 @@ class Renaming:
         self.rules = [(re.compile(pattern), target) for pattern, target in rules]
 
     def __call__(self, name: str, file: Path) -> str | None:
-        """The new name, or None for a weight that has no place in the model.
+        """Returns the new name of a weight; None for a weight to drop.
+
+        Args:
+            name: the original name.
+            file: the file that holds the weight, for the message.
 
         Raises:
-            InputError: no rule fits.
+            InputError: no rule matches.
         """
         for pattern, target in self.rules:
             if pattern.match(name):
