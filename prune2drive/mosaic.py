@@ -1,4 +1,4 @@
-"""One picture that shows several cameras: which of its pixels and tokens belong to which camera."""
+"""Divides the pixels and tokens of one picture between the several cameras that it shows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Cameras in equal cells of one picture, as DriveLMM-o1 stitches its six views.
+    """Cameras in equal cells of one picture, such as the six stitched views of DriveLMM-o1.
 
     Args:
-        rows: the cameras from the top left, row by row.
+        rows: rows of camera names, from the top left.
 
     Raises:
-        InputError: no camera, one named twice, or rows of different lengths.
+        InputError: there is no camera, one is named twice, or rows differ in length.
     """
 
     rows: Sequence[Sequence[str]]
@@ -39,12 +39,12 @@ class Mosaic:
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
-        """The cameras from the top left, row by row."""
+        """Camera names from the top left, row by row."""
         return tuple(camera for row in self.rows for camera in row)
 
     @cached_property
     def cells(self) -> dict[str, Rectangle]:
-        """The rectangle (x0, y0, x1, y1) of each camera, in units of the picture."""
+        """Camera -> rectangle (x0, y0, x1, y1) in units of the picture's width and height."""
         height, width = 1 / len(self.rows), 1 / len(self.rows[0])
         return {
             camera: (x * width, y * height, (x + 1) * width, (y + 1) * height)
@@ -53,7 +53,7 @@ class Mosaic:
         }
 
     def pixels(self, size: tuple[int, int]) -> dict[str, tuple[int, int, int, int]]:
-        """Returns the pixel rectangle (x0, y0, x1, y1) of each camera in a picture of this width and height."""
+        """Returns camera -> pixel rectangle (x0, y0, x1, y1) for a picture of (width, height) `size`."""
         width, height = size
         return {
             camera: (round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height))
@@ -61,13 +61,13 @@ class Mosaic:
         }
 
     def crop(self, picture: Image.Image) -> Mapping[str, Image.Image]:
-        """Returns the cameras' images, cut out when they are asked for; every pixel belongs to exactly one."""
+        """Returns the cameras' images, cropped on access; every pixel belongs to exactly one camera."""
         return _Crops(self, picture)
 
     def stitch(self, images: Mapping[str, Image.Image]) -> Image.Image:
-        """Returns the picture that shows the cameras' images; undoes `crop`.
+        """Stitches the cameras' images into one picture, the reverse of `crop`.
 
-        An image that does not fit its row and column is scaled to them.
+        An image that does not fit its row and column is scaled.
 
         Raises:
             InputError: a camera has no image.
@@ -85,13 +85,10 @@ class Mosaic:
         return picture
 
     def divide(self, token_map: TokenMap) -> TokenMap:
-        """Gives each token of the picture to the camera that lies under the token's centre.
-
-        Views may be tiles and thumbnails of the picture, as their frames say. Tokens beyond the picture's edge, where
-        it was padded, go to the nearest camera.
+        """Assigns the picture's tokens to the cameras at their centres, and tokens of padding to the nearest camera.
 
         Args:
-            token_map: the map of a prompt that shows the picture.
+            token_map: map of a prompt that shows the picture, whose views may be tiles and thumbnails.
 
         Raises:
             InputError: the grids are so coarse that a camera has no token.
@@ -121,7 +118,7 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class _Crops(Mapping[str, Image.Image]):
-    """The images of a picture's cameras."""
+    """Camera -> image, cropped from a picture on access."""
 
     mosaic: Mosaic
     picture: Image.Image
@@ -137,7 +134,7 @@ class _Crops(Mapping[str, Image.Image]):
 
 
 def _cell_of(start: float, step: float, count: int, cells: int) -> Tensor:
-    """Returns in which of the picture's `cells` parts the centres of `count` tokens lie, along one axis."""
+    """Returns the cell, out of `cells` along one axis, of the centres of `count` tokens."""
     centres = start + step * (torch.arange(count, dtype=torch.float64) + 0.5)
     return (centres * cells).floor().clamp(0, cells - 1).long()
 

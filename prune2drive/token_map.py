@@ -1,4 +1,4 @@
-"""Where the visual tokens of a prompt lie: which camera each position shows, and its place in that camera's grid.
+"""Maps the positions of a prompt to cameras, and to rows and columns of the cameras' grids.
 
 Shape suffixes: P positions of a prompt, N tokens of one camera.
 """
@@ -17,11 +17,11 @@ from prune2drive.errors import InputError
 
 @dataclass(frozen=True)
 class View:
-    """A grid of tokens that shows one camera, or a part of it.
+    """A grid of tokens that shows a camera's image or a part of the image.
 
     Args:
-        frame: the rectangle (x0, y0, x1, y1) of the camera's image that the grid covers, in units of
-            its width and height. It exceeds [0, 1] where the image was padded before encoding.
+        frame: the rectangle (x0, y0, x1, y1) that the grid covers, in units of the image's width and height; it
+            exceeds [0, 1] where the image was padded.
     """
 
     camera: str
@@ -32,15 +32,15 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class TokenMap:
-    """For every position of a prompt, the camera it shows and its place in that camera's grid.
+    """The camera, grid row and grid column of every position of a prompt.
 
-    A camera is a set of positions, never an image index: separate images, one stitched image and
-    tiles all reduce to it. Positions of no view (text, newlines, separators) are never candidates.
+    A camera is a set of positions, not an image, so that separate images, a stitched image and tiles are handled in
+    one way. Positions without a view (text, newlines, separators) are never pruned.
 
     Args:
-        view_P: index into `views`, -1 for positions of no view.
-        row_P: grid row within the view (-1 outside).
-        col_P: grid column within the view (-1 outside).
+        view_P: index into `views`, -1 for positions without a view.
+        row_P: grid row, -1 for positions without a view.
+        col_P: grid column, -1 for positions without a view.
     """
 
     views: tuple[View, ...]
@@ -54,7 +54,7 @@ class TokenMap:
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
-        """Camera names in order of first appearance."""
+        """Camera names in the order of `views`."""
         return tuple(dict.fromkeys(view.camera for view in self.views))
 
     @cached_property
@@ -63,16 +63,16 @@ class TokenMap:
         return {camera: torch.tensor(is_mine)[self.view_P].nonzero().flatten() for camera, is_mine in mine.items()}
 
     def positions(self, camera: str) -> Tensor:
-        """Prompt positions of a camera's tokens, ascending; int64 [N]."""
+        """Returns the prompt positions of a camera's tokens, ascending; int64 [N]."""
         return self._positions[camera]
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Visual tokens per camera."""
+        """Number of visual tokens of each camera."""
         return {camera: len(self.positions(camera)) for camera in self.cameras}
 
-    def boxes(self, camera: str) -> Tensor:
-        """Each token's rectangle (x0, y0, x1, y1) in units of the camera's image; float [N, 4], not to be changed."""
+    def boxes(self, camera: str) -> Tensor:  # shared by all callers, which must not change it
+        """Returns the rectangles (x0, y0, x1, y1) of a camera's tokens, in units of the image; float [N, 4]."""
         return self._boxes[camera]
 
     @cached_property
@@ -90,10 +90,10 @@ class TokenMap:
 
     @classmethod
     def from_grids(cls, grids: Sequence[tuple[View, Tensor]], length: int) -> TokenMap:
-        """A map from each view's prompt positions, given in raster order.
+        """Builds the map of a prompt of `length` positions from views and their positions, in raster order.
 
         Raises:
-            InputError: positions outside the prompt, claimed twice, or not rows x cols of them.
+            InputError: a position is outside the prompt or in two views, or a view has not rows x cols positions.
         """
         view_P = torch.full((length,), -1)
         row_P, col_P = view_P.clone(), view_P.clone()
@@ -116,16 +116,15 @@ class TokenMap:
         length: int,
         grids: Mapping[str, tuple[int, int]] | None = None,
     ) -> TokenMap:
-        """A map from half-open spans, one a camera: `{"CAM_FRONT": (20, 749)}`.
+        """Builds a map from one half-open span per camera, such as `{"CAM_FRONT": (20, 749)}`.
 
         Args:
-            spans: camera -> (start, stop) prompt positions of its tokens, in raster order.
-            length: positions in the prompt.
-            grids: camera -> (rows, cols). By default a square where the count is a square number,
-                else one row.
+            spans: camera -> [start, stop) of prompt positions, in raster order.
+            length: number of positions in the prompt.
+            grids: camera -> (rows, cols); by default a square, or one row where no square fits.
 
         Raises:
-            InputError: an empty, reversed, overlapping or out-of-range span, or a grid that does not fit.
+            InputError: a span is empty, reversed, overlapping or outside the prompt, or does not fit its grid.
         """
         views = []
         for camera, (start, stop) in spans.items():

@@ -1,4 +1,4 @@
-"""The adapter: prompts of samples and answers of prompts, for one model family.
+"""Defines the adapter, which makes prompts of samples and answers of prompts for one model family.
 
 Shape suffixes: B batch rows, T generated tokens.
 """
@@ -26,20 +26,19 @@ from prune2drive.sample import IMAGE_MARKER, Sample
 class Adapter(ABC):
     """Turns samples into prompts and prompts into answers, for one model family.
 
-    Building an adapter reads config and processor only, so that mistakes show before the weights are loaded; `model`
-    loads them on first use.
+    `model` loads the weights on first use, so that a mistake in config or processor shows before.
 
     Args:
         config: the model's config.
-        processor: the model's processor; it gets images nested, one list for each sample.
+        processor: the model's processor, called with a list of images for each sample.
     """
 
     system: str | None = None
     """The system prompt; None leaves it to the chat template."""
     is_noise: ClassVar[bool] = False
-    """True for a model with random weights, whose answers mean nothing."""
+    """Whether the model has random weights, so that its answers mean nothing."""
     cpu_threads: ClassVar[int | None] = None
-    """Threads to use on a CPU, for a model so small that more threads make it slower."""
+    """Number of CPU threads, for a model so small that more threads make it slower."""
 
     def __init__(self, config: Any, processor: Any) -> None:
         self.config, self.processor = config, processor
@@ -60,7 +59,7 @@ class Adapter(ABC):
 
     @property
     def pad(self) -> int:
-        """Token id of the padding before shorter prompts."""
+        """Token id of padding."""
         tokenizer = self.processor.tokenizer
         return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
@@ -71,7 +70,7 @@ class Adapter(ABC):
 
     @property
     def family(self) -> Family:
-        """What the model looks like inside."""
+        """Description of the model's modules and token layout."""
         return family_of(self.config)
 
     @property
@@ -81,22 +80,22 @@ class Adapter(ABC):
 
     @property
     def image_marker(self) -> str:
-        """Text that stands for an image in the chat; the processor replaces it by the image's tokens."""
+        """Text that the processor replaces by an image's tokens."""
         return self.processor.image_token
 
     @property
     def image_options(self) -> dict[str, Any]:
-        """Options of the processor for images, where the family leaves a choice."""
+        """The processor's options for images."""
         return {}
 
     def chat(self, prompt: str) -> str:
-        """Returns a prompt in the model's chat format, with an image marker for every image."""
+        """Returns a prompt in the model's chat format, with the model's image markers."""
         turns = {"system": self.system, "user": prompt.replace(IMAGE_MARKER, self.image_marker)}
         messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns.items() if text]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def collate(self, samples: Sequence[Sample]) -> Prompts:
-        """Returns inputs for `generate` on the CPU, padded on the left, and the token map of each prompt."""
+        """Returns the token maps of prompts, and inputs for `generate`, padded on the left and on the CPU."""
         pictures = [sample.shown for sample in samples]
         texts = [self.chat(sample.prompt) for sample in samples]
         start = self.processor.tokenizer.bos_token
@@ -119,10 +118,10 @@ class Adapter(ABC):
         return Prompts(tensors, tuple(divided), self.family.pixel_inputs)
 
     def image_info(self, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> ImageInfo:
-        """Returns what is known of a batch's images.
+        """Returns sizes and tiles of a batch's images, as far as token maps need them.
 
         Args:
-            inputs: outputs of the processor.
+            inputs: the processor's outputs.
             sizes: (height, width) of the images in pixels, prompt after prompt.
         """
         return ImageInfo.of_call(inputs)
@@ -131,7 +130,7 @@ class Adapter(ABC):
         """Checks options of `generate` before a model is loaded.
 
         Raises:
-            InputError: an option does not exist, or cannot have its value.
+            InputError: an option does not exist, or has a wrong value.
         """
         if unknown := [name for name in options if not hasattr(GenerationConfig(), name)]:
             raise InputError(f"generation.{unknown[0]}: `generate` has no such option")
@@ -146,7 +145,7 @@ class Adapter(ABC):
 
         Args:
             prompts: the batch.
-            **options: go to the model's `generate`.
+            **options: options of the model's `generate`.
         """
         inputs = self._placed(prompts)
         tokens = self.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
@@ -157,28 +156,27 @@ class Adapter(ABC):
     def verify_answers(
         self, prompts: Prompts, drafts: Sequence[Sequence[int]], draft_in_prompt: bool = True, **options: Any
     ) -> list[bool]:
-        """Tells which drafts `generate` with greedy options would answer, at little more than the cost of a prefill.
+        """Tells which drafts greedy decoding would generate, at little more than the cost of a prefill.
 
-        A draft's positions are computed together and not one by one, so that a tie within the rounding error of the
-        model's dtype may be broken differently.
+        A draft's tokens are computed together, which may break a tie within the dtype's rounding error differently.
 
         Args:
-            prompts: the batch; with `draft_in_prompt` each prompt ends with its draft, except for the last token.
+            prompts: the batch.
             drafts: token ids of one answer for each prompt, the end token included.
-            draft_in_prompt: whether the prompts end with their drafts.
-            **options: go to the model's `generate`.
+            draft_in_prompt: whether the prompts end with their drafts, without the drafts' last tokens.
+            **options: options of the model's `generate`.
         """
         inputs = self._placed(prompts)
         drafted = {"custom_generate": verify_drafts, "drafts": drafts, "draft_in_prompt": draft_in_prompt}
         return self.model.generate(**inputs, **options, **drafted).tolist()
 
     def read(self, answers: Sequence[tuple[int, ...]]) -> list[Answer]:
-        """Returns generated tokens, the end token included, as answers."""
+        """Decodes generated tokens, the end token included, into answers."""
         texts = self.processor.tokenizer.batch_decode([list(ids) for ids in answers], skip_special_tokens=True)
         return [Answer(text.strip(), ids) for text, ids in zip(texts, answers, strict=True)]
 
     def _placed(self, prompts: Prompts) -> dict[str, Any]:
-        """Returns the inputs on the model's device, in its dtype."""
+        """Returns the inputs on the model's device and in its dtype."""
         return {
             name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
             for name, value in prompts.inputs.items()

@@ -23,11 +23,11 @@ class InternVL(Pretrained):
 
     Args:
         checkpoint: a folder, or an id on the Hugging Face hub.
-        tiles: the most tiles that an image is cut into; 1 shows it as one square.
-        **options: those of `Pretrained`.
+        tiles: largest number of tiles of an image; 1 shows the whole image as a square.
+        **options: options of `Pretrained`.
 
     Raises:
-        InputError: less than one tile.
+        InputError: `tiles` is below 1.
     """
 
     families = ("internvl",)

@@ -12,7 +12,7 @@ from prune2drive.models.pretrained import Pretrained
 
 
 class Llava(Pretrained):
-    """LLaVA-1.5 in Hugging Face format, with the options of `Pretrained`. Photos are cropped to a central square."""
+    """LLaVA-1.5, with the options of `Pretrained`; images are cropped to a central square."""
 
     families = ("llava",)
     model_class = LlavaForConditionalGeneration

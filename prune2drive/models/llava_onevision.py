@@ -16,13 +16,12 @@ ImageProcessor = without_video(LlavaOnevisionProcessor)
 
 
 class LlavaOnevision(Pretrained):
-    """LLaVA-OneVision, or a model in LLaVA-NeXT's format that fits it, such as DriveMM; one padded square a camera.
+    """LLaVA-OneVision, or a checkpoint in LLaVA-NeXT's format, such as DriveMM; images are padded to squares.
 
     Args:
         checkpoint: a folder, or an id on the Hugging Face hub.
-        vision_config: fields of the vision tower's config, for a checkpoint in LLaVA-NeXT's format that names an
-            unknown tower; null takes the tower that the checkpoint names.
-        **options: those of `Pretrained`.
+        vision_config: fields of `SiglipVisionConfig`, for an unknown vision tower in LLaVA-NeXT's format.
+        **options: options of `Pretrained`.
     """
 
     families = ("llava_onevision",)

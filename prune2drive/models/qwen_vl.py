@@ -1,4 +1,4 @@
-"""The Qwen-VL families, whose number of visual tokens follows the size of the image."""
+"""The Qwen-VL families, whose number of visual tokens depends on the size of the image."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class QwenVL(Pretrained):
 
     Args:
         checkpoint: a folder, or an id on the Hugging Face hub.
-        max_pixels: larger images are scaled down to this many pixels; null takes the checkpoint's limit.
-        **options: those of `Pretrained`.
+        max_pixels: number of pixels to which larger images are scaled down; null for the checkpoint's limit.
+        **options: options of `Pretrained`.
 
     Raises:
-        InputError: fewer pixels than one token shows.
+        InputError: `max_pixels` is less than one token shows.
     """
 
     families = tuple(PROCESSORS)

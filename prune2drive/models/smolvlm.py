@@ -20,8 +20,8 @@ class SmolVLM(Pretrained):
 
     Args:
         checkpoint: a folder, or an id on the Hugging Face hub.
-        split: whether large images are cut into tiles, as checkpoints do by default for a single image.
-        **options: those of `Pretrained`.
+        split: whether to cut large images into tiles.
+        **options: options of `Pretrained`.
     """
 
     families = ("smolvlm",)

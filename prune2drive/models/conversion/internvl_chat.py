@@ -196,7 +196,7 @@ class InternVLChat(Original):
         return {name: tensor}
 
     def _split_grouped(self, joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Splits InternLM2's rows, which hold the query heads, the key and the value of one key-value head after another."""
+        """Splits InternLM2's rows, which hold query heads, key and value of one key-value head after another."""
         text = self.text_config
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         groups = text.num_attention_heads // text.num_key_value_heads

@@ -146,11 +146,7 @@ class Original(ABC):
         return (self.folder / "tokenizer_config.json").is_file()
 
     def read_tokenizer(self, source: Any, **options: Any) -> Any:
-        """Reads the tokenizer without running code of the checkpoint.
-
-        Args:
-            source: the tokenizer's class in transformers.
-            **options: options of `from_pretrained`.
+        """Reads the tokenizer by its class in transformers, without running the checkpoint's code.
 
         Raises:
             InputError: the tokenizer is missing or damaged.
@@ -162,12 +158,7 @@ class Original(ABC):
             raise InputError(f"{self.folder}: no tokenizer that can be read ({reason}); download it again") from error
 
     def need(self, name: str, holder: dict[str, Any] | None = None, inside: str = "") -> Any:
-        """Returns a field of config.json, or of an object in it.
-
-        Args:
-            name: the field's name.
-            holder: the object that holds the field; None for config.json as a whole.
-            inside: path of the object in config.json, for the message.
+        """Returns a field of config.json, or of `holder`, an object at the path `inside` in config.json.
 
         Raises:
             InputError: the field is missing or null.
@@ -181,7 +172,6 @@ class Original(ABC):
         return value
 
     def refuse(self, name: str, value: Any, expected: str) -> InputError:
-        """Returns the error for a value of config.json that is not supported."""
         return InputError(f"{self.folder / 'config.json'}: {name} is {value!r}, expected {expected}")
 
     @property

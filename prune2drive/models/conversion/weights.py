@@ -112,11 +112,7 @@ class Renaming:
         self.rules = [(re.compile(pattern), target) for pattern, target in rules]
 
     def __call__(self, name: str, file: Path) -> str | None:
-        """Returns the new name of a weight; None for a weight to drop.
-
-        Args:
-            name: the original name.
-            file: the file that holds the weight, for the message.
+        """Returns the new name of a weight in a file; None for a weight to drop.
 
         Raises:
             InputError: no rule matches.
