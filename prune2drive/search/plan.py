@@ -1,4 +1,4 @@
-"""Builds and checks what a search consists of, before its first trial."""
+"""Builds and checks the parts of a search before its first trial."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Plan:
 
 
 def make_plan(settings: DictConfig, launcher: RunLauncher) -> Plan:
-    """Builds everything that a search consists of, without loading a model's weights.
+    """Builds all parts of a search without loading the model's weights.
 
     Args:
         settings: the node `search` of the configuration.
@@ -69,7 +69,7 @@ def make_plan(settings: DictConfig, launcher: RunLauncher) -> Plan:
     check_whole("search.at_once", settings.at_once, null=True)
     objective = Objective(_plain(settings.objective or HEADLINE), settings.penalty)
     sampler = SamplerChoice(settings.engine, settings.sampler, settings.levels, _plain(settings.candidates))
-    splits = {name: _plain(settings.splits[name]) for name in SPLITS}
+    splits = {name: _split(settings, name) for name in SPLITS}
     cfg, choices = launcher.compose(splits["search"])
     check_settings(cfg)
     if choices["task"] != "evaluate":
@@ -124,6 +124,18 @@ def kept_tokens(ratios: Mapping[str, float], tokens: Mapping[str, int], rounding
         return sum(budget(ratio, tokens[camera], rounding) for camera, ratio in ratios.items())
     except ValueError as error:
         raise InputError(f"search.keep: {error}") from None
+
+
+def _split(settings: DictConfig, name: str) -> dict[str, Any]:
+    """Returns the options of the dataset for a split.
+
+    Raises:
+        InputError: the split is null or is not a set of options.
+    """
+    split = _plain(OmegaConf.select(settings, f"splits.{name}"))
+    if not isinstance(split, dict):
+        raise InputError(f"search.splits.{name}={'null' if split is None else split}: give options of the dataset")
+    return split
 
 
 def _check_apart(datasets: Mapping[str, Any]) -> None:

@@ -190,6 +190,8 @@ WRONG = {
     "search.resume=.": r"study.json: no such file; name the folder of a search",
     "search.splits.val.split=search": "search.splits: search and val share frame",
     "search.splits.test.split=foo": "foo",
+    "search.splits.val=null": "search.splits.val=null: give options of the dataset",
+    "search.splits=null": "search.splits.search=null: give options of the dataset",
 }
 
 
