@@ -1,7 +1,7 @@
 """Writes questions about MiniDrive's scenes, in DriveLM's words.
 
-A function for each kind of question draws a question, or returns None where the scene has nothing of that kind.
-`QUESTION_KINDS` lists them in the order in which DriveLM numbers a frame's questions.
+The function of a question kind draws a question, or returns None if the scene has no object to ask about.
+`QUESTION_KINDS` lists the kinds in the order in which DriveLM numbers a frame's questions.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _MOVES = {  # move of the ego vehicle -> the camera that looks there, relative f
 
 @dataclass(frozen=True)
 class Question:
-    """Holds a question with its reference answer.
+    """Holds a question and its reference answer.
 
     Args:
         kind: key of `QUESTION_KINDS`.
         stage: perception, prediction, planning or behavior.
         text: the question.
-        reference: the right answer.
+        reference: the reference answer.
         tags: DriveLM's scoring tags (0 accuracy, 1 judge, 2 language, 3 match).
-        asked: attributes of an object that the question names: kind, colour, camera, number, cell.
-        subjects: the objects that decide the answer.
+        asked: attributes that the question names of an object: kind, colour, camera, number, cell.
+        subjects: objects that decide the answer.
     """
 
     kind: str
@@ -55,7 +55,7 @@ Writer = Callable[[Scene, SceneRandom], Draft | None]
 
 
 def ask(scene: Scene, kind: str, rng: SceneRandom) -> Question:
-    """Draws a question of a kind, or of the kind `exist` where the scene has nothing of that kind.
+    """Returns a question of a kind, or of the kind `exist` if the scene has no object to ask about.
 
     Args:
         scene: the scene that the question is about.
@@ -108,7 +108,7 @@ def _description(scene: Scene, rng: SceneRandom) -> Draft | None:
 
 
 def _exist(scene: Scene, rng: SceneRandom) -> Draft | None:
-    """Asks whether an object exists; half of the answers are no, and most of those are wrong in one attribute."""
+    """Asks whether an object exists; half of the answers are no, mostly for one wrong attribute."""
     painted = [obj for obj in scene.objects if obj.colour]
     present = {(obj.camera, obj.kind, obj.colour) for obj in painted}
     asked = (rng.pick(CAMERAS), rng.pick(PAINTED), rng.pick(COLOURS))
@@ -134,7 +134,7 @@ def _exist(scene: Scene, rng: SceneRandom) -> Draft | None:
 
 
 def _count(scene: Scene, rng: SceneRandom) -> Draft | None:
-    """Asks how many objects of a kind a camera shows, 0 to 3 equally often; 0 only of kinds in other cameras."""
+    """Asks how many objects of a kind a camera shows: 0 to 3 equally often, 0 only for kinds in other cameras."""
     counts = Counter((obj.camera, obj.kind) for objects in scene.by_camera.values() for obj in objects)
     kinds = {kind for _, kind in counts}
     absent = [(camera, kind) for camera in CAMERAS for kind in PLURALS if kind in kinds and not counts[camera, kind]]

@@ -1,7 +1,7 @@
-"""Renders MiniDrive's scenes at any resolution, as the JPEG that a camera would deliver.
+"""Renders MiniDrive's scenes as JPEG images of any resolution.
 
-All shapes are drawn at whole pixels of a canvas of twice the resolution, so that a scene gives the same image on every
-machine. Distractors have the objects' colours, so that neither colour nor brightness alone identifies an object.
+Shapes are drawn at whole pixels of a canvas of twice the resolution, so that all machines give the same image.
+Distractors have the objects' colours, so that colour or brightness alone does not identify an object.
 """
 
 from __future__ import annotations
@@ -46,15 +46,12 @@ _EGO = {  # camera -> outline of the ego vehicle in its image
 
 
 def render(scene: Scene, camera: str, resolution: int) -> bytes:
-    """Renders a camera's image of a scene.
+    """Returns a camera's image of a scene as JPEG.
 
     Args:
         scene: the scene.
         camera: name of the camera.
         resolution: width and height in pixels.
-
-    Returns:
-        The image as JPEG.
     """
     at = CAMERAS.index(camera)
     rng = SceneRandom(*scene.key, at)
@@ -180,7 +177,7 @@ def _draw(canvas: Canvas, obj: SceneObject, rng: SceneRandom) -> None:
 
 
 def _inside(box: Box, x0: float, y0: float, x1: float, y1: float) -> Box:
-    """Returns the box whose corners are given as fractions of another box."""
+    """Returns a box whose corners are fractions of another box's width and height."""
     left, top, right, bottom = box
     wide, high = right - left, bottom - top
     return left + x0 * wide, top + y0 * high, left + x1 * wide, top + y1 * high

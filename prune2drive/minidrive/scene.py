@@ -1,6 +1,6 @@
-"""Makes MiniDrive's scenes: a scene is a pure function of its split, difficulty and index.
+"""Makes MiniDrive's scenes; a scene is a pure function of its split, difficulty and index.
 
-Coordinates are fractions of an image's width and height, so that a scene renders at any resolution.
+Coordinates are fractions of an image's width and height, at any resolution.
 """
 
 from __future__ import annotations
@@ -51,9 +51,8 @@ class Difficulty:
     """Sets the size and number of objects and the amount of clutter.
 
     Args:
-        size: sizes of objects at the horizon and of the nearest, as fractions of the image's width.
-        objects: fewest and most objects in the front camera, in the front-side and back cameras, and in the
-            back-side cameras.
+        size: sizes of objects at the horizon and of the nearest objects, as fractions of the image's width.
+        objects: fewest and most objects in the front camera, in the front-side and back, and in the back-side cameras.
         clutter: fewest and most distractors in a camera.
     """
 
@@ -95,7 +94,7 @@ class SceneObject:
 
     @property
     def cell(self) -> tuple[int, int]:
-        """Column and row of the grid cell that holds the object's centre."""
+        """Returns column and row of the grid cell that holds the object's centre."""
         return _cell(self.box)
 
     @property
@@ -125,12 +124,12 @@ class Scene:
 
     @property
     def frame(self) -> str:
-        """Name of the scene's only frame."""
+        """Returns the name of the scene's only frame."""
         return f"{self.name}-0"
 
     @cached_property
     def by_camera(self) -> dict[str, tuple[SceneObject, ...]]:
-        """Camera -> its objects on the ground, closest first."""
+        """Returns camera -> objects on the ground, closest first."""
         return {
             camera: tuple(obj for obj in self.objects if obj.camera == camera and obj.kind != "light")
             for camera in CAMERAS
@@ -168,12 +167,12 @@ def make_scene(split: str, index: int, difficulty: str = "standard") -> Scene:
     """Makes a scene.
 
     Args:
-        split: one of `SPLITS`; no scene is in two of them.
+        split: one of `SPLITS`, which share no scene.
         index: position within the split, from 0.
         difficulty: one of `DIFFICULTIES`.
 
     Raises:
-        InputError: the split or the difficulty does not exist, or the index is negative.
+        InputError: the split or difficulty is unknown, or the index is negative.
     """
     check_choice("split", split, SPLITS)
     check_choice("difficulty", difficulty, DIFFICULTIES)
@@ -215,9 +214,9 @@ def _populate(camera: str, horizon: float, level: Difficulty, rng: SceneRandom) 
 def _place(
     camera: str, kind: str, horizon: float, level: Difficulty, others: list[SceneObject], rng: SceneRandom
 ) -> SceneObject | None:
-    """Places an object on the ground, or returns None where no room was found.
+    """Returns a new object on the ground, or None if there is no room.
 
-    The object overlaps no other, shares its grid cell with no other, and has a colour that no other of its kind has.
+    The object overlaps no other, has a grid cell to itself and, if painted, a colour that no other of its kind has.
     The first object placed is the closest, by a margin.
     """
     ground = [other for other in others if other.kind != "light"]
@@ -254,7 +253,7 @@ def _cell(box: Box) -> tuple[int, int]:
 
 
 def _free(box: Box, others: list[SceneObject]) -> bool:
-    """Checks that a box overlaps no object, has a grid cell to itself and its centre away from the cell's edges."""
+    """Returns whether a box overlaps no object, has a grid cell to itself and its centre away from the cell's edges."""
     for low, high in ((box[0], box[2]), (box[1], box[3])):
         if not _MARGIN < (low + high) / 2 * GRID % 1 < 1 - _MARGIN:
             return False

@@ -1,4 +1,4 @@
-"""The words of MiniDrive: what its scenes show, its questions and answers contain, and its tokenizer knows."""
+"""Lists MiniDrive's words: what scenes show, what questions and answers contain, and what the tokenizer knows."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def c_tag(number: int, camera: str, column: int, row: int) -> str:
     Args:
         number: rank of the object within its camera, from 1.
         camera: name of the camera.
-        column: column of the grid cell whose centre stands for the object's.
-        row: row of that grid cell.
+        column: column of the grid cell that holds the object's centre.
+        row: row of the grid cell that holds the object's centre.
     """
     return f"<c{number},{camera},{COLUMNS[column]},{ROWS[row]}>"

@@ -1,4 +1,4 @@
-"""Writes the DriveLM challenge's submission (challenge/prepare_submission.py of OpenDriveLab/DriveLM)."""
+"""Writes a submission to the DriveLM challenge (challenge/prepare_submission.py of OpenDriveLab/DriveLM)."""
 
 from __future__ import annotations
 
@@ -45,28 +45,25 @@ class DriveLMSubmission:
         for name, value in asdict(self).items():
             texts = value if name == "authors" else [value]
             if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-                raise InputError(f"submission.{name}={value}: the challenge wants a text there; add it")
+                raise InputError(f"submission.{name}={value}: the challenge requires a text; add one")
 
     def check(self, ids: Iterable[str]) -> None:
-        """Checks that these questions can be the challenge's.
+        """Checks that question ids have DriveLM's form.
 
         Raises:
-            InputError: an id is not of DriveLM's form.
+            InputError: an id has another form.
         """
         if others := [id for id in ids if not _ID.fullmatch(id)]:
             form = "<scene>_<frame>_<number>"
-            raise InputError(f"submission=drivelm: {others[0]} is no id of DriveLM's, {form}; use the challenge's file")
+            raise InputError(f"submission=drivelm: {others[0]} is no DriveLM id, {form}; use the challenge's file")
 
     def write(self, folder: Path, predictions: Sequence[Prediction], planned: int) -> str:
-        """Writes submission.json.
+        """Writes submission.json and returns the command that uploads it to the submitter's model repository.
 
         Args:
             folder: the run folder.
             predictions: all rows of the run.
-            planned: how many questions the dataset has.
-
-        Returns:
-            The command that uploads the file to a model repository of the submitter's, as the challenge wants.
+            planned: number of questions in the dataset.
 
         Raises:
             InputError: answers are missing, or the folder cannot be written.

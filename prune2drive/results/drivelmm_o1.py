@@ -2,7 +2,7 @@
 
     python -m prune2drive.results.drivelmm_o1 RUN_FOLDER
 
-writes RUN_FOLDER/results_drivelmm_o1.json; set `input_file` of the benchmark's script to it.
+writes RUN_FOLDER/results_drivelmm_o1.json, to be set as `input_file` in that script.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ RESULTS = "results_drivelmm_o1.json"
 
 
 def result(row: Prediction) -> dict[str, str | None]:
-    """Returns an answer under the names that the benchmark's scoring reads and those that its inference writes."""
+    """Returns an answer with the field names of the benchmark's scoring and inference scripts."""
     scored = {"idx": row.id, "question": row.question, "llm-response": row.answer}
     return scored | {"id": row.id, "answer": row.answer, "gt_answers": row.reference}
 
 
 def write_results(folder: Path, file: Path | None = None) -> tuple[Path, int, int]:
-    """Writes a run's answers without failed questions, for which the script has no mark.
+    """Writes a run's answers, without failed questions, which the script cannot score.
 
     Args:
         folder: the run folder.
@@ -40,7 +40,7 @@ def write_results(folder: Path, file: Path | None = None) -> tuple[Path, int, in
         InputError: the folder holds no run, or the file cannot be written.
     """
     if not (folder / "predictions.jsonl").is_file():
-        raise InputError(f"{folder}: no predictions.jsonl there; name the folder that the run printed")
+        raise InputError(f"{folder}: no predictions.jsonl there; give a run folder")
     rows = list(RunFolder(folder).rows())
     results = [result(row) for row in rows if row.answer is not None]
     file = file or folder / RESULTS

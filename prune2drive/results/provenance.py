@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def describe_run() -> dict[str, Any]:
-    """Returns the fields of run.json that say by what command, code, packages and hardware a run was made."""
+    """Returns the fields of run.json on the command, code, packages and hardware of a run."""
     return {
         "format": FORMAT,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -41,10 +41,7 @@ def describe_run() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Returns the commit of the code that runs and whether files differ from it; nulls where git does not track it.
-
-    An installed package may lie in a checkout of something else.
-    """
+    """Returns the commit of this package's code and whether files differ from it; nulls if git does not track it."""
     commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", __file__) else None
     return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None}
 

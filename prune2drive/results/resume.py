@@ -1,4 +1,4 @@
-"""Resumes a run: checks that it is the same one, and finds what is done."""
+"""Checks that a run can be resumed, and finds the questions it has finished."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAME_ON_RESUME = (
 
 
 class Difference(NamedTuple):
-    """An option whose value in run.json is not the one of the command."""
+    """Describes an option whose value in run.json differs from the command's."""
 
     option: str
     was: Any
@@ -48,15 +48,14 @@ class Difference(NamedTuple):
 
 
 def resume_run(folder: RunFolder, record: dict[str, Any]) -> set[str]:
-    """Returns the ids that an earlier run in a folder finished.
+    """Returns the ids of the questions that an earlier run in a folder finished.
 
     Args:
         folder: the run folder.
-        record: run.json's content for this command; the earlier run's `dtype` is added to it.
+        record: content of run.json for the resumed run, to which the earlier run's `dtype` is added.
 
     Raises:
-        InputError: the folder is of an earlier version or holds no run, or its run had other options, another judge or
-            other questions.
+        InputError: the folder holds no run, or one of another version, options, judge or questions.
     """
     before = folder.read_json("run.json")
     if before.get("format") != FORMAT:
@@ -76,10 +75,9 @@ def resume_run(folder: RunFolder, record: dict[str, Any]) -> set[str]:
 
 
 def _difference(option: str, was: Any, now: Any) -> Difference | None:
-    """Returns the first difference of two settings, or None.
+    """Returns the first difference between two settings, or None; a missing option equals null.
 
-    Options that are absent equal those that are null. A metric's judge is left out: run.json records as `judge` what
-    of it must stay the same.
+    A metric's judge is skipped: `judge` in run.json records those of its settings that must stay the same.
     """
     if not isinstance(was, Mapping) or not isinstance(now, Mapping):
         return None if was == now else Difference(option, was, now)

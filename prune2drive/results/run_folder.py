@@ -1,4 +1,4 @@
-"""Reads and writes a run folder, so that a kill at any moment loses nothing that was finished."""
+"""Reads and writes a run folder; finished rows survive a kill at any moment."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ FORMAT = 2  # of run.json; a run in a folder of another format cannot be resumed
 class RunFolder:
     """Holds one run: `run.json`, `metrics.json`, `predictions.jsonl`.
 
-    Every rank appends to a file of its own, so that ranks on several machines need no lock; `merge` makes one file
-    of them.
+    Every rank appends to its own file, so that no lock is needed; `merge` joins the files.
 
     Args:
-        path: the folder, created where it is missing.
-        rank: the rank of this process.
+        path: the folder, created if it is missing.
+        rank: rank of this process.
 
     Raises:
         InputError: the folder cannot be written.
@@ -46,19 +45,19 @@ class RunFolder:
 
     @property
     def rows_file(self) -> Path:
-        """The file that this rank appends to."""
+        """Returns the file that this rank appends to."""
         return self.path / (ROWS if self.rank == 0 else f"predictions.rank{self.rank}.jsonl")
 
     @property
     def has_rows(self) -> bool:
-        """Whether the folder has files of rows: a run has begun in it."""
+        """Returns whether a run has begun in the folder."""
         return bool(self._row_files())
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Adds finished rows at the end of this rank's file.
+        """Appends finished rows to this rank's file.
 
         Raises:
-            InputError: the file cannot be written; some of the rows may be in it.
+            InputError: the file cannot be written; it may hold some of the rows.
         """
         lines = "".join(json.dumps(prediction.to_row(), ensure_ascii=False) + "\n" for prediction in predictions)
         if not lines:
@@ -68,22 +67,19 @@ class RunFolder:
                 file.write(lines.encode(errors=UNENCODABLE))
         except OSError as error:
             raise InputError(
-                f"{self.rows_file}: cannot be written ({error.strerror}); make room and go on with resume={self.path}"
+                f"{self.rows_file}: cannot be written ({error.strerror}); free space and go on with resume={self.path}"
             ) from error
 
     def rows(self) -> Iterator[Prediction]:
-        """Reads all finished rows, file by file; a torn last line is not a row."""
+        """Yields all finished rows, file by file, without a torn last line."""
         for path in self._row_files():
             yield from (row for row, _, _ in _read_rows(path))
 
     def merge(self, order: Mapping[str, int]) -> list[Prediction]:
-        """Makes one predictions.jsonl of all ranks' rows, in the dataset's order and with every sample once.
+        """Joins all ranks' rows in predictions.jsonl, every sample once, and returns them.
 
         Args:
-            order: id -> place; rows with other ids are dropped.
-
-        Returns:
-            The rows of the file.
+            order: id -> place in the file; rows with other ids are dropped.
 
         Raises:
             InputError: a line is not a row, or the folder cannot be written.
@@ -98,10 +94,7 @@ class RunFolder:
         return [latest[name] for name in self._arrange(place)]
 
     def keep_answered(self) -> set[str]:
-        """Readies the folder for resuming: drops torn lines and the rows of failed samples, which are tried again.
-
-        Returns:
-            The ids that are finished.
+        """Drops torn lines and the rows of failed samples before a resume, and returns the ids of the other samples.
 
         Raises:
             InputError: a line is not a row, or the folder cannot be written.
@@ -109,7 +102,7 @@ class RunFolder:
         return set(self._arrange(lambda row: 0 if row.error is None else None))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes a whole JSON file of the folder, or nothing.
+        """Writes a JSON file of the folder, whole or not at all.
 
         Raises:
             InputError: the folder cannot be written.
@@ -131,14 +124,11 @@ class RunFolder:
         return sorted(self.path.glob("predictions*.jsonl"))
 
     def _arrange(self, place: Callable[[Prediction], int | None]) -> list[str]:
-        """Rewrites all row files as one, unless it would stay the same; holds no lines in memory.
+        """Rewrites all row files as one, without holding lines in memory, and returns the ids in the file's order.
 
         Args:
-            place: a row's place in the file, where rows of equal place keep their order; None drops it. Of several
-                rows of one id the last that has a place is kept.
-
-        Returns:
-            The ids in the order of the file.
+            place: returns a row's place in the file, or None to drop the row. Rows of equal place keep their order;
+                of several rows with one id, the last that has a place is kept.
         """
         paths = self._row_files()
         latest: dict[str, tuple[int, int, int, int]] = {}
@@ -161,7 +151,7 @@ class RunFolder:
 
 
 def _read_rows(path: Path) -> Iterator[tuple[Prediction, int, int]]:
-    """Reads rows with the byte offsets at which their lines start and end, up to a line torn by a kill."""
+    """Yields rows with the byte offsets at which their lines start and end, up to a line torn by a kill."""
     start = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -170,7 +160,7 @@ def _read_rows(path: Path) -> Iterator[tuple[Prediction, int, int]]:
             try:
                 row = Prediction.from_row(json.loads(line))
             except (ValueError, TypeError, AttributeError) as error:
-                raise InputError(f"{path}, line {number}: not a row of this program ({error})") from error
+                raise InputError(f"{path}, line {number}: not a row of predictions ({error})") from error
             yield row, start, start + len(line)
             start += len(line)
 

@@ -1,4 +1,4 @@
-"""Says what a submission to a benchmark's challenge must offer."""
+"""Defines the interface of a submission to a benchmark's challenge."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ class Submission(Protocol):
     """Writes a run's answers in the format of a challenge."""
 
     def check(self, ids: Iterable[str]) -> None:
-        """Checks, before a model is loaded, that these questions can be the challenge's.
+        """Checks, before a model is loaded, that question ids have the challenge's form.
 
         Raises:
-            InputError: a question is of another dataset.
+            InputError: an id has another form.
         """
 
     def write(self, folder: Path, predictions: Sequence[Prediction], planned: int) -> str:
-        """Writes the file to submit into a run folder.
+        """Writes the file to submit into a run folder, and returns what to do with it, such as an upload command.
 
         Args:
             folder: the run folder.
             predictions: all rows of the run.
-            planned: how many questions the dataset has.
-
-        Returns:
-            What to do with the file, such as the command that uploads it.
+            planned: number of questions in the dataset.
 
         Raises:
             InputError: answers are missing, or the folder cannot be written.

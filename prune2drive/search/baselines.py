@@ -1,4 +1,4 @@
-"""What searched ratios have to beat: allocations of the same total that nobody had to search for."""
+"""Makes the baselines that searched keep ratios must beat: allocations of the same total made without a search."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from prune2drive.cameras import CAMERAS
 from prune2drive.search.space import share_out, whole_tokens
 
 FRONT_HEAVY = dict(zip(CAMERAS, (2.0, 1.2, 1.2, 0.8, 0.4, 0.4), strict=True))
-"""Most to where the car is heading, least to the sides behind it."""
+"""Gives most to the direction of travel and least to the back-side cameras."""
 
 
 def baselines(
     tokens: Mapping[str, int], total: int, low: float, draws: int, seed: int
 ) -> dict[str, list[dict[str, float]]]:
-    """Name -> allocations of `total` tokens, whose scores are averaged.
+    """Returns name -> allocations (camera -> keep ratio) of `total` tokens, whose scores are averaged.
 
-    They are `uniform`, `random` (draws from the flat distribution over the simplex) and `front_heavy`, which is left
-    out where the cameras have other names.
+    They are `uniform`, `random` (`draws` samples, uniform over the simplex) and, for nuScenes' cameras, `front_heavy`.
     """
     cameras, keep = list(tokens), total / sum(tokens.values())
     rng = np.random.default_rng(seed)

@@ -31,16 +31,16 @@ SAMPLERS = ("tpe", "evolution", "random", "grid", "batch")
 
 
 def make(choice: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
-    """Returns the tuner, informed of the trials that earlier processes finished."""
+    """Returns a tuner that knows the trials finished by earlier processes."""
     logging.getLogger("nni").setLevel(logging.WARNING)
     logging.getLogger("hyper_opt").setLevel(logging.WARNING)
     boxes = {name: {"_type": "uniform", "_value": [space.low, HIGH]} for name in space.variables}
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if choice.name == "batch":
         if not choice.candidates:
-            raise InputError("search.candidates is empty: name the ratios that the batch is to try")
+            raise InputError("search.candidates is empty: list the keep ratios to try")
         options = [space.values(ratios) for ratios in choice.candidates]
-        with _silent():  # it complains of choices that its own documentation gives as the example
+        with _silent():  # it warns about choices that its documentation uses as the example
             return Tuned(space, BatchTuner(), {"candidates": {"_type": "choice", "_value": options}}, fresh_seed)
     if choice.name == "evolution":
         return Evolved(space, boxes, finished, fresh_seed)
@@ -56,13 +56,13 @@ def make(choice: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], see
 
 
 class Tuned(Proposer):
-    """Lets a tuner of NNI act as a sampler: it is asked for a trial's values and told the trial's objective.
+    """Adapts an NNI tuner to a sampler: it proposes a trial's values and receives the trial's objective.
 
     Args:
-        space: what is searched.
-        tuner: the tuner.
-        search_space: the space in NNI's form.
-        seed: the seed of Python's random numbers while the tuner runs.
+        space: the space to search.
+        tuner: a tuner of NNI.
+        search_space: the space in NNI's format.
+        seed: seed of Python's random numbers while the tuner runs.
     """
 
     def __init__(self, space: Space, tuner: Any, search_space: Mapping[str, Any], seed: int) -> None:
@@ -74,7 +74,7 @@ class Tuned(Proposer):
 
     @contextmanager
     def own_random(self) -> Iterator[None]:
-        """Gives the tuner its own random numbers: a run in this process seeds Python's with the run's seed."""
+        """Gives the tuner its own random state, since a run in this process reseeds Python's."""
         outside = random.getstate()
         random.setstate(self.random)
         try:
@@ -104,13 +104,13 @@ class Tuned(Proposer):
 
 
 class Evolved(Tuned):
-    """Adds a seed and a way to resume to NNI's evolution, which has neither.
+    """Adds a seed and resuming to NNI's evolution tuner, which has neither.
 
     Args:
-        space: what is searched.
-        search_space: the space in NNI's form.
-        finished: earlier trials, which take the places of individuals as if they had just been evaluated.
-        seed: the seed of the tuner.
+        space: the space to search.
+        search_space: the space in NNI's format.
+        finished: finished trials of earlier processes, which become evaluated individuals.
+        seed: seed of the tuner.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""A real NNI experiment, as the original searches: NNI's server starts trials, each a `run.py`, and has a web portal.
+"""Searches keep ratios as the original does, in an NNI experiment: NNI's server starts the trials and has a web portal.
 
     python -m prune2drive.search.nni_experiment --trials 20 -- model=tiny dataset.split=search dataset.size=40
 
-What follows `--` are options of run.py. NNI 3.0 has no option for the address that its server listens on.
-`run.py -m search=nni_tpe` is the same search without a server, with a validation and a test.
+Options after `--` are those of run.py. NNI 3.0 cannot choose the address that its server listens on.
+`run.py -m search=nni_tpe` is the same search without a server, followed by validation and test.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from prune2drive.search.space import HIGH
 TUNERS = {"tpe": "TPE", "evolution": "Evolution", "random": "Random", "grid": "GridSearch"}
 
 EXPOSED = """NNI's server listens on every network interface of this machine, port {port}, without a password:
-whoever reaches it can start commands here. Use it behind a firewall."""
+anyone who reaches it can run commands here. Use it behind a firewall."""
 
 
 def start(settings: Settings, tuner: str, trials: int, at_once: int, port: int, folder: Path) -> str:
-    """Runs an experiment to its end.
+    """Runs an NNI experiment to its end and returns the experiment's id.
 
     Args:
-        folder: of NNI's files and the trials' run folders.
-
-    Returns:
-        its id.
+        settings: the settings of the trials.
+        tuner: a key of `TUNERS`.
+        trials: number of trials.
+        at_once: number of trials that run at the same time.
+        port: port of the web portal.
+        folder: folder of NNI's files and the trials' run folders.
 
     Raises:
-        InputError: bad settings, or NNI is not there or does not start.
+        InputError: a setting is wrong, or NNI is missing or does not start.
     """
     space = settings.space()
     settings.objective()
@@ -82,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="weights of metrics, as JSON",
     )
     parser.add_argument("--penalty", type=float, default=0.03, help="price of a camera kept whole")
-    parser.add_argument("--cameras", nargs="+", default=list(CAMERAS), help="of the dataset")
-    parser.add_argument("--port", type=int, default=8080, help="of the web portal")
+    parser.add_argument("--cameras", nargs="+", default=list(CAMERAS), help="cameras of the dataset")
+    parser.add_argument("--port", type=int, default=8080, help="port of the web portal")
     parser.add_argument("--folder", type=Path, default=Path("outputs/nni"))
     parser.add_argument("options", nargs="*", help="options of run.py, after --")
     asked = vars(parser.parse_args(arguments))
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("to look at it again: nnictl view {} --port {port} --experiment_dir {folder}".format(found, **start_with))
+    print("view it again: nnictl view {} --port {port} --experiment_dir {folder}".format(found, **start_with))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a trial is worth: R(alpha) - lambda * P(alpha) (paper, section 3.3)."""
+"""Computes a trial's objective, R(alpha) - lambda * P(alpha) (paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from prune2drive.errors import InputError
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of a run's metrics, less the price of its ratios.
+    """Computes a weighted sum of a run's metrics minus the price of its keep ratios.
 
     Args:
         weights: key of metrics.json -> weight (the original's: language 0.5, accuracy 0.5).
         penalty: lambda, the price of one camera kept whole (the original's: 0.03).
 
     Raises:
-        InputError: no weights, or a number that is none.
+        InputError: there are no weights, or a weight or the penalty is not a finite number.
     """
 
     weights: Mapping[str, float]
@@ -35,10 +35,10 @@ class Objective:
                 raise InputError(f"search.{name}={number}: give a number")
 
     def reward(self, metrics: Mapping[str, float]) -> float:
-        """R: the weighted sum of metrics.
+        """Returns R, the weighted sum of metrics.
 
         Raises:
-            InputError: the run has no such metric, or it is not a number.
+            InputError: a metric is missing or not finite.
         """
         for key in self.weights:
             if not math.isfinite(metrics.get(key, math.nan)):
@@ -46,14 +46,14 @@ class Objective:
         return sum(weight * metrics[key] for key, weight in self.weights.items())
 
     def value(self, reward: float, ratios: Mapping[str, float]) -> float:
-        """R - lambda * P, P the sum of the ratios."""
+        """Returns R - lambda * P, where P is the sum of the keep ratios."""
         return reward - self.penalty * sum(ratios.values())
 
     def describe(self) -> dict[str, object]:
-        """What makes the trials of two searches comparable."""
+        """Returns the settings that must be equal for trials of two searches to be comparable."""
         return {"objective": {key: float(w) for key, w in self.weights.items()}, "penalty": float(self.penalty)}
 
 
 def _some(metrics: Mapping[str, float]) -> str:
-    """The first names of metrics that an objective may be made of."""
+    """Returns up to 8 names of metrics that an objective can use."""
     return ", ".join([key for key in metrics if not key.endswith(("_n", "_stderr")) and "/" not in key][:8]) or "none"

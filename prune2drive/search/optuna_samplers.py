@@ -1,4 +1,4 @@
-"""Makes Optuna's samplers (Akiba et al., Optuna, KDD 2019), and the full grid."""
+"""Makes Optuna's samplers (Akiba et al., KDD 2019) and a full grid."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAMPLERS = (*RANDOMISED, "grid")
 
 
 def make(choice: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
-    """Returns the sampler; it reads earlier trials in the study itself."""
+    """Returns a sampler, which reads earlier trials from its study."""
     if choice.name == "grid":
         return Grid(space, choice.levels, seed)
     return RANDOMISED[choice.name](seed=fresh_seed)
@@ -36,13 +36,12 @@ def make(choice: SamplerChoice, space: Space, trials: Sequence[FrozenTrial], see
 class Grid(Proposer):
     """Proposes every combination of equally spaced values, in an order drawn from the seed.
 
-    Optuna's own grid takes a trial's number for its place in the grid, which skips points if the study has other
-    trials too, and it cannot be asked until its end.
+    Unlike Optuna's own grid, it skips no point when its study has other trials, and reports when no point remains.
 
     Args:
-        space: what is searched.
-        levels: the number of values of each variable, from the lowest to the highest.
-        seed: the seed of the order.
+        space: the space to search.
+        levels: number of values per variable, from the smallest to the largest.
+        seed: seed of the order.
 
     Raises:
         InputError: the grid has too few or too many points.
@@ -54,7 +53,7 @@ class Grid(Proposer):
         super().__init__(space)
         points = levels ** len(space.variables) if isinstance(levels, int) and levels > 1 else 0
         if not 0 < points <= self.MOST:
-            raise InputError(f"search.levels={levels}: a grid has 2 levels or more, and up to {self.MOST:,} points")
+            raise InputError(f"search.levels={levels}: use 2 levels or more, and at most {self.MOST:,} points in all")
         self.order = list(range(points))
         random.Random(seed).shuffle(self.order)
         self.values = np.linspace(space.low, HIGH, levels).tolist()

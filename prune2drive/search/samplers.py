@@ -1,4 +1,4 @@
-"""Chooses what proposes the next ratios: a sampler of Optuna or a tuner of NNI, which a study both sees as samplers."""
+"""Chooses what proposes the next keep ratios: an Optuna sampler, or an NNI tuner that acts as one."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class SamplerChoice:
         engine: `optuna` or `nni`.
         name: the sampler's name in its engine.
         levels: values of each variable in Optuna's grid.
-        candidates: sets of ratios that NNI's batch goes through.
+        candidates: sets of keep ratios (camera -> ratio) that NNI's batch tuner tries.
 
     Raises:
-        InputError: there is no such engine or sampler, or it cannot run here.
+        InputError: the engine or sampler is unknown or cannot run here.
     """
 
     engine: str
@@ -48,17 +48,17 @@ class SamplerChoice:
 
     @property
     def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
-        """Returns what is optimised: the objective, or the reward and the sum of the ratios separately."""
+        """Returns the directions of the objective, or of the reward and the sum of the keep ratios."""
         return self._module.DIRECTIONS.get(self.name, SCALAR)
 
     def make(self, space: Space, trials: Sequence[FrozenTrial], seed: int, fresh_seed: int) -> BaseSampler:
-        """Returns the sampler, informed of the trials of earlier processes.
+        """Returns a sampler that knows the trials of earlier processes.
 
         Args:
-            space: what is searched.
+            space: the space to search.
             trials: the study's trials so far.
-            seed: the seed of the search, the same whenever it is resumed.
-            fresh_seed: a seed that no earlier process drew from.
+            seed: seed of the search, the same after a resume.
+            fresh_seed: seed that no earlier process has used.
         """
         return self._module.make(self, space, trials, seed, fresh_seed)
 
@@ -67,7 +67,7 @@ class Exhausted(Exception):
     """Reports that a sampler has nothing left to propose.
 
     Args:
-        number: the number of the trial that was to be proposed.
+        number: number of the trial that got no values.
     """
 
     def __init__(self, number: int) -> None:
@@ -81,22 +81,22 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 class Proposer(BaseSampler):
-    """Lets something that proposes all variables of a trial at once act as a sampler of Optuna.
+    """Adapts a method that proposes all variables of a trial at once to an Optuna sampler.
 
-    Trials that were enqueued keep the values they were enqueued with.
+    Enqueued trials keep their values.
 
     Args:
-        space: what is searched.
+        space: the space to search.
     """
 
     def __init__(self, space: Space) -> None:
         self.space = space
 
     def propose(self, number: int, trials: Sequence[FrozenTrial]) -> Mapping[str, float] | None:
-        """Returns values of the space's variables; None when there are no more.
+        """Returns variable -> value for a trial, or None when nothing remains to propose.
 
         Args:
-            number: the number of the trial that gets them.
+            number: number of the trial.
             trials: the study's trials so far.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What is searched: a few numbers in a box, and the keep ratios of the cameras that they stand for."""
+"""Maps the variables of a search to the keep ratios of the cameras."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ HIGH = 1.0
 
 @dataclass(frozen=True)
 class Space(ABC):
-    """Variables in [low, 1], one a camera, or one for a camera and its mirror image.
+    """Maps variables in [low, 1], one per camera or pair of mirrored cameras, to keep ratios.
 
     Args:
-        cameras: of the dataset.
-        low: the smallest ratio of a camera (the paper's search begins at 0.02).
-        symmetric: cameras whose names differ in LEFT and RIGHT share a variable.
+        cameras: names of the dataset's cameras.
+        low: the smallest keep ratio of a camera (0.02 in the paper).
+        symmetric: whether cameras whose names differ in LEFT and RIGHT share a variable.
 
     Raises:
-        InputError: a `low` that leaves nothing to search.
+        InputError: `low` is not between 0 and 1.
     """
 
     cameras: tuple[str, ...]
@@ -33,11 +33,11 @@ class Space(ABC):
 
     def __post_init__(self) -> None:
         if not 0 < self.low < HIGH:
-            raise InputError(f"search.low={self.low}: the smallest ratio is between 0 and 1, e.g. 0.02")
+            raise InputError(f"search.low={self.low}: use a number between 0 and 1, e.g. 0.02")
 
     @cached_property
     def variables(self) -> dict[str, tuple[str, ...]]:
-        """Variable -> the cameras it stands for."""
+        """Returns variable -> the cameras it stands for."""
         found: dict[str, tuple[str, ...]] = {}
         for camera in self.cameras:
             name = re.sub("LEFT|RIGHT", "SIDE", camera) if self.symmetric else camera
@@ -46,19 +46,19 @@ class Space(ABC):
 
     @abstractmethod
     def ratios(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The keep ratio of each camera, in [low, 1]."""
+        """Returns camera -> keep ratio, in [low, 1]."""
 
     @abstractmethod
     def values(self, ratios: Mapping[str, float]) -> dict[str, float]:
-        """The variables' values that stand for such ratios.
+        """Returns values of the variables that stand for keep ratios.
 
         Raises:
-            InputError: ratios that are not in the space.
+            InputError: the ratios are not in the space.
         """
 
     @abstractmethod
     def describe(self) -> dict[str, object]:
-        """What makes the trials of two searches comparable."""
+        """Returns the settings that must be equal for trials of two searches to be comparable."""
 
     def _by_camera(self, values: Mapping[str, float]) -> dict[str, float]:
         named = {camera: values[name] for name, cameras in self.variables.items() for camera in cameras}
@@ -66,13 +66,13 @@ class Space(ABC):
 
     def _by_variable(self, ratios: Mapping[str, float]) -> dict[str, float]:
         if wrong := set(ratios) ^ set(self.cameras):
-            raise InputError(f"search.candidates: {dict(ratios)} does not fit the cameras here ({', '.join(wrong)})")
+            raise InputError(f"search.candidates: {dict(ratios)}: missing or unknown cameras {', '.join(wrong)}")
         return {name: sum(ratios[each] for each in group) / len(group) for name, group in self.variables.items()}
 
 
 @dataclass(frozen=True)
 class Penalty(Space):
-    """Every camera's ratio by itself; the objective pays for their sum (paper, section 3.3)."""
+    """Searches all keep ratios independently; the objective charges for their sum (paper, section 3.3)."""
 
     def ratios(self, values: Mapping[str, float]) -> dict[str, float]:
         return self._by_camera(values)
@@ -89,19 +89,17 @@ class Penalty(Space):
 
 @dataclass(frozen=True)
 class Simplex(Space):
-    """A fixed total shared between the cameras, fair against the same ratio for all of them.
+    """Shares a fixed total between the cameras, for a fair comparison with uniform keep ratios.
 
-    A variable is a camera's weight. Any weights in the box are ratios of the right total (`share_out`), so that
-    every sampler can search it.
+    A variable is a camera's weight. Any weights in [low, 1] give ratios of the same total, so every sampler applies.
 
     Args:
-        keep: mean of the cameras' ratios.
-        tokens: of each camera, and
-        total: how many of them to keep. Ratios then keep exactly that many (`whole_tokens`), whatever rounding a
-            ratio by itself would meet; by default only their mean is right.
+        keep: mean keep ratio of the cameras.
+        tokens: camera -> visual tokens; None fixes the mean keep ratio, but not the number of kept tokens.
+        total: number of visual tokens that all cameras together keep, where `tokens` is given.
 
     Raises:
-        InputError: a mean that no ratios in [low, 1] have.
+        InputError: no ratios in [low, 1] have the mean `keep`.
     """
 
     keep: float = 0.1
@@ -121,7 +119,7 @@ class Simplex(Space):
         values = self._by_variable(ratios)
         most = max(values.values())
         if not (most > 0 and min(values.values()) >= 0):
-            raise InputError(f"search.candidates: {dict(ratios)} is no share of a total")
+            raise InputError(f"search.candidates: {dict(ratios)}: use ratios of 0 or more, not all 0")
         return {name: max(self.low, value / most) for name, value in values.items()}
 
     def describe(self) -> dict[str, object]:
@@ -138,10 +136,10 @@ def make_space(
     tokens: Mapping[str, int] | None = None,
     total: int = 0,
 ) -> Space:
-    """The space of this name; the last two only matter where the total is fixed.
+    """Returns the space called `name`; `keep`, `tokens` and `total` concern only the simplex.
 
     Raises:
-        InputError: there is none, or it is empty.
+        InputError: the name is unknown, or no ratios are in the space.
     """
     if name == "penalty":
         return Penalty(tuple(cameras), low, symmetric)
@@ -151,14 +149,15 @@ def make_space(
 
 
 def share_out(weights: Mapping[str, float], keep: float, low: float) -> dict[str, float]:
-    """Ratios in [low, 1] with mean `keep`, in proportion to the weights wherever these limits allow it.
+    """Returns keep ratios in [low, 1] with mean `keep`, in proportion to the weights where the limits allow.
 
-    They are `clip(level * weight, low, 1)` for the level at which the mean is right (water-filling): their sum grows
-    with the level, in straight lines between the levels at which a camera meets a limit, so it is interpolated.
+    A ratio is `clip(level * weight, low, 1)` for the level that gives this mean (water-filling). The sum of the ratios
+    is linear between the levels at which a camera meets a limit, and is interpolated there.
 
     Args:
-        weights: camera -> positive number.
-        keep: in [low, 1].
+        weights: camera -> positive weight.
+        keep: mean keep ratio, in [low, 1].
+        low: smallest keep ratio.
     """
     total = keep * len(weights)
 
@@ -175,15 +174,15 @@ def share_out(weights: Mapping[str, float], keep: float, low: float) -> dict[str
 
 
 def whole_tokens(ratios: Mapping[str, float], tokens: Mapping[str, int], total: int) -> dict[str, float]:
-    """Ratios near these that keep whole numbers of tokens, `total` in all and at least one of each camera.
+    """Returns keep ratios close to given ones that keep exactly `total` tokens, at least one per camera.
 
-    Each share is rounded down, and those with the largest remainders up: with few tokens a camera, rounding each by
-    itself gives one allocation a tenth more than another.
+    Shares are rounded down, except those with the largest remainders. Rounded independently, the totals of two
+    allocations can differ by a tenth where cameras have few tokens.
 
     Args:
         ratios: camera -> keep ratio.
-        tokens: camera -> tokens.
-        total: between the number of cameras and that of all tokens.
+        tokens: camera -> visual tokens.
+        total: number of visual tokens to keep, at least one per camera.
     """
     scale = total / sum(ratios[camera] * tokens[camera] for camera in ratios)
     shares = {camera: min(tokens[camera], max(1.0, scale * ratios[camera] * tokens[camera])) for camera in ratios}

@@ -14,10 +14,10 @@ from prune2drive.search.trials import Trial, best_so_far, has_one_total, pareto
 
 
 class SearchLogger(RunLogger):
-    """Logs trials as a series while the search goes on, and charts and the verdict when it ends.
+    """Logs trials while a search runs, and charts and the verdict when it ends.
 
     Args:
-        save_dir: the sweep's folder.
+        save_dir: folder of the sweep.
         offline: whether to write files only, which `wandb sync` uploads later.
         options: further options of Lightning's WandbLogger (project, name, group, tags, ...).
 
@@ -42,11 +42,11 @@ class SearchLogger(RunLogger):
             self.log_metrics({"trials": self._sent, **_step(trial, highest)})
 
     def publish_search(self, study: Study, ended: bool) -> None:
-        """Sends charts of all trials and the verdict as summary, and ends the W&B run.
+        """Sends charts of all trials and the verdict, and ends the W&B run.
 
         Args:
-            study: the search's trials and verdict.
-            ended: whether the search came to its verdict.
+            study: trials and verdict of the search.
+            ended: whether the search reached a verdict.
         """
         trials = study.trials
         self.log_trials(trials)
@@ -58,7 +58,7 @@ class SearchLogger(RunLogger):
 
 
 def _step(trial: Trial, highest: float | None) -> dict[str, float]:
-    """Returns a trial's values in the series of a search."""
+    """Returns the values to log for a trial."""
     ratios = {f"ratio/{camera}": ratio for camera, ratio in trial.ratios.items()}
     worth = {"objective": trial.objective, "reward": trial.reward, "best": highest}
     known = {key: value for key, value in worth.items() if value is not None}
@@ -66,7 +66,7 @@ def _step(trial: Trial, highest: float | None) -> dict[str, float]:
 
 
 def _charts(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Returns charts of the cameras' importance and of the Pareto front, where there is data for them."""
+    """Returns charts of the variables' importance and of the Pareto front, where there is data."""
     charts = {}
     if importance := study.importance():
         table = wandb.Table(["variable", "importance"], [list(item) for item in importance.items()])

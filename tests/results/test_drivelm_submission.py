@@ -56,7 +56,7 @@ def test_the_file_is_the_challenges(tmp_path):
 @pytest.mark.parametrize("empty", ["", "  ", None])
 def test_an_empty_field(name, empty):
     value = [empty] if name == "authors" else empty
-    with pytest.raises(InputError, match=f"submission.{name}=.*: the challenge wants a text there") as caught:
+    with pytest.raises(InputError, match=f"submission.{name}=.*: the challenge requires a text") as caught:
         submission(**{name: value})
     assert "\n" not in str(caught.value)
 
@@ -71,7 +71,7 @@ def test_authors_are_a_list():
 @pytest.mark.parametrize("id", ["standard-test-000000_standard-test-000000-0_0", IDS[0].upper(), IDS[0][:-2], ""])
 def test_questions_of_another_dataset(id):
     submission().check(IDS)
-    with pytest.raises(InputError, match=f"{re.escape(id)} is no id of DriveLM's"):
+    with pytest.raises(InputError, match=f"{re.escape(id)} is no DriveLM id"):
         submission().check([*IDS, id])
 
 
@@ -131,10 +131,10 @@ def test_a_failed_sample_is_said_and_the_resumed_run_submits(files, tmp_path, mo
 
 def test_what_cannot_be_submitted_is_known_before_the_model_is_loaded(files, tmp_path):
     before = runs.Lively.loaded
-    with pytest.raises(InputError, match="submission.team=: the challenge wants a text"):
+    with pytest.raises(InputError, match="submission.team=: the challenge requires a text"):
         ask(tmp_path / "run", files, "submission.team=''")
     with pytest.raises(InputError, match="submission.method is not set"):
         runs.ask(tmp_path / "run", files, "dataset.questions=test_llama.json", "submission=drivelm")
-    with pytest.raises(InputError, match="standard-test-000000.* is no id of DriveLM's"):
+    with pytest.raises(InputError, match="standard-test-000000.* is no DriveLM id"):
         runs.run(tmp_path / "run", *OPTIONS)
     assert runs.Lively.loaded == before
