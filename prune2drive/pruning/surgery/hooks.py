@@ -37,13 +37,7 @@ from prune2drive.pruning.surgery.forward import ForwardPass, ModelCall
 from prune2drive.pruning.surgery.patch import Args, Kwargs, override_method
 from prune2drive.pruning.surgery.prompt import Prompt, PromptInfo
 from prune2drive.pruning.surgery.rotary_and_mask import RotaryAndMask
-from prune2drive.pruning.surgery.select import (
-    Picks,
-    kept_positions,
-    remaining_pools,
-    select_tokens,
-    write_merged_tokens,
-)
+from prune2drive.pruning.surgery.select import Picks, kept_positions, remaining_pools, select_tokens, write_merged
 from prune2drive.pruning.surgery.trace import Trace, kept_prompt_positions
 
 H = TypeVar("H", bound="PruningHooks")
@@ -258,7 +252,7 @@ class PruningHooks:
                 self.pools = remaining_pools(pools, picks, cut)
             cut = cut.within(before)
             if merges:
-                hidden_BPD, cut = write_merged_tokens(hidden_BPD, cut, self.pools, picks)
+                hidden_BPD, cut = write_merged(hidden_BPD, cut, self.pools, picks)
             self.cuts.append(cut)
         self.trace.positions = kept_prompt_positions(prompt, self.cuts[-1] if self.cuts else None)
         _synchronize(hidden_BPD)

@@ -117,9 +117,7 @@ def remaining_pools(pools: Sequence[Pool], picks: Sequence[Picks], cut: Cut) -> 
     return after
 
 
-def write_merged_tokens(
-    hidden_BKD: Tensor, cut: Cut, pools: Sequence[Pool], picks: Sequence[Picks]
-) -> tuple[Tensor, Cut]:
+def write_merged(hidden_BKD: Tensor, cut: Cut, pools: Sequence[Pool], picks: Sequence[Picks]) -> tuple[Tensor, Cut]:
     """Puts merged tokens into their slots; returns the states, and the cut with the size of each slot.
 
     Args:
