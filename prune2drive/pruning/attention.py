@@ -21,11 +21,11 @@ class LayerView:
     """A decoder layer of the Llama kind (`input_layernorm`, `self_attn.{q,k}_proj`) and what enters it.
 
     Args:
-        module: the layer.
-        hidden_BPD: its input.
+        module: the decoder layer.
+        hidden_BPD: hidden states that enter the layer.
         rotary: cosines and sines of the positions, [B or 1, P, E].
-        mask_BP: True at positions that may be seen; None where all may.
-        cached: gives its rotated keys [B, G, P, E] where a cache holds them; else they are computed.
+        mask_BP: padding mask, True at real positions; None where there is no padding.
+        cached: gives the layer's rotated keys [B, G, P, E] from the KV cache, or None to have them computed.
     """
 
     module: Any
@@ -35,7 +35,7 @@ class LayerView:
     cached: Callable[[], Tensor | None] = lambda: None
 
     def last_row(self) -> Tensor:
-        """Attention that the last position pays to every position, averaged over heads; float32 [B, P], rows sum to 1.
+        """Computes the attention of the last position to every position, averaged over heads; float32 [B, P].
 
         Equals the last row of the layer's eager attention: projections, query and key norms where the layer has
         them, rotary embedding, softmax in float32 over all unmasked positions.
@@ -45,11 +45,11 @@ class LayerView:
         return self._weights(query_BHQE, self.keys(), seen).mean(dim=1)[:, 0]
 
     def rows(self, row: int, at_Q: Tensor) -> Tensor:
-        """Attention that some positions of one batch row pay to every position; float32 [H, Q, P].
+        """Computes the attention of some positions of one batch row to every position; float32 [H, Q, P].
 
         Args:
-            row: of the batch.
-            at_Q: the positions.
+            row: batch row.
+            at_Q: query positions.
         """
         at_Q = at_Q.to(self.hidden_BPD.device)
         query_1HQE = self.queries(at_Q, row)
@@ -60,13 +60,13 @@ class LayerView:
         return self._weights(query_1HQE, self.keys()[row : row + 1], seen_QP[None, None])[0]
 
     def queries(self, at: Any = slice(None), row: int | None = None, rotated: bool = True) -> Tensor:
-        """Queries of some positions, [B, H, Q, E]; of one batch row, [1, H, Q, E]."""
+        """Computes the queries of some positions, [B, H, Q, E], or of one batch row, [1, H, Q, E]."""
         rows = slice(None) if row is None else slice(row, row + 1)
         states = self._heads("q", self.hidden_BPD[rows][:, at])
         return (self._rotate(states, rows, at) if rotated else states).transpose(1, 2)
 
     def keys(self, rotated: bool = True) -> Tensor:
-        """Keys of all positions, [B, G, P, E]; computed once."""
+        """Returns the keys of all positions, [B, G, P, E], computed once."""
         if rotated and (held := self.cached()) is not None:
             return held
         return self._rotated_keys if rotated else self._keys.transpose(1, 2)
@@ -80,7 +80,7 @@ class LayerView:
         return self._heads("k", self.hidden_BPD)
 
     def _heads(self, name: str, states_BQD: Tensor) -> Tensor:
-        """The layer's projection and norm of some of its input, [B, Q, H or G, E]."""
+        """Applies the layer's projection and norm to a part of its input; [B, Q, H or G, E]."""
         attention = self.module.self_attn
         states = getattr(attention, f"{name}_proj")(self.module.input_layernorm(states_BQD))
         states = states.unflatten(-1, (-1, attention.head_dim))
@@ -95,7 +95,7 @@ class LayerView:
         return states_BQHE * cos + turned * sin
 
     def _weights(self, query_BHQE: Tensor, keys_BGPE: Tensor, seen: Tensor | None) -> Tensor:
-        """Softmax of scaled products over what may be seen, [B, H, Q, P]."""
+        """Returns attention weights: the softmax of scaled products over unmasked positions, [B, H, Q, P]."""
         batch, heads, count, width = query_BHQE.shape
         query_BGRE = query_BHQE.reshape(batch, keys_BGPE.shape[1], -1, width)
         logits: Tensor = (query_BGRE @ keys_BGPE.transpose(2, 3)).reshape(batch, heads, count, -1)

@@ -21,16 +21,16 @@ class Context:
     """What a method may look at besides the tokens; positions are those of the batch as it is after earlier cuts.
 
     Args:
-        pools: what each row of `tokens_CND` is.
-        before: the layer before the cut; None where that is before the LLM.
-        at: the layer whose input is cut.
-        embeddings_BPD: what entered the LLM.
-        prompt_BPD: the same of the whole prompt, before any cut.
+        pools: the pool of each row of `tokens_CND`.
+        before: the decoder layer before the cut; None for a cut before the LLM.
+        at: the decoder layer whose input is cut.
+        embeddings_BPD: embeddings that entered the LLM, at the positions that earlier cuts kept.
+        prompt_BPD: embeddings that entered the LLM, at all positions of the prompt.
         norm: the decoder's last norm.
-        question_BP: True at the text behind the last image: the question and the end of the chat template.
-        vision: the vision tower's view of the tokens, for methods that declare `needs_vision`.
-        questions: what each row of the batch asks, in words, where the caller of `prune` said.
-        notes: what a method wants to find again at the prompt's later cuts.
+        question_BP: True at the text after the last image: the question and the end of the chat template.
+        vision: gives the vision tower's attention and features of the tokens, for methods whose traits need them.
+        questions: each batch row's question in words, where the caller of `prune` gave it.
+        notes: kept for the method from one cut of a prompt to the next.
     """
 
     pools: tuple[Pool, ...]
@@ -47,13 +47,13 @@ class Context:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a method keeps, where that is more than indices.
+    """What a method keeps of each pool, where that is more than indices.
 
     Args:
-        picks_CK: slots to keep, in selection order, indices into each pool.
-        rows_CKD: what the slots hold from now on, where tokens were merged; their own states by default.
-        sizes_CK: how many tokens each slot stands for: attention to it is weighted so (proportional attention).
-        raw_C: how many tokens the method's own rule would have kept, for those that have no budget.
+        picks_CK: kept indices into each pool, in selection order.
+        rows_CKD: states of the kept slots from now on, where tokens were merged; their own states by default.
+        sizes_CK: number of tokens that each slot stands for, by which attention to it is weighted.
+        raw_C: number of tokens that the method's own rule would have kept, for methods without a budget.
     """
 
     picks_CK: Tensor

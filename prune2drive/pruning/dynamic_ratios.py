@@ -25,25 +25,25 @@ from prune2drive.pruning.selection import METRICS, farthest_points, pairwise_dis
 POOLS = ("joint", "radius")
 STARTS = ("isolated", "centroid")
 LEAST_WEIGHT = 1e-6
-"""Beside the largest, 1: below it distances drown in rounding."""
+"""Smallest weight, the largest being 1: below it distances drown in rounding."""
 
 
 @dataclass
 class Dynamic(Allocator):
-    """As many tokens in all as `Uniform` keeps, shared between the cameras by what they show; at least 1 each.
+    """Keeps as many tokens in all as `Uniform`, shared between the cameras by what they show; at least 1 each.
 
     Args:
         keep: share of a sample's tokens retained.
         pool: `joint` measures distances between tokens of all cameras, so that what two cameras show is paid for once
             (the greedy rule of T-FPS over their union); `radius` within a camera only: each next token goes to the
             camera whose farthest token is farthest from its own.
-        weights: camera -> what its tokens' distances are multiplied by, or `adaptive` for the searched ratios in
-            `file`; all 1 by default. Only their proportions matter.
-        exponent: of the weights.
-        metric: `cosine`, `l1` or `l2`.
-        start: the first token, of the pool or of each camera; see `farthest_points`.
-        file: of searched ratios; see `Adaptive`.
-        command: what makes it.
+        weights: camera -> factor of its tokens' distances, or `adaptive` for searched ratios; all 1 by default. Only
+            their proportions matter.
+        exponent: exponent of the weights; with 0 they do not matter.
+        metric: distance, `cosine`, `l1` or `l2`.
+        start: rule for the first token, of the pool or of each camera, as in `farthest_points`.
+        file: file of searched ratios, as in `Adaptive`.
+        command: command that makes this file, for the error where there is none.
         name: `<model>_<dataset>`, by which searched ratios are looked for without a file.
     """
 
@@ -74,7 +74,7 @@ class Dynamic(Allocator):
             raise InputError(f"ratios.weights={self.weights}: give a mapping from camera to weight, adaptive or null")
 
     def ratios(self, cameras: Sequence[str]) -> dict[str, float]:
-        """The ratios that make up the total."""
+        """Returns the ratios that make up the sample's total."""
         self._weights(cameras)
         return self._total.ratios(cameras)
 
@@ -88,7 +88,7 @@ class Dynamic(Allocator):
         return order(tokens_RMD, list(counts.values()), k, weight_C, self.metric, self.start)
 
     def flops(self, counts: Mapping[str, int], k: int, channels: int) -> int:
-        """The distances of each pool (2 D per pair), one minimum per step and token, and the distances of radii."""
+        """Counts the distances of each pool (2 D per pair), a minimum per step and token, and the radii's distances."""
         if self.pool == "joint":
             total = sum(counts.values())
             return 2 * total * total * channels + total * k
@@ -96,7 +96,7 @@ class Dynamic(Allocator):
         return sum(2 * (n * n + steps[n] ** 2) * channels + n * steps[n] for n in counts.values())
 
     def _weights(self, cameras: Sequence[str]) -> dict[str, float]:
-        """Each camera's weight to the power of the exponent, the largest 1."""
+        """Returns each camera's weight to the power of the exponent, scaled so that the largest is 1."""
         if self._searched:
             given = self._searched.ratios(cameras)
         elif isinstance(self.weights, Mapping):
@@ -111,16 +111,18 @@ class Dynamic(Allocator):
 
 
 def joint_order(tokens_RMD: Tensor, counts: Sequence[int], k: int, weight_C: Tensor, metric: str, start: str) -> Tensor:
-    """The cameras of the farthest points of one pool: one token for each, then as they are taken.
+    """Shares a budget by farthest points over the tokens of all cameras: one token each, then as they are picked.
 
     Args:
         tokens_RMD: the cameras' tokens, camera after camera.
-        counts: tokens of each camera.
-        k: tokens in all, at least as many as cameras.
-        weight_C: multiplies the distances of a camera's tokens.
+        counts: number of tokens of each camera.
+        k: budget, at least one token a camera.
+        weight_C: factor of the distances of a camera's tokens.
+        metric: distance, as in `farthest_points`.
+        start: rule for the first token, as in `farthest_points`.
 
     Returns:
-        The camera on which each token of the budget is spent; a smaller budget is a beginning of it, [R, K].
+        The camera on which each token of the budget is spent, [R, K]; its beginning is a smaller budget's order.
     """
     owner_M = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(tokens_RMD.device)
     weight_RM = weight_C[owner_M].expand(len(tokens_RMD), -1)
@@ -135,7 +137,7 @@ def joint_order(tokens_RMD: Tensor, counts: Sequence[int], k: int, weight_C: Ten
 def radius_order(
     tokens_RMD: Tensor, counts: Sequence[int], k: int, weight_C: Tensor, metric: str, start: str
 ) -> Tensor:
-    """The cameras of the farthest points of each camera by itself, those of the largest distance first.
+    """Shares a budget by the farthest points within each camera, those with the largest distance first.
 
     A camera's j-th farthest point lies at a distance from its first j - 1 that does not grow with j: taking always the
     largest of all cameras is the greedy rule of a pool without distances between cameras. Arguments and result are
@@ -154,7 +156,7 @@ def radius_order(
 
 
 def farthest_radii(tokens_CND: Tensor, k: int, metric: str, start: str) -> Tensor:
-    """How far each farthest point lies from those before it, infinity for the first; [C, K]."""
+    """Returns the distance of each farthest point from those picked before it, infinity for the first; [C, K]."""
     picks_CK = farthest_points(tokens_CND, k, metric, start)
     picked_CKD = tokens_CND.gather(1, picks_CK[..., None].expand(-1, -1, tokens_CND.shape[2]))
     is_later_KK = torch.ones(k, k, dtype=torch.bool, device=tokens_CND.device).triu()

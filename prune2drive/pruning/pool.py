@@ -16,15 +16,15 @@ from prune2drive.token_map import TokenMap
 
 @dataclass(frozen=True)
 class Pool:
-    """The tokens one budget is spent on: one camera of one sample or, with `scope=global`, all of them.
+    """The tokens that one budget is spent on: those of one camera of a sample or, with `scope=global`, of all.
 
     Args:
-        sample_id: identifies the sample whatever its place in the batch.
-        cameras: the cameras in the pool.
-        row: the sample's row in the batch.
-        at_N: positions of the tokens in the (padded) batch, as it is after earlier cuts.
-        token_map: where the tokens lie in the cameras' grids.
-        of_N: which of the pool's tokens before any cut these are.
+        sample_id: id of the sample, whatever its place in the batch.
+        cameras: cameras of the pool.
+        row: batch row of the sample.
+        at_N: positions of the tokens in the padded batch, as it is after earlier cuts.
+        token_map: TokenMap of the sample's prompt.
+        of_N: indices of the tokens among those that the pool had before any cut.
     """
 
     sample_id: str
@@ -35,12 +35,12 @@ class Pool:
     of_N: Tensor
 
     def whole(self, length: int) -> Tensor:
-        """Positions of all the pool's tokens in the (padded) batch of `length` that was not cut yet."""
+        """Returns the positions of all the pool's tokens in the padded batch of `length` before any cut."""
         at_N = torch.cat([self.token_map.positions(camera) for camera in self.cameras])
         return at_N + length - self.token_map.length
 
     def generator(self, seed: int) -> torch.Generator:
-        """A CPU generator that depends on the seed, the sample and the cameras, and on nothing else."""
+        """Returns a CPU generator that depends on the seed, the sample and the cameras alone."""
         key = f"{seed}/{self.sample_id}/{'+'.join(self.cameras)}".encode()
         digest = hashlib.blake2b(key, digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

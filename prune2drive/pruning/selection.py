@@ -14,7 +14,7 @@ STARTS = ("isolated", "centroid", "random")
 
 
 def budget(ratio: float, count: int, rounding: str = "nearest") -> int:
-    """How many of `count` tokens a keep ratio retains: the one place that says so.
+    """Returns the budget: how many of `count` tokens a keep ratio retains. No other place says so.
 
     Args:
         ratio: keep ratio in (0, 1].
@@ -39,7 +39,7 @@ def budget(ratio: float, count: int, rounding: str = "nearest") -> int:
 
 
 def pairwise_distance(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
-    """Distances between the tokens of each pool; shape [C, N, N].
+    """Computes the distances between the tokens of each pool; [C, N, N].
 
     `cosine` is 1 - cos; `l1` and `l2` are taken on the tokens as they are, measured from their mean so
     that components they share do not drown the differences in rounding.
@@ -60,7 +60,7 @@ def farthest_points(
     generator: torch.Generator | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Farthest point sampling (T-FPS; Prune2Drive, arXiv 2508.13305).
+    """Selects tokens by farthest point sampling (T-FPS; Prune2Drive, arXiv 2508.13305).
 
     Each step takes the unselected token whose distance to its nearest selected token is largest. The
     picks for a smaller k are therefore the first of those for a larger one. Deterministic; ties go
@@ -174,7 +174,7 @@ def determinantal(similarity_CNN: Tensor, log_quality_CN: Tensor, k: int) -> Ten
 
 
 def outlier_scores(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
-    """Distance of each token from its pool's mean token (of unit tokens for cosine); shape [C, N]."""
+    """Computes the distance of each token from its pool's mean token, of unit tokens for cosine; [C, N]."""
     if metric == "cosine":
         tokens_CND = torch.nn.functional.normalize(tokens_CND, dim=-1)
     mean_C1D = tokens_CND.mean(dim=1, keepdim=True)
@@ -184,15 +184,15 @@ def outlier_scores(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
 
 
 def highest(scores_CN: Tensor, k: int) -> Tensor:
-    """The k highest scores of each pool, best first, ties to the lowest index; shape [C, K]."""
+    """Returns the indices of each pool's k highest scores, best first, ties to the lowest index; [C, K]."""
     return scores_CN.argsort(dim=1, descending=True, stable=True)[:, :k]
 
 
 def grid_points(rows: int, cols: int, k: int) -> Tensor:
-    """A regular lattice of exactly k cells of a rows x cols grid.
+    """Places exactly k points on a rows x cols grid as a regular lattice.
 
     The lattice r x c <= k is the one that covers most with near-square meshes, its points lie in the
-    middle of equal parts of each side (METHODS 10b), and the k - r*c left over go one by one to the
+    middle of equal parts of each side (the centred lattice), and the k - r*c left over go one by one to the
     cell farthest from all chosen ones.
 
     Returns:

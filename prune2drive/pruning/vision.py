@@ -21,10 +21,10 @@ from prune2drive.token_map import TokenMap
 
 
 def check_tower(config: Any, method: str) -> None:
-    """Whether a family's tower is one whose attention is known here.
+    """Checks that the attention of a family's vision tower can be read.
 
     Raises:
-        InputError: it is not.
+        InputError: the family's tower is not known.
     """
     readable = [name for name, family in known_families().items() if family.tower_layers]
     if config.model_type not in readable:
@@ -52,14 +52,14 @@ class VisionLayerOutput:
 
     @staticmethod
     def attention_of(layer: nn.Module) -> tuple[Any, nn.Module, nn.Module]:
-        """A layer's attention, and what in it gives queries and keys: their norms, if any, or projections."""
+        """Returns a layer's attention, and the modules whose outputs are its queries and keys."""
         attention: Any = getattr(layer, "self_attn", None) or layer.attention
         query, keys = (getattr(attention, f"{name}_norm", getattr(attention, f"{name}_proj")) for name in ("q", "k"))
         return attention, query, keys
 
     @torch.no_grad()
     def received_attention(self) -> Tensor:
-        """Attention each position gets, averaged over heads: from the class token, or without one from all patches.
+        """Computes the attention that each position receives from the class token or, without one, from all patches.
 
         Computed image by image, in float32.
         """
@@ -76,13 +76,13 @@ class VisionLayerOutput:
 
     @property
     def has_class_token(self) -> bool:
-        """Patches alone make a square."""
+        """Whether there is a class token: patches alone make a square."""
         return math.isqrt(self.after_ITD.shape[1]) ** 2 != self.after_ITD.shape[1]
 
 
 @dataclass(frozen=True)
 class VisionTokens:
-    """The tower's view of every visual token, prompt by prompt in the order of their positions.
+    """Attention and features of every visual token in the vision tower, prompt by prompt in prompt order.
 
     Args:
         received: attention each token gets, [V] a prompt; where patches share a token, their mean.
@@ -122,7 +122,7 @@ class VisionTokens:
         return cls([flat_received[span] for span in spans], [flat_features[span] for span in spans])
 
     def places(self, pools: Sequence[Pool]) -> list[Tensor]:
-        """Which of their prompt's visual tokens each pool's are, [N] a pool."""
+        """Returns the indices of each pool's tokens among the visual tokens of their prompt; [N] a pool."""
         places = []
         for pool in pools:
             visual_V = (pool.token_map.view_P >= 0).nonzero().flatten()
@@ -131,7 +131,7 @@ class VisionTokens:
         return places
 
     def of_pools(self, pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
-        """Attention received [C, N] and features [C, N, D] of each pool's tokens."""
+        """Returns the attention received [C, N] and the features [C, N, D] of each pool's tokens."""
         places = self.places(pools)
         received = [self.received[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
         features = [self.features[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
@@ -139,7 +139,7 @@ class VisionTokens:
 
 
 def _pooled(states_ITD: Tensor, side: int) -> Tensor:
-    """Means over squares of side x side patches, in raster order."""
+    """Averages over squares of side x side patches, in raster order."""
     rows = math.isqrt(states_ITD.shape[1])
     grid: Tensor = states_ITD.unflatten(1, (rows // side, side, rows // side, side))
     return grid.mean(dim=(2, 4)).flatten(1, 2)
