@@ -24,6 +24,11 @@ TRIAL = ("dataset.size=12", "batch_size=5", "generation.max_new_tokens=6")
 
 
 @pytest.fixture(autouse=True)
+def nothing_from_other_tests():
+    process_cache.clear()
+
+
+@pytest.fixture(autouse=True)
 def no_java():
     with runs.without_java():
         yield
