@@ -17,11 +17,12 @@ from typing import Any
 from rich.progress import track
 
 from prune2drive.files import read_json
+from prune2drive.search.runner import PLAIN_RUN
 from prune2drive.tasks import evaluate
 from prune2drive.tasks.config import compose
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PLAIN = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
+PLAIN = ("logger=none", *PLAIN_RUN)
 SHARING = ("prefix_cache=memory", "batch_size=50")
 SOURCES = ("run.py", "configs", "prune2drive", ":!*.md")  # what a run's result depends on
 LONGEST = 200  # characters of a folder's name

@@ -15,11 +15,10 @@ from pathlib import Path
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
 from prune2drive.search.objective import Objective
-from prune2drive.search.runner import ratio_overrides
+from prune2drive.search.runner import PLAIN_RUN, ratio_overrides
 from prune2drive.search.space import Space, make_space
 
 COMMAND = (sys.executable, "-c", "from prune2drive.tasks.main import main; main()")
-TRIAL_DEFAULTS = ("logger=none", "full=false", "pictures=0", "warm_up=0", "trainer.enable_progress_bar=false")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def evaluate(settings: Settings, values: Mapping[str, float], folder: Path) -> f
     """
     ratios = settings.space().ratios(values)
     where = f"hydra.run.dir={json.dumps(str(folder.resolve()))}"
-    command = [*COMMAND, *TRIAL_DEFAULTS, *settings.options, *ratio_overrides(ratios), where]
+    command = [*COMMAND, "logger=none", *PLAIN_RUN, *settings.options, *ratio_overrides(ratios), where]
     done = subprocess.run(command, cwd=settings.directory, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError((done.stderr.strip().splitlines() or ["the run failed without a message"])[-1])

@@ -47,7 +47,7 @@ class CachedEvaluation(Evaluation):
             self.vision_flops(batch)
             answers, trace = self._generate_cached(batch)
             session.keep(adapter, pruner, batch)
-            return self._rows(batch, trace, answers)
+            return self.rows(batch, trace, answers)
         # A method that reads the question would take a draft after the prompt for a part of it.
         in_prompt = pruner.traits.shares_picks_per_frame
         with (
@@ -55,7 +55,7 @@ class CachedEvaluation(Evaluation):
             self.pruning_reused(batch, reused) as trace,
         ):
             is_right = adapter.verify_answers(reused.prompts, drafts, in_prompt, **self.generation)
-        rows = self._rows(batch, trace, adapter.read(drafts))
+        rows = self.rows(batch, trace, adapter.read(drafts))
         right = [place for place, right in enumerate(is_right) if right]
         session.count_answers([(rows[place].id, drafts[place]) for place in right])
         seen = replace(batch, inputs=batch.inputs.without_images())
@@ -97,12 +97,6 @@ class CachedEvaluation(Evaluation):
         reused.replay.keep_answers([answer.ids for answer in answers])
         self.session.count_answers(zip(ids_of(batch), (answer.ids for answer in answers), strict=True))
         return answers, trace
-
-    def _rows(self, batch: Batch, trace: Trace, answers: Sequence[Answer]) -> list[Prediction]:
-        first = batch.samples[0].id
-        return self.rows(
-            batch, trace, [{"answer": each.text, "new_tokens": each.new_tokens, "batch": first} for each in answers]
-        )
 
 
 def _only(batch: Batch, place: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Which objects a pruner leaves visible: `python run.py task=coverage`, without generating a word.
+"""Measures which objects a pruner leaves visible, without generating a word: `python run.py task=coverage`.
 
 The vision tower runs, and the decoder as deep as the pruner looks; the rest is skipped.
 """
@@ -25,7 +25,7 @@ PER = ("question", "frame")
 
 
 class SelectionOnlyEvaluation(Evaluation):
-    """Lets the pruner choose for every question, and goes no further."""
+    """Selects the tokens of every question, and generates nothing."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -35,7 +35,7 @@ class SelectionOnlyEvaluation(Evaluation):
         adapter = self.components.adapter
         with self.pruning(batch) as trace, stop_at(adapter.model, max(self.components.pruner.cuts, default=0)):
             adapter.generate(batch.inputs, max_new_tokens=1)
-        return self.rows(batch, trace, [{}] * len(batch.samples))
+        return self.rows(batch, trace)
 
 
 CHOOSE = Task(
@@ -70,7 +70,7 @@ def run(cfg: DictConfig) -> float:
 
 
 class FirstQuestionPerFrame:
-    """The first question of each frame: enough for a pruner that does not look at the question."""
+    """A data set's first question of each frame: enough for a pruner that does not read the question."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset

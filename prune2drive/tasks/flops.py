@@ -1,4 +1,4 @@
-"""Tokens, FLOPs and cache at several keep ratios, from a model's configuration: `python run.py task=flops`.
+"""Counts tokens, FLOPs and KV cache at several keep ratios from a model's configuration: `run.py task=flops`.
 
 No weights are read: shapes and tokens come from the processor, operations from the formulas in
 `metrics.flops`, the vision tower's from its own code on PyTorch's meta device.
@@ -86,7 +86,7 @@ def run(cfg: DictConfig) -> float:
 
 
 def _adapter(cfg: DictConfig) -> tuple[Adapter, str]:
-    """The model's adapter and where its shape comes from: its checkpoint or, where that is not at hand, its config."""
+    """Returns the model's adapter and the source of its shape: its checkpoint or, without one, its YAML."""
     try:
         return build(cfg.model), str(cfg.model.get("checkpoint") or cfg.names.model)
     except InputError:
@@ -97,7 +97,7 @@ def _adapter(cfg: DictConfig) -> tuple[Adapter, str]:
 
 
 def _sample(task: Any) -> Sample:
-    """A question about blank photos."""
+    """Makes a question about blank photos."""
     width, height = task.image
     mosaic = Mosaic(task.layout) if task.layout else None
     cameras = mosaic.cameras if mosaic else tuple(task.cameras)
@@ -109,7 +109,7 @@ def _sample(task: Any) -> Sample:
 def rows(
     adapter: Adapter, pruner: Pruner, sample: Sample, keeps: list[float], text: int | None, rounding: str
 ) -> list[Row]:
-    """One row a keep ratio.
+    """Returns one row for each keep ratio.
 
     Args:
         adapter: of the model; its weights are not loaded.
@@ -154,7 +154,7 @@ def rows(
 
 
 def _table(title: str, found: list[Row]) -> Table:
-    """A column each keep ratio."""
+    """Makes a table with a column for each keep ratio."""
     first = found[0]
     table = Table(
         title=title, caption=f"text tokens: {first.text}, newlines: {first.newlines}; cache in half precision"
@@ -171,7 +171,7 @@ def _table(title: str, found: list[Row]) -> Table:
 
 
 def metric_prefix(value: float) -> str:
-    """Three digits and a prefix: 73.4 T."""
+    """Formats a number with three digits and a prefix, such as 73.4 T."""
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g} {prefix}"

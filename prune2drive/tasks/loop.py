@@ -59,17 +59,13 @@ class Evaluation(LightningModule):
         self.trainer.strategy.barrier("all rows are written")
 
     def answer(self, batch: Batch) -> list[Prediction]:
-        """Generates answers to a batch of samples, pruned."""
+        """Answers a batch of samples from pruned prompts; returns their rows."""
         answers, trace, seconds = self._generate(batch)
         shared = {phase: total / len(batch.samples) for phase, total in seconds.items()}
-        found = [
-            {"answer": answer.text, "new_tokens": answer.new_tokens, "times": shared, "batch": batch.samples[0].id}
-            for answer in answers
-        ]
-        return self.rows(batch, trace, found)
+        return self.rows(batch, trace, answers, shared)
 
     def _generate(self, batch: Batch) -> tuple[list[Answer], Trace, dict[str, float]]:
-        """Answers, what was kept, and the seconds of each phase."""
+        """Generates a batch's answers; returns them with the trace and the seconds of each phase."""
         adapter = self.components.adapter
         with self.pruning(batch) as trace, timed(adapter.model, adapter.vision_modules) as times:
             answers = adapter.generate(batch.inputs, **self.generation)
@@ -96,21 +92,33 @@ class Evaluation(LightningModule):
             "budget_axis": self.cfg.budget_axis,
         }
 
-    def rows(self, batch: Batch, trace: Trace, found: Sequence[Mapping[str, Any]]) -> list[Prediction]:
-        """A batch's rows: what was kept of each sample, and what else was found of it."""
+    def rows(
+        self, batch: Batch, trace: Trace, answers: Sequence[Answer] = (), times: Mapping[str, float] | None = None
+    ) -> list[Prediction]:
+        """Returns a batch's rows: what was kept of each sample, its costs, and its answer.
+
+        Args:
+            batch: the batch.
+            trace: what pruning did to it.
+            answers: one answer a sample; none where nothing was generated.
+            times: seconds of each phase, shared out evenly over the samples; None where nothing was timed.
+        """
         predictions, vision_flops = [], self.vision_flops(batch)
-        for row, (sample, more) in enumerate(zip(batch.samples, found, strict=True)):
+        for row, sample in enumerate(batch.samples):
             at = row * len(trace.kept) // len(batch.samples)  # beams repeat each prompt in place
             flops = {"selection": trace.select_flops[at]} | vision_flops
             objects = count_covered_objects(sample, trace.token_maps[at], trace.kept[at])
             text = batch.inputs.lengths[row] - trace.full_tokens[at]
-            kept = _kept(trace, at)
-            predictions.append(Prediction.of(sample, text_tokens=text, flops=flops, objects=objects, **more, **kept))
+            prediction = Prediction.of(sample, text_tokens=text, flops=flops, objects=objects, **_kept(trace, at))
+            if answers:
+                prediction.answer, prediction.new_tokens = answers[row].text, answers[row].new_tokens
+                prediction.times, prediction.batch = dict(times or {}), batch.samples[0].id
+            predictions.append(prediction)
         self._draw(batch, trace)
         return predictions
 
     def vision_flops(self, batch: Batch) -> dict[str, int]:
-        """FLOPs of encoding one sample's images; nothing for towers that cannot be counted without pixels."""
+        """Counts the FLOPs of encoding one sample's images; empty for towers that cannot be counted without pixels."""
         if self.count_vision is None:
             return {}
         try:
@@ -121,7 +129,7 @@ class Evaluation(LightningModule):
             return {}
 
     def _draw(self, batch: Batch, trace: Trace) -> None:
-        """Pictures of the first samples, on the first rank, not of the warm-up."""
+        """Draws the kept tokens of the first samples, on the first rank and after the warm-up."""
         if self.global_rank or self.warm_up:
             return
         for row, sample in enumerate(batch.samples[: self.pictures]):
@@ -132,6 +140,7 @@ class Evaluation(LightningModule):
 
 
 def _kept(trace: Trace, at: int) -> dict[str, Any]:
+    """Returns the fields of a prediction that say what was kept of a batch row."""
     token_map = trace.token_maps[at]
     return {
         "full_counts": token_map.counts,

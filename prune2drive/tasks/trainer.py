@@ -13,7 +13,7 @@ from prune2drive.tasks.components import build
 
 
 def build_trainer(node: DictConfig, **more: Any) -> lightning.Trainer:
-    """The trainer that `configs/trainer` describes; samplers are the data's own, or means would count some twice.
+    """Builds the trainer of `configs/trainer`; the data module has its own samplers, since Lightning's repeat samples.
 
     Raises:
         InputError: Lightning refuses its settings.
