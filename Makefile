@@ -14,7 +14,7 @@ test: .venv/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: .venv/.ready  # without what takes seconds
-	$(BIN)/python -m pytest -m "not slow" tests/vocabulary tests/data tests/metrics tests/results tests/report $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" tests/vocabulary tests/data tests/metrics tests/results tests/report $(ARGS)
 
 coverage: .venv/.ready
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
