@@ -33,7 +33,7 @@ def read_json(file: Path, advice: str = "") -> Any:
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix != ".jsonl":
             return json.loads(text)
-        for before, line in enumerate(text.split("\n")):  # noqa: B007
+        for before, line in enumerate(text.split("\n")):  # noqa: B007  # read where a line is damaged
             if line.strip():
                 rows.append(json.loads(line))
         return rows

@@ -95,8 +95,9 @@ class PruningHooks:
             InputError: options that cannot be right.
         """
         policy = as_policy(keep)
-        options = {"positions": positions, "rounding": rounding, "budget_axis": budget_axis}
-        pruner = checks.validate(pruner, policy, model.config, **options)  # type: ignore[arg-type]
+        pruner = checks.validate(
+            pruner, policy, model.config, positions=positions, rounding=rounding, budget_axis=budget_axis
+        )
         prompts = PromptInfo(**info)
         if pruner.cuts:
             for cameras in prompts.cameras_of_prompts:
