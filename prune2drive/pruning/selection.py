@@ -41,12 +41,16 @@ def budget(ratio: float, count: int, rounding: str = "nearest") -> int:
 def pairwise_distance(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
     """Computes the distances between the tokens of each pool; [C, N, N].
 
-    `cosine` is 1 - cos; `l1` and `l2` are taken on the tokens as they are, measured from their mean so
-    that components they share do not drown the differences in rounding.
+    `cosine` is 1 - cos, whose norms are the roots of the product's diagonal; `l1` and `l2` are taken on the tokens
+    as they are, measured from their mean so that components they share do not drown the differences in rounding.
     """
-    if metric == "cosine":
+    if metric == "cosine" and tokens_CND.element_size() < 4:  # half precision cannot hold products of hidden states
         unit_CND = torch.nn.functional.normalize(tokens_CND, dim=-1)
         return 1 - unit_CND @ unit_CND.transpose(1, 2)
+    if metric == "cosine":
+        product_CNN = tokens_CND @ tokens_CND.transpose(1, 2)
+        scale_CN = product_CNN.diagonal(dim1=1, dim2=2).clamp(min=1e-24).rsqrt()
+        return product_CNN.mul_(-scale_CN[:, :, None]).mul_(scale_CN[:, None]).add_(1)
     tokens_CND = tokens_CND - tokens_CND.mean(dim=1, keepdim=True)
     return torch.cdist(tokens_CND, tokens_CND, p=1.0 if metric == "l1" else 2.0)
 
@@ -94,18 +98,22 @@ def farthest_points(
         raise ValueError(f"cannot select {k} of {count} tokens")
 
     distance_CNN = pairwise_distance(tokens_CND, metric)
-    weight_CN = tokens_CND.new_ones(()) if weight is None else weight.reshape(pools, count)
+    own_CN = distance_CNN.diagonal(dim1=1, dim2=2)
+    own_CN.fill_(torch.inf)
+    weight_CN = None if weight is None else weight.reshape(pools, count)
     pick_C = _first_picks(tokens_CND, distance_CNN, metric, start, generator, weight_CN)
-    pool_C = torch.arange(pools, device=tokens.device)
+    if weight_CN is not None:
+        distance_CNN.mul_(weight_CN[:, None])
+    own_CN.fill_(-torch.inf)  # a picked token is nearest to itself, and so never the farthest again
+    distance_MN = distance_CNN.flatten(0, 1)
+    start_C = torch.arange(0, pools * count, count, device=tokens.device)
     picks_CK = torch.empty(pools, k, dtype=torch.long, device=tokens.device)
-    picked_CN = torch.zeros(pools, count, dtype=torch.bool, device=tokens.device)
-    gap_CN = torch.full((pools, count), torch.inf, dtype=distance_CNN.dtype, device=tokens.device)
+    gap_CN = torch.full_like(own_CN, torch.inf)
     for step in range(k):
         picks_CK[:, step] = pick_C
-        picked_CN[pool_C, pick_C] = True
-        gap_CN = torch.minimum(gap_CN, distance_CNN[pool_C, pick_C])
-        wanted_CN = gap_CN * weight_CN if mode == "farthest" else -gap_CN * weight_CN
-        pick_C = wanted_CN.masked_fill(picked_CN, -torch.inf).argmax(dim=1)
+        gap_CN = torch.minimum(gap_CN, distance_MN.index_select(0, start_C + pick_C))
+        wanted_CN = gap_CN if mode == "farthest" else -gap_CN.masked_fill(gap_CN == -torch.inf, torch.inf)
+        pick_C = wanted_CN.argmax(dim=1)
     return picks_CK if tokens.ndim == 3 else picks_CK[0]
 
 
@@ -115,24 +123,27 @@ def _first_picks(
     metric: str,
     start: str | int | Tensor,
     generator: torch.Generator | None,
-    weight_CN: Tensor,
+    weight_CN: Tensor | None,
 ) -> Tensor:
+    """Returns the first pick of each pool, [C]; a token's distance from itself is infinite."""
     pools, count, _ = tokens_CND.shape
     device = tokens_CND.device
     if isinstance(start, Tensor) or (isinstance(start, int) and not isinstance(start, bool)):
-        first_C = torch.as_tensor(start, device=device).expand(pools)
+        first_C = torch.as_tensor(start).expand(pools)
         if ((first_C < 0) | (first_C >= count)).any():
             raise ValueError(f"start index {start} is outside the {count} tokens")
-        return first_C
-    if start == "isolated":
-        alone_CNN = distance_CNN + torch.diag(torch.full((count,), torch.inf, device=device))
-        return (alone_CNN.amin(dim=2) * weight_CN).argmax(dim=1)
-    if start == "centroid":
-        return (outlier_scores(tokens_CND, metric) * weight_CN).argmax(dim=1)
+        return first_C.to(device)
     if start == "random":
         source = generator.device if generator is not None else device
         return torch.randint(count, (pools,), generator=generator, device=source).to(device)
-    raise ValueError(f"unknown start {start!r}: choose one of {STARTS} or an index")
+    if start == "isolated":
+        # Both ways, which differ by rounding: two tokens nearest to each other tie.
+        alone_CN = torch.minimum(distance_CNN.amin(dim=1), distance_CNN.amin(dim=2))
+    elif start == "centroid":
+        alone_CN = outlier_scores(tokens_CND, metric)
+    else:
+        raise ValueError(f"unknown start {start!r}: choose one of {STARTS} or an index")
+    return (alone_CN if weight_CN is None else alone_CN * weight_CN).argmax(dim=1)
 
 
 def determinantal(similarity_CNN: Tensor, log_quality_CN: Tensor, k: int) -> Tensor:
