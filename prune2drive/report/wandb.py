@@ -22,13 +22,19 @@ class RunLogger(WandbLogger):
     Args:
         save_dir: the run folder; staged files and W&B's own logs go there too, not into the home folder.
         offline: whether to write files only, which `wandb sync` uploads later.
+        shard: the part of the questions that is asked, such as `3/16`: it ends the run's name, and the shards of a run
+            are a group with that run's name.
         options: further options of Lightning's WandbLogger (project, name, group, tags, ...).
 
     Raises:
         InputError: `offline` is false and the machine has no W&B key.
     """
 
-    def __init__(self, save_dir: str, offline: bool = True, **options: Any) -> None:
+    def __init__(self, save_dir: str, offline: bool = True, shard: str | None = None, **options: Any) -> None:
+        if shard is not None:
+            name, group = options.get("name"), options.get("group")
+            options["name"] = f"{name or 'shard'} {shard}"
+            options["group"] = "-".join(filter(None, (group, name))) or None
         os.environ["WANDB_DATA_DIR"] = str(Path(save_dir, "wandb"))
         os.environ["WANDB_CACHE_DIR"] = str(Path(save_dir, "wandb", "cache"))
         super().__init__(save_dir=save_dir, offline=offline, **options)

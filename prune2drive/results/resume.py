@@ -15,6 +15,7 @@ SAME_ON_RESUME = (
     "task",
     "model",
     "dataset",
+    "shard",
     "metrics",
     "pruner",
     "ratios",

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from prune2drive.data.dataset import Dataset
+from prune2drive.data.shard import Shard
 from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.metrics.base import Metric
 from prune2drive.models.adapter import Adapter
@@ -122,6 +123,8 @@ def check_settings(cfg: DictConfig) -> None:
     for name, least in LEAST.items():
         check_whole(name, cfg[name], least)
     check_choice("on_error", cfg.on_error, ("fail", "skip"))
+    if cfg.shard is not None:
+        Shard.parse(cfg.shard)
 
 
 def build(node: DictConfig, **more: Any) -> Any:

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from prune2drive.data.shard import Shard
 from prune2drive.errors import InputError
 from prune2drive.tasks.option_errors import BAD_OPTIONS, explain
 
@@ -26,6 +27,9 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 warnings.filterwarnings("ignore", module="lightning.*")
 OmegaConf.register_new_resolver("first", lambda *values: next(value for value in values if value), replace=True)
+OmegaConf.register_new_resolver(
+    "shard_suffix", lambda shard: f"_{Shard.parse(shard).file_name}" if shard else "", replace=True
+)
 OmegaConf.register_new_resolver("single_run", lambda mode: mode != RunMode.MULTIRUN, replace=True)
 
 

@@ -5,17 +5,17 @@ The vision tower runs, and the decoder as deep as the pruner looks; the rest is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig
 
 from prune2drive.data.datamodule import Batch
-from prune2drive.data.dataset import Dataset, fingerprint
+from prune2drive.data.dataset import Dataset
+from prune2drive.data.view import DatasetView
 from prune2drive.errors import InputError
 from prune2drive.pruning.surgery.early_exit import stop_at
-from prune2drive.sample import Prediction, Sample
+from prune2drive.sample import Prediction
 from prune2drive.tasks.components import Components, check_settings
 from prune2drive.tasks.evaluate import run_task
 from prune2drive.tasks.evaluation_run import Task
@@ -58,6 +58,15 @@ def run(cfg: DictConfig) -> float:
     Raises:
         InputError: bad input, before the model is loaded where it can be known then.
     """
+    return run_task(cfg, *prepare(cfg))
+
+
+def prepare(cfg: DictConfig) -> tuple[Task, Components]:
+    """Returns the task and what its configuration names; no weights are loaded.
+
+    Raises:
+        InputError: bad input.
+    """
     check_settings(cfg)
     if cfg.task.per not in PER:
         raise InputError(f"task.per={cfg.task.per}: choose from {', '.join(PER)}")
@@ -65,43 +74,13 @@ def run(cfg: DictConfig) -> float:
         raise InputError("submission: task=coverage answers no question that could be submitted; leave it out")
     components = Components.build(cfg)
     if cfg.task.per == "frame":
-        components = replace(components, dataset=FirstQuestionPerFrame(components.dataset))
-    return run_task(cfg, CHOOSE, components)
+        components = replace(components, dataset=first_question_per_frame(components.dataset))
+    return CHOOSE, components
 
 
-class FirstQuestionPerFrame:
-    """A data set's first question of each frame: enough for a pruner that does not read the question."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        first: dict[str, int] = {}
-        for index in range(len(dataset)):
-            first.setdefault(dataset.frame(index) or dataset.ids[index], index)
-        self._places = list(first.values())
-        self.ids: Sequence[str] = [dataset.ids[index] for index in self._places]
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        return self.dataset.cameras
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint([(self.dataset.fingerprint, *self.ids)])
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.dataset[self._places[index]]
-
-    def question(self, index: int) -> str:
-        return self.dataset.question(self._places[index])
-
-    def reference(self, index: int) -> str | None:
-        return self.dataset.reference(self._places[index])
-
-    def frame(self, index: int) -> str:
-        return self.dataset.frame(self._places[index])
-
-    def check(self) -> None:
-        self.dataset.check()
+def first_question_per_frame(dataset: Dataset) -> DatasetView:
+    """Returns a dataset's first question of each frame: enough for a pruner that does not read the question."""
+    first: dict[str, int] = {}
+    for index in range(len(dataset)):
+        first.setdefault(dataset.frame(index) or dataset.ids[index], index)
+    return DatasetView(dataset, list(first.values()))

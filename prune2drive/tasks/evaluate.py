@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import lightning
 import torch
 from omegaconf import DictConfig
 
+from prune2drive.data.shard import Shard
 from prune2drive.errors import InputError
 from prune2drive.report.logger import Logger
 from prune2drive.report.run_page import write_report
@@ -40,17 +42,29 @@ def run(cfg: DictConfig) -> float:
     Raises:
         InputError: bad input, before the model is loaded where it can be known then.
     """
+    return run_task(cfg, *prepare(cfg))
+
+
+def prepare(cfg: DictConfig) -> tuple[Task, Components]:
+    """Returns the task and what its configuration names; no weights are loaded.
+
+    Raises:
+        InputError: bad input.
+    """
     check_settings(cfg)
-    return run_task(cfg, ANSWER, Components.build(cfg))
+    return ANSWER, Components.build(cfg)
 
 
-def run_task(cfg: DictConfig, task: Task, components: Components) -> float:
-    """Takes a task through all questions and leaves its run folder.
+def run_task(
+    cfg: DictConfig, task: Task, components: Components, start: Callable[[EvaluationRun], None] | None = None
+) -> float:
+    """Takes a task through all questions, or those of `cfg.shard`, and leaves its run folder.
 
     Args:
         cfg: the configuration.
         task: what is done with every question.
         components: what the configuration names.
+        start: begins each of the runs instead of `EvaluationRun.start`, on the first rank.
 
     Returns:
         The task's headline; NaN where there is none, and on all ranks but the first.
@@ -61,6 +75,8 @@ def run_task(cfg: DictConfig, task: Task, components: Components) -> float:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if components.adapter.cpu_threads:
         torch.set_num_threads(components.adapter.cpu_threads)
+    if cfg.shard is not None:
+        components = replace(components, dataset=Shard.parse(cfg.shard).take(components.dataset))
     pruned = EvaluationRun.of(cfg, task, components)
     folder = pruned.folder.path
     trainer = build_trainer(
@@ -73,7 +89,10 @@ def run_task(cfg: DictConfig, task: Task, components: Components) -> float:
     runs = [full, pruned] if full else [pruned]
     if trainer.is_global_zero:  # the other ranks are told what remains when their loaders are made
         for each in runs:
-            each.start(bool(cfg.resume) and (each is pruned or each.folder.has_rows), trainer.world_size)
+            if start:
+                start(each)
+            else:
+                each.start(bool(cfg.resume) and (each is pruned or each.folder.has_rows), trainer.world_size)
     for each in runs:
         if each is full:
             log.info("first all questions without pruning, to compare with; full=false leaves that out")
@@ -81,7 +100,9 @@ def run_task(cfg: DictConfig, task: Task, components: Components) -> float:
     if not trainer.is_global_zero:
         return float("nan")
     score = _publish(pruned, full, trainer)
-    if components.submission:
+    if cfg.shard is not None:
+        log.info("shard %s is done; python -m prune2drive.tasks.merge joins all shards' folders", cfg.shard)
+    elif components.submission:
         written = components.submission.write(folder, pruned.predictions, len(components.dataset))
         log.info("to submit: %s", written)
     for each in runs:

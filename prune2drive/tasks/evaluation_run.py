@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from prune2drive.data.datamodule import DriveDataModule, check_ranks
+from prune2drive.data.shard import identify
 from prune2drive.errors import InputError
 from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.pruning import NoPruner
@@ -94,7 +95,7 @@ class EvaluationRun:
             "config": OmegaConf.to_container(cfg, resolve=True),
             "ratios": policy.describe(dataset.cameras) if components.pruner.cuts else None,
             "ratios_provenance": policy.provenance,
-            "dataset": {"fingerprint": dataset.fingerprint, "size": len(dataset)},
+            "dataset": identify(dataset),
             "judge": metric.judge_id,
             "columns": {key: asdict(column) for key, column in columns.items()},
         }

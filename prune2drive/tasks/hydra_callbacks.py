@@ -8,12 +8,13 @@ from typing import Any, NoReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from prune2drive.data.shard import Shard
 from prune2drive.errors import InputError
 from prune2drive.tasks.config import publish
 
 
 class CheckOutputFolders(Callback):
-    """Ends the program where the folder of a run, of a sweep or of what is resumed cannot be used.
+    """Ends the program where a shard has no such name, or the folder of a run, of a sweep or of what is resumed cannot be used.
 
     Raises:
         SystemExit: caused by an InputError that says why; Hydra turns any other exception of a callback into a warning.
@@ -22,6 +23,11 @@ class CheckOutputFolders(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.resume and not Path(config.resume).is_dir():
             _refuse(f"resume={config.resume}: no such folder; name the one that the interrupted run printed")
+        try:
+            if config.shard is not None:
+                Shard.parse(config.shard)
+        except InputError as error:
+            _refuse(str(error))
         publish(config)  # the folder's name is made of Hydra's values
         _make(config.hydra.run.dir, "hydra.run.dir")
 
