@@ -82,7 +82,7 @@ class DatasetShard(DatasetView):
 
 
 def identify(dataset: Dataset) -> dict[str, Any]:
-    """Returns what two datasets must share to be the same, as run.json has it; of a part also which one, and of what."""
+    """Returns what run.json says of a dataset, by which two are the same; of a shard, of which whole it is too."""
     identity: dict[str, Any] = {"fingerprint": dataset.fingerprint, "size": len(dataset)}
     if isinstance(dataset, DatasetShard):
         identity |= {"shard": str(dataset.shard), "whole": identify(dataset.whole)}

@@ -96,7 +96,7 @@ def _facts(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     others = {
         key: _text(value)
         for key, value in run.items()
-        if key not in ("config", "choices", "command", "columns", "format")
+        if key not in ("config", "choices", "command", "columns", "format", "parts")
     }
     return facts | {key.replace("_", " "): ("", text) for key, text in others.items() if text}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,10 +50,17 @@ def save_picture(
     return file
 
 
-def saved_pictures(folder: Path, predictions: Sequence[Prediction]) -> list[tuple[Prediction, Path]]:
-    """Returns the predictions of which a run folder holds a picture, with the picture's file."""
-    files = ((prediction, _picture_file(folder, prediction.id)) for prediction in predictions)
-    return [(prediction, file) for prediction, file in files if file.is_file()]
+def saved_pictures(folder: Path, predictions: Iterable[Prediction]) -> list[tuple[Prediction, Path]]:
+    """Returns the predictions of which a run folder holds a picture, with the picture's file; reads no more of them."""
+    left = set((folder / "pictures").glob("[!.]*.png"))
+    found = []
+    for prediction in predictions if left else ():
+        if (file := _picture_file(folder, prediction.id)) in left:
+            found.append((prediction, file))
+            left.remove(file)
+            if not left:
+                break
+    return found
 
 
 def _picture_file(folder: Path, sample_id: str) -> Path:

@@ -36,9 +36,16 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         """Returns `option was old, now new`, with classes named by their last two parts."""
+        return "{} was {}, now {}".format(*self._texts())
+
+    def between(self) -> str:
+        """Returns `option is old and new`, with classes named by their last two parts."""
+        return "{} is {} and {}".format(*self._texts())
+
+    def _texts(self) -> tuple[str, str, str]:
         option = self.option.removesuffix("._target_")
         was, now = (self._text(value, is_class=option != self.option) for value in (self.was, self.now))
-        return f"{option} was {was}, now {now}"
+        return option, was, now
 
     @staticmethod
     def _text(value: Any, is_class: bool) -> str:
@@ -53,7 +60,8 @@ def resume_run(folder: RunFolder, record: dict[str, Any]) -> set[str]:
 
     Args:
         folder: the run folder.
-        record: content of run.json for the resumed run, to which the earlier run's `dtype` is added.
+        record: content of run.json for the resumed run, to which the earlier run's `dtype` and, of merged shards,
+            `parts` are added.
 
     Raises:
         InputError: the folder holds no run, or one of another version, options, judge or questions.
@@ -62,20 +70,20 @@ def resume_run(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     if before.get("format") != FORMAT:
         raise InputError(f"resume={folder.path}: written by an earlier version; run the command again without resume=")
     for option in SAME_ON_RESUME:
-        if changed := _difference(option, before["config"].get(option), record["config"].get(option)):
+        if changed := difference(option, before["config"].get(option), record["config"].get(option)):
             raise InputError(f"resume={folder.path}: {changed}")
     judge = before.get("judge")
-    if judge is not None and (changed := _difference("judge", judge, record["judge"])):
+    if judge is not None and (changed := difference("judge", judge, record["judge"])):
         raise InputError(f"resume={folder.path}: {changed}")
     if before.get("dataset") != record["dataset"]:
         raise InputError(f"resume={folder.path}: the dataset has changed since; run the command again without resume=")
-    record["dtype"] = before.get("dtype")
+    record |= {name: before[name] for name in ("dtype", "parts") if name in before}
     done = folder.keep_answered()
     log.info("resuming %s: %d of %d questions are done", folder.path, len(done), record["dataset"]["size"])
     return done
 
 
-def _difference(option: str, was: Any, now: Any) -> Difference | None:
+def difference(option: str, was: Any, now: Any) -> Difference | None:
     """Returns the first difference between two settings, or None; a missing option equals null.
 
     A metric's judge is skipped: `judge` in run.json records those of its settings that must stay the same.
@@ -83,5 +91,5 @@ def _difference(option: str, was: Any, now: Any) -> Difference | None:
     if not isinstance(was, Mapping) or not isinstance(now, Mapping):
         return None if was == now else Difference(option, was, now)
     names = [name for name in dict.fromkeys((*was, *now)) if name != "judge"]
-    found = (_difference(f"{option}.{name}", was.get(name), now.get(name)) for name in names)
+    found = (difference(f"{option}.{name}", was.get(name), now.get(name)) for name in names)
     return next(filter(None, found), None)

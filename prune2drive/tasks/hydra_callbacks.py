@@ -14,7 +14,7 @@ from prune2drive.tasks.config import publish
 
 
 class CheckOutputFolders(Callback):
-    """Ends the program where a shard has no such name, or the folder of a run, of a sweep or of what is resumed cannot be used.
+    """Ends the program where a shard is none, or the folder of a run, of a sweep or of what is resumed cannot be used.
 
     Raises:
         SystemExit: caused by an InputError that says why; Hydra turns any other exception of a callback into a warning.
