@@ -74,6 +74,8 @@ class SilentTask:
             if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise RunFailed(str(stop.__context__ or f"exit code {stop.code}")) from None
+        except InputError as error:
+            raise RunFailed(str(error)) from None
         except Exception as error:
             Path(cfg.folder, "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             raise RunFailed(f"{type(error).__name__}: {_first_line(error)}") from None

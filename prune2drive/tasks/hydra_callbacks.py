@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from prune2drive.data.shard import Shard
 from prune2drive.errors import InputError
 from prune2drive.tasks.config import publish
+from prune2drive.tasks.launched_jobs import wait_for_all_jobs
 
 
 class CheckOutputFolders(Callback):
@@ -35,6 +36,7 @@ class CheckOutputFolders(Callback):
         if (resume := OmegaConf.select(config, "search.resume")) and not Path(resume).is_dir():
             _refuse(f"search.resume={resume}: no such folder; name the one that the search printed")
         _make(config.hydra.sweep.dir, "hydra.sweep.dir")
+        wait_for_all_jobs(config.hydra.launcher)
 
 
 def _make(folder: str, option: str) -> None:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
 from prune2drive.tasks.config import CONFIG, CONFIGS, VERSION_BASE, compose, in_multirun
+from prune2drive.tasks.launched_jobs import go_on_where_restarted
 from prune2drive.tasks.option_errors import BAD_OPTIONS, explain
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # where it is 1, Hydra raises errors instead of printing them
@@ -34,11 +35,13 @@ def main() -> None:
     sys.argv[1:] = sorted(command[1:], key=_is_override)  # Hydra's parser refuses its own flags between overrides
     try:
         with env_override({FULL_ERROR: "1"}):
-            start(partial(_run_or_exit, command))()
+            start(partial(_run_or_exit, command, os.getpid()))()
     except BAD_OPTIONS as error:
         if wants_traceback:
             raise
         _exit(explain(error))
+    except InputError as error:  # of a job in another process
+        _exit(str(error))
     except SystemExit as stop:
         if isinstance(stop.__cause__, InputError):
             _exit(str(stop.__cause__))
@@ -85,17 +88,24 @@ def _run(cfg: DictConfig) -> float:
     return get_method(cfg.task._target_)(cfg)
 
 
-def _run_or_exit(command: list[str], cfg: DictConfig) -> float:
+def _run_or_exit(command: list[str], process: int, cfg: DictConfig) -> float:
     """Runs a task of the command line; bad input ends the program with one line.
 
     Args:
         command: the command as it was written, which run.json records.
+        process: the id of the process that read the command; a launcher may have started this job in another.
         cfg: the configuration.
+
+    Raises:
+        InputError: bad input of a job in another process, for the first to end with.
     """
     sys.argv[:] = command
+    go_on_where_restarted(cfg)
     try:
         return _run(cfg)
     except InputError as error:
+        if os.getpid() != process:
+            raise
         _exit(str(error))
 
 
