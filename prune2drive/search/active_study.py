@@ -9,22 +9,25 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from prune2drive.errors import InputError
 from prune2drive.search.objective import Objective
 from prune2drive.search.samplers import Exhausted, SamplerChoice, distributions
 from prune2drive.search.space import Space
-from prune2drive.search.storage import Location, is_dead, open_storage, storage_errors, this_worker
+from prune2drive.search.storage import Location, is_dead, open_storage, shown, storage_errors, this_worker
 from prune2drive.search.study import Study, check_identity
 from prune2drive.search.trials import DIGITS, Trial
 
 log = logging.getLogger(__name__)
 
+OTHER_STORAGE = "choose another; PostgreSQL needs pip install 'prune2drive[database]'"
 SAME_ERRORS = 3  # in a row end a search
 MOST_REPEATS = 100  # known proposals in a row, after which nothing new is expected
 WORKER = "worker:"  # user attributes of the study: one for each process that took part, true while it does
@@ -64,7 +67,7 @@ class ActiveStudy(Study):
         self.distributions = distributions(space)
         self.worker = f"{WORKER}{this_worker()}"
         self.errors: list[str] = []
-        with storage_errors(f"search.storage={location.storage}: cannot be used", "; choose another"):
+        with storage_errors(f"search.storage={shown(location.storage)}: cannot be used", f"; {OTHER_STORAGE}"):
             self.backend = open_storage(location.storage)
             super().__init__(
                 optuna.create_study(
@@ -93,6 +96,8 @@ class ActiveStudy(Study):
     def ask(self, count: int) -> list[Trial]:
         """Returns up to `count` sets of ratios that no process has tried; none when the search is complete."""
         asked: list[Trial] = []
+        if self.remaining < count:
+            self._take_over()
         for _ in range(min(count, self.remaining)):
             trial = self._propose()
             if trial is None:
@@ -153,18 +158,24 @@ class ActiveStudy(Study):
 
         Optuna's heartbeats would need `study.optimize` and a database, so processes are looked up here.
         """
+        running = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         workers = {key: active for key, active in self.optuna_study.user_attrs.items() if key.startswith(WORKER)}
         ended = {key for key, active in workers.items() if not active or is_dead(key.removeprefix(WORKER))}
         others = workers.keys() - ended - {self.worker}
-        for trial in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for trial in running:  # looked up before the workers: each made itself known before it asked
             worker = trial.user_attrs.get("worker")
             if worker in ended or (worker is None and not others):
-                metrics = self.metrics_of(trial.number) if self.distributions.keys() <= trial.params.keys() else None
-                if metrics is not None:
-                    self.tell(Trial(trial.number, self.space.ratios(trial.params)), metrics)
-                else:
-                    self.give_up(trial.number)
+                with suppress(UpdateFinishedTrialError, ValueError):  # another process takes it over too
+                    self._settle(trial)
         return others
+
+    def _settle(self, trial: FrozenTrial) -> None:
+        """Records the result of a trial whose process did not live to do so; without one, it is to be tried again."""
+        metrics = self.metrics_of(trial.number) if self.distributions.keys() <= trial.params.keys() else None
+        if metrics is not None:
+            self.tell(Trial(trial.number, self.space.ratios(trial.params)), metrics)
+        else:
+            self.give_up(trial.number)
 
     def _propose(self) -> Trial | None:
         for _ in range(MOST_REPEATS):

@@ -19,7 +19,7 @@ from prune2drive.search.active_study import ActiveStudy
 from prune2drive.search.page import write_search_report
 from prune2drive.search.plan import Plan, make_plan
 from prune2drive.search.runner import Job, RunLauncher
-from prune2drive.search.storage import STUDY_FILE, Location, default_storage
+from prune2drive.search.storage import STUDY_FILE, Location, default_storage, lost_storage, shown
 from prune2drive.search.trials import Trial
 from prune2drive.search.verdict import evaluate_finalists
 from prune2drive.tasks.components import build
@@ -38,7 +38,8 @@ def run_search(settings: DictConfig, launcher: RunLauncher) -> Path:
         The path of the Markdown report.
 
     Raises:
-        InputError: bad settings, before the first trial; or several trials in a row that failed with one error.
+        InputError: bad settings, before the first trial; or several trials in a row that failed with one error, or a
+            storage that went away.
         KeyboardInterrupt: the user or a queue ended the search; what was running has been recorded.
     """
     folder = launcher.folder
@@ -47,6 +48,13 @@ def run_search(settings: DictConfig, launcher: RunLauncher) -> Path:
     logger = None
     if launcher.config.logger:
         logger = build(launcher.config.logger, _target_=LOGGER, save_dir=str(folder))
+    with lost_storage(location.storage, f"when it answers again, go on with search.resume={folder}"):
+        return _search(plan, location, launcher, logger)
+
+
+def _search(plan: Plan, location: Location, launcher: RunLauncher, logger: Any) -> Path:
+    """Evaluates what the study lacks, and leaves the sweep's reports however that ends."""
+    settings, folder = plan.settings, launcher.folder
     study = ActiveStudy(
         location,
         plan.sampler,
@@ -62,7 +70,8 @@ def run_search(settings: DictConfig, launcher: RunLauncher) -> Path:
     ended = False
     try:
         study.optuna_study.set_user_attr("about", _about(plan))
-        _say(f"study {study.name}: {len(study.trials)} of {settings.trials} trials done, stored in {location.storage}")
+        done = f"{len(study.trials)} of {settings.trials} trials done"
+        _say(f"study {study.name}: {done}, stored in {shown(location.storage)}")
         _evaluate_trials(study, plan, launcher, lambda: logger.log_trials(study.trials) if logger else None)
         report, ended = evaluate_finalists(plan, study, launcher), True
         return report

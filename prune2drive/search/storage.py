@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +25,7 @@ from prune2drive.errors import InputError
 from prune2drive.files import field, read_json, write_json
 
 STUDY_FILE = "study.json"
+TRIES = 20  # to make tables that other processes are making
 SECONDS_TO_WAIT = 60  # while another process writes
 
 
@@ -78,17 +82,47 @@ def open_storage(storage: str, create: bool = True) -> BaseStorage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return JournalStorage(JournalFileBackend(storage))
-    opened = RDBStorage(storage, engine_kwargs={"connect_args": {"timeout": SECONDS_TO_WAIT}} if is_sqlite else {})
+    options = {"connect_args": {"timeout": SECONDS_TO_WAIT}} if is_sqlite else {"pool_pre_ping": True}
+    opened = _open_database(storage, options)
     if is_sqlite:
         event.listen(opened.engine, "connect", _write_ahead)
         opened.engine.dispose()  # closes the connections made before
     return opened
 
 
+def _open_database(url: str, options: dict[str, Any]) -> RDBStorage:
+    """Opens a database, in which another process may be making the same tables at this moment."""
+    for left in reversed(range(TRIES)):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except SQLAlchemyError as error:
+            if not left or "already exists" not in str(error):
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
+    raise AssertionError("unreachable")
+
+
 def _write_ahead(connection: Any, _: Any) -> None:
     """Spares a disk flush at each commit, of which a trial has some twenty; a killed process still loses none."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+@contextmanager
+def lost_storage(storage: str, advice: str) -> Iterator[None]:
+    """Turns what a storage raises that can no longer be reached into one line.
+
+    Args:
+        storage: a database's URL or a journal file's path.
+        advice: the end of the line.
+
+    Raises:
+        InputError: in place of the storage's own errors.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise InputError(f"search.storage={shown(storage)}: lost ({_reason(error)}); {advice}") from error
 
 
 @contextmanager
@@ -105,8 +139,19 @@ def storage_errors(what: str, advice: str = "") -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError, KeyError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise InputError(f"{what} ({reason}){advice}") from error
+        raise InputError(f"{what} ({_reason(error)}){advice}") from error
+
+
+def shown(storage: str) -> str:
+    """Returns a storage as it may be printed: a database's URL without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the first line of what the database's driver said."""
+    while isinstance(error, (SQLAlchemyError, StorageInternalError)) and error.__cause__:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def this_worker() -> str:
@@ -124,6 +169,7 @@ def is_dead(worker: str) -> bool:
     if host != socket.gethostname():
         return False
     try:
-        return psutil.Process(int(pid)).create_time() != float(started)
+        process = psutil.Process(int(pid))
+        return process.create_time() != float(started) or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

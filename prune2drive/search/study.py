@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from prune2drive.errors import InputError
-from prune2drive.search.storage import Location, open_storage, storage_errors
+from prune2drive.search.storage import Location, open_storage, shown, storage_errors
 from prune2drive.search.trials import DIGITS, Trial, best, ranked
 
 FEWEST = 20  # successful trials below which importance says nothing
@@ -37,7 +37,7 @@ class Study:
             InputError: the folder holds no search, or its study cannot be read.
         """
         name, storage = Location.read(folder)
-        with storage_errors(f"{folder}: study {name} cannot be read from {storage}"):
+        with storage_errors(f"{folder}: study {name} cannot be read from {shown(storage)}"):
             return cls(optuna.load_study(study_name=name, storage=open_storage(storage, create=False)))
 
     @property

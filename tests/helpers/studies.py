@@ -40,17 +40,17 @@ def search(study: ActiveStudy, at_once: int = 1) -> list[dict[str, float]]:
     return evaluated
 
 
-def in_a_process(results: Path, trials: int) -> None:
+def in_a_process(results: Path, trials: int, seconds: float = 0.01, **options) -> None:
     """Each evaluation takes a moment and writes its result, as a run does, before it is told."""
 
     def metrics_of(number: int):
         file = results / f"{number}.json"
         return json.loads(file.read_text()) if file.exists() else None
 
-    shared = study(results, trials=trials, metrics_of=metrics_of)
+    shared = study(results, trials=trials, metrics_of=metrics_of, **options)
     while asked := shared.ask(2):
         for trial in asked:
-            time.sleep(0.01)
+            time.sleep(seconds)
             partial = results / f"{trial.number}.partial"
             partial.write_text(json.dumps({"score": score(trial.ratios)}))
             partial.rename(results / f"{trial.number}.json")
