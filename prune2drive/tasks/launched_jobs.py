@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ def wait_for_all_jobs(launcher: DictConfig) -> None:
     from submitit.core.core import Job
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
-    if hasattr(Job.results, "__wrapped__"):
-        return
-    results = Job.results
+    any_job: Any = Job
+    results = getattr(any_job.results, "__wrapped__", any_job.results)
 
+    @wraps(results)
     def results_or_failure(job: Any) -> list[Any]:
         try:
             return results(job)
@@ -45,8 +46,7 @@ def wait_for_all_jobs(launcher: DictConfig) -> None:
             overrides = job.submission().args[0]
             return [JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=_lost(job, str(error)))]
 
-    results_or_failure.__wrapped__ = results  # type: ignore[attr-defined]
-    Job.results = results_or_failure
+    any_job.results = results_or_failure
 
 
 def _lost(job: Any, message: str) -> InputError:
