@@ -126,16 +126,8 @@ def clip_relevance(ctx: Context, clip: Clip, over: str = "pool") -> Tensor:
     if ctx.questions is None:
         raise InputError("relevance=clip reads the question in words: pass questions= to prune()")
     vision = ctx.vision()
-    scores = {
-        row: -clip.similarity(vision.features[row], ctx.questions[row])
-        for row in sorted({pool.row for pool in ctx.pools})
-    }
-    own = [
-        scores[pool.row].index_select(0, at_N) for pool, at_N in zip(ctx.pools, vision.places(ctx.pools), strict=True)
-    ]
-    return torch.stack(
-        [
-            scaled(own_N, own_N if over == "pool" else scores[pool.row])
-            for pool, own_N in zip(ctx.pools, own, strict=True)
-        ]
-    )
+    scores = [-clip.similarity(*both) for both in zip(vision.features, ctx.questions, strict=True)]
+    own_CN = vision.at_pools(scores, ctx.pools)
+    if over == "pool":
+        return scaled(own_CN, own_CN)
+    return torch.stack([scaled(own_N, scores[pool.row]) for pool, own_N in zip(ctx.pools, own_CN, strict=True)])

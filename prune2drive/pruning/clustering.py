@@ -23,15 +23,16 @@ def by_density(distance_SS: Tensor) -> Tensor:
 def centres(distance_SS: Tensor, cutoff: float, most: int) -> Tensor:
     """Selects the tokens, in order, that have no earlier centre within the cutoff; [K], no more than `most`.
 
-    Whole numbers serve as sets of tokens, one bit a token, so that a centre costs no tensor operation.
+    Distances lie on the CPU, where whole numbers serve as sets of tokens, one bit a token: a centre costs no tensor
+    operation.
     """
-    near_SB = np.packbits(~(distance_SS > cutoff).cpu().numpy(), axis=1, bitorder="little")
+    near_SB = np.packbits(~(distance_SS > cutoff).numpy(), axis=1, bitorder="little")
     free = (1 << len(near_SB)) - 1
     found: list[int] = []
     while free and len(found) < most:
         found.append((free & -free).bit_length() - 1)
         free &= ~(int.from_bytes(near_SB[found[-1]].tobytes(), "little") | 1 << found[-1])
-    return torch.tensor(found, device=distance_SS.device)
+    return torch.tensor(found)
 
 
 def exactly(distance_SS: Tensor, k: int) -> tuple[float, Tensor]:
@@ -50,13 +51,13 @@ def exactly(distance_SS: Tensor, k: int) -> tuple[float, Tensor]:
             low, found_K = middle, at_middle
         else:
             high = middle
-    is_other_S = torch.ones(len(distance_SS), dtype=torch.bool, device=distance_SS.device)
+    is_other_S = torch.ones(len(distance_SS), dtype=torch.bool)
     is_other_S[found_K] = False
     others = is_other_S.nonzero().flatten()[: k - len(found_K)]
     return low, torch.cat([found_K, others]).sort().values
 
 
-def density_peaks(tokens_MD: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
+def density_peaks(tokens_MD: Tensor, clusters: int, noise_M: Tensor) -> Tensor:
     """Returns the means of clusters around tokens that are dense and far from denser ones (DPC-KNN); [clusters, D].
 
     A token's density is exp(-mean of its squared distances to the `clusters` nearest tokens, itself included).
@@ -64,13 +65,12 @@ def density_peaks(tokens_MD: Tensor, clusters: int, generator: torch.Generator) 
     Args:
         tokens_MD: states.
         clusters: number of clusters.
-        generator: draws the noise that separates equal densities.
+        noise_M: numbers in [0, 1), a millionth of which separates equal densities.
     """
     count, width = tokens_MD.shape
     distance_MM = pairwise_distance(tokens_MD[None].double(), "l2")[0] / width**0.5
     nearest = distance_MM.topk(clusters, dim=1, largest=False).values
-    noise_M = torch.rand(count, generator=generator).to(distance_MM) * 1e-6
-    density_M = (-nearest.square().mean(dim=1)).exp() + noise_M
+    density_M = (-nearest.square().mean(dim=1)).exp() + noise_M.to(distance_MM) * 1e-6
     rank_M = highest(density_M[None], count)[0].argsort()
     is_denser_MM = rank_M < rank_M[:, None]  # by rank: a tie would make both of two neighbours a centre
     gap_M = distance_MM.masked_fill(~is_denser_MM, torch.inf).amin(dim=1).clamp(max=distance_MM.max())

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from prune2drive.pruning.attention import LayerView
@@ -43,6 +45,28 @@ class Context:
     vision: Callable[[], VisionTokens]
     questions: Sequence[str] | None = None
     notes: dict[Any, Any] = field(default_factory=dict)
+
+    @cached_property
+    def rows_C(self) -> Tensor:
+        """Batch row of each pool."""
+        return torch.tensor([pool.row for pool in self.pools])
+
+    @cached_property
+    def text_lengths(self) -> list[int]:
+        """How many positions at the end of each batch row are the text after the last image."""
+        lengths: list[int] = self.question_BP.sum(dim=1).cpu().tolist()
+        return lengths
+
+    def of_pools(self, states: Tensor) -> Tensor:
+        """Returns what states of all positions, [B, P, ...], are at each pool's tokens; [C, N, ...]."""
+        at_CN = torch.stack([pool.at_N for pool in self.pools]) + self.rows_C[:, None] * states.shape[1]
+        return states.flatten(0, 1)[at_CN.to(states.device)]
+
+
+def moved(parts: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Returns vectors on a device, to which they go in one copy: each copy keeps the host waiting."""
+    together: Tensor = torch.cat(list(parts)).to(device)
+    return torch.split(together, [len(part) for part in parts])
 
 
 @dataclass(frozen=True)

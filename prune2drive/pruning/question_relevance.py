@@ -1,19 +1,20 @@
 """Relevance of visual tokens to the question, by the LLM's own embeddings.
 
-Shape suffixes: B batch rows, P prompt positions, C pools, N tokens of a pool, V visual tokens of a sample, D channels.
+Shape suffixes: B batch rows, P prompt positions, C pools, N tokens of a pool, T text positions, D channels.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from prune2drive.errors import InputError
 from prune2drive.pruning.context import Context
-from prune2drive.pruning.pool import Pool
 
 EPSILON = 1e-6
+TINY = 1e-12
+"""The least norm that is divided by, as in `normalize`."""
 
 
 def question_relevance(ctx: Context, over: str = "pool") -> Tensor:
@@ -28,26 +29,28 @@ def question_relevance(ctx: Context, over: str = "pool") -> Tensor:
     Raises:
         InputError: a prompt without text after its images.
     """
-    return torch.stack([_relevance(ctx, pool, over) for pool in ctx.pools])
+    own_CN = ctx.of_pools(_cosines(ctx, ctx.embeddings_BPD))
+    if over == "pool":
+        return scaled(own_CN, own_CN)
+    cosine_CP = _cosines(ctx, ctx.prompt_BPD)[ctx.rows_C.to(own_CN.device)]
+    length = cosine_CP.shape[1]
+    is_visual_CP = torch.stack(
+        [pad(pool.token_map.view_P >= 0, (length - pool.token_map.length, 0)) for pool in ctx.pools]
+    )
+    return scaled(own_CN, torch.where(is_visual_CP.to(own_CN.device), cosine_CP, own_CN[:, :1]))
 
 
-def _relevance(ctx: Context, pool: Pool, over: str) -> Tensor:
-    embeddings_PD, is_text_P = ctx.embeddings_BPD[pool.row], ctx.question_BP[pool.row]
-    if not is_text_P.any():
-        raise InputError(f"sample {pool.sample_id}: no text after the last image to compare tokens with")
-    text_D = normalize(embeddings_PD[is_text_P.to(embeddings_PD.device)].float(), dim=-1).mean(dim=0)
-
-    def cosines(at: Tensor) -> Tensor:
-        return normalize(embeddings_PD.index_select(0, at.to(embeddings_PD.device)).float(), dim=-1) @ text_D
-
-    own_N = cosines(pool.at_N)
-    return scaled(own_N, own_N if over == "pool" else cosines(_visual(pool, len(embeddings_PD))))
-
-
-def _visual(pool: Pool, length: int) -> Tensor:
-    """Returns the positions of all visual tokens of the pool's sample in a batch of `length` before any cut."""
-    token_map = pool.token_map
-    return (token_map.view_P >= 0).nonzero().flatten() + length - token_map.length
+def _cosines(ctx: Context, states_BPD: Tensor) -> Tensor:
+    """Returns the mean cosine of each state with the text after the last image, its end; [B, P]."""
+    for pool in ctx.pools:
+        if not ctx.text_lengths[pool.row]:
+            raise InputError(f"sample {pool.sample_id}: no text after the last image to compare tokens with")
+    longest = max(ctx.text_lengths)
+    is_text_BT1 = ctx.question_BP[:, -longest:, None].to(states_BPD.device)
+    text_BTD = normalize(states_BPD[:, -longest:].float(), dim=-1) * is_text_BT1
+    text_BD = text_BTD.sum(dim=1) / is_text_BT1.sum(dim=1)
+    states_BPD = states_BPD.float()
+    return (states_BPD @ text_BD[:, :, None]).squeeze(2) / states_BPD.norm(dim=-1).clamp(min=TINY)
 
 
 def scaled(scores: Tensor, among: Tensor) -> Tensor:

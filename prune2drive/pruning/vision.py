@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -121,21 +122,20 @@ class VisionTokens:
         spans = [slice(start, start + count) for start, count in zip(starts, counts, strict=True)]
         return cls([flat_received[span] for span in spans], [flat_features[span] for span in spans])
 
-    def places(self, pools: Sequence[Pool]) -> list[Tensor]:
-        """Returns the indices of each pool's tokens among the visual tokens of their prompt; [N] a pool."""
+    def of_pools(self, pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
+        """Returns the attention received [C, N] and the features [C, N, D] of each pool's tokens."""
+        return self.at_pools(self.received, pools), self.at_pools(self.features, pools)
+
+    @staticmethod
+    def at_pools(values: Sequence[Tensor], pools: Sequence[Pool]) -> Tensor:
+        """Returns what values of the visual tokens, [V, ...] a prompt, are at each pool's tokens; [C, N, ...]."""
+        starts = [0, *accumulate(map(len, values))]
         places = []
         for pool in pools:
             visual_V = (pool.token_map.view_P >= 0).nonzero().flatten()
             mine = torch.cat([pool.token_map.positions(camera) for camera in pool.cameras])[pool.of_N]
-            places.append(torch.searchsorted(visual_V, mine).to(self.received[pool.row].device))
-        return places
-
-    def of_pools(self, pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
-        """Returns the attention received [C, N] and the features [C, N, D] of each pool's tokens."""
-        places = self.places(pools)
-        received = [self.received[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
-        features = [self.features[pool.row].index_select(0, at_N) for pool, at_N in zip(pools, places, strict=True)]
-        return torch.stack(received), torch.stack(features)
+            places.append(torch.searchsorted(visual_V, mine) + starts[pool.row])
+        return torch.cat(list(values))[torch.stack(places).to(values[0].device)]
 
 
 def _pooled(states_ITD: Tensor, side: int) -> Tensor:

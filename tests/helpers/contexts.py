@@ -20,6 +20,6 @@ def pools_of(count: int, cameras: tuple[str, ...] = ("CAM_FRONT",), sample: str 
 def context(*pools: Pool, **given: Any) -> Context:
     """What a method is shown: the pools, and of the rest what a test gives."""
     empty: Any = torch.empty(0)
-    tensors = dict.fromkeys(("embeddings_BPD", "prompt_BPD", "question_BP"), empty)
+    tensors = {"embeddings_BPD": empty, "prompt_BPD": given.get("embeddings_BPD", empty), "question_BP": empty}
     rest = {"before": None, "at": None, "norm": torch.nn.Identity(), "vision": None, **tensors}
     return Context(pools=pools, **{**rest, **given})

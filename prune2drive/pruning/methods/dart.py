@@ -51,9 +51,8 @@ class DART(Pruner):
         assert ctx.before is not None
         device = tokens_CND.device
         norm_BP = ctx.before.keys().abs().sum(dim=(1, 3), dtype=torch.float32).to(device)
-        rows_C = torch.tensor([pool.row for pool in ctx.pools], device=device)
-        at_CN = torch.stack([pool.at_N for pool in ctx.pools]).to(device)
-        pivots_CN = highest(norm_BP[rows_C[:, None], at_CN], self.image_pivots)
+        rows_C = ctx.rows_C.to(device)
+        pivots_CN = highest(ctx.of_pools(norm_BP), self.image_pivots)
         text_CT, is_text_CT = self._text_pivots(norm_BP, ctx.question_BP.to(device), rows_C)
 
         texts_CTD = ctx.at.hidden_BPD[rows_C[:, None].to(ctx.at.hidden_BPD.device), text_CT].to(tokens_CND)
@@ -96,14 +95,14 @@ def _kept(cosine_CTN: Tensor, pivots_CN: Tensor, is_pivot_CT: Tensor, k: int) ->
             order_CN = cosine_CTN[:, pivot].masked_fill(~free_CN, torch.inf).argsort(dim=1, stable=True)
             rank_CN = order_CN.argsort(dim=1)
             takes_CN = free_CN & (rank_CN < size_C1) & is_pivot_CT[:, pivot, None]
-            place_CN[takes_CN] = ((rounds_C1 + rank_CN) * pivots + pivot)[takes_CN]
-            free_CN[takes_CN] = False
+            place_CN.copy_(torch.where(takes_CN, (rounds_C1 + rank_CN) * pivots + pivot, place_CN))
+            free_CN.logical_and_(~takes_CN)
 
     share_C1 = k // is_pivot_CT.sum(dim=1, keepdim=True)
     serve(torch.zeros_like(share_C1), share_C1)
-    raw_C = (~free_CN).sum(dim=1).tolist()
+    raw_C = (~free_CN).sum(dim=1)
     serve(share_C1, torch.ones_like(share_C1))
-    return Selection(place_CN.argsort(dim=1, stable=True)[:, :k], raw_C=raw_C)
+    return Selection(place_CN.argsort(dim=1, stable=True)[:, :k], raw_C=raw_C.cpu().tolist())
 
 
 def _spread(index_CK: Tensor, like_CND: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from prune2drive.pruning.base import ScorePruner, Traits
@@ -26,8 +25,7 @@ class FastV(ScorePruner):
 
     def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
         assert ctx.before is not None
-        attention_BP = ctx.before.last_row()
-        return torch.stack([attention_BP[pool.row, pool.at_N] for pool in ctx.pools])
+        return ctx.of_pools(ctx.before.last_row())
 
     def flops(self, count: int, k: int, channels: int) -> int:
         """Counts one query's products with the cached keys."""

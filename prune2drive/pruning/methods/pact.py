@@ -59,45 +59,36 @@ class PACT(Pruner):
         return Traits(nested=False, merges_tokens=True, proportional_attention=self.proportional)
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Selection:
-        importance_BP, keys_BGPE = importance(ctx), ctx.at.keys()
-        importance_CN = torch.stack([importance_BP[pool.row, pool.at_N] for pool in ctx.pools]) * tokens_CND.norm(dim=2)
-        keys_BPF = keys_BGPE.transpose(1, 2).flatten(2)
-        keys_CNF = torch.stack(
-            [keys_BPF[pool.row].index_select(0, pool.at_N.to(keys_BPF.device)) for pool in ctx.pools]
-        )
-        distance_CNN = pairwise_distance(keys_CNF.to(tokens_CND))
-        clusters = [
-            self.clusters(tokens_ND, importance_N, distance_NN, k)
-            for tokens_ND, importance_N, distance_NN in zip(tokens_CND, importance_CN, distance_CNN, strict=True)
-        ]
-        picks, rows, sizes, raw = zip(*clusters, strict=True)
-        return Selection(
-            torch.stack(picks), torch.stack(rows), torch.stack(sizes) if self.proportional else None, list(raw)
-        )
+        importance_CN = ctx.of_pools(importance(ctx)) * tokens_CND.norm(dim=2)
+        keys_CNF = ctx.of_pools(ctx.at.keys().transpose(1, 2).flatten(2))
+        return self.clusters(tokens_CND, importance_CN, pairwise_distance(keys_CNF.to(tokens_CND)), k)
 
-    def clusters(
-        self, tokens_ND: Tensor, importance_N: Tensor, distance_NN: Tensor, k: int
-    ) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Clusters one pool.
+    def clusters(self, tokens_CND: Tensor, importance_CN: Tensor, distance_CNN: Tensor, k: int) -> Selection:
+        """Clusters each pool: its k centres, densest first, and the means and sizes of their clusters.
 
-        Returns:
-            Centres [K], densest first; the means [K, D] and sizes [K] of their clusters; the number of clusters at the
-            authors' cutoff.
+        Bisection runs on the host, to which distances go in one copy.
         """
-        usual = int(self.share * len(tokens_ND)) or 1
-        ranked_N = highest(importance_N[None], len(tokens_ND))[0]
-        survivors_S, usual_S = (ranked_N[:size].sort().values for size in (max(usual, k), usual))
-        densest_S, distance_SS = _densest_first(distance_NN, survivors_S)
-        cutoff, centres_K = exactly(distance_SS, k)
-        picks_K = densest_S[centres_K]
-        near_N, owner_N = distance_NN.index_select(1, picks_K).min(dim=1)
-        survives_N = torch.zeros_like(near_N, dtype=torch.bool)
-        survives_N[survivors_S] = True
-        owner_N[~survives_N & (near_N > self.recover * cutoff)] = k
-        owner_N[picks_K] = torch.arange(k, device=owner_N.device)
-        means_KD, sizes_K = cluster_means(tokens_ND, owner_N, k)
-        usual_SS = distance_SS if k <= usual else _densest_first(distance_NN, usual_S)[1]
-        return picks_K, means_KD, sizes_K, len(centres(usual_SS, self.cutoff, usual))
+        count = importance_CN.shape[1]
+        usual = int(self.share * count) or 1
+        ranked_CN = highest(importance_CN, count)
+        survivors_CS, usual_CS = (ranked_CN[:, :size].sort(dim=1).values for size in (max(usual, k), usual))
+        densest_CS, distance_CSS = _densest_first(distance_CNN, survivors_CS)
+        usual_CSS = distance_CSS if k <= usual else _densest_first(distance_CNN, usual_CS)[1]
+        found = [exactly(distance_SS, k) for distance_SS in distance_CSS.cpu()]
+        centres_CK = torch.stack([centres_K for _, centres_K in found]).to(densest_CS.device)
+        raw_C = [len(centres(distance_SS, self.cutoff, usual)) for distance_SS in usual_CSS.cpu()]
+
+        picks_CK, rows, sizes = densest_CS.gather(1, centres_CK), [], []
+        survives_CN = torch.zeros_like(importance_CN, dtype=torch.bool).scatter_(1, survivors_CS, True)
+        for pool, (cutoff, _) in enumerate(found):
+            picks_K = picks_CK[pool]
+            near_N, owner_N = distance_CNN[pool].index_select(1, picks_K).min(dim=1)
+            owner_N[~survives_CN[pool] & (near_N > self.recover * cutoff)] = k
+            owner_N[picks_K] = torch.arange(k, device=owner_N.device)
+            means_KD, sizes_K = cluster_means(tokens_CND[pool], owner_N, k)
+            rows.append(means_KD)
+            sizes.append(sizes_K)
+        return Selection(picks_CK, torch.stack(rows), torch.stack(sizes) if self.proportional else None, raw_C)
 
     def flops(self, count: int, k: int, channels: int) -> int:
         """Counts queries and keys, which the layer has yet to project (at most D wide), and survivors' distances."""
@@ -122,8 +113,16 @@ def importance(ctx: Context) -> Tensor:
     return logits_BGRP.masked_fill(~seen_BP[:, None, None], -torch.inf).softmax(dim=3).mean(dim=(1, 2))
 
 
-def _densest_first(distance_NN: Tensor, at_S: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorts some tokens by density among themselves; returns them [S] and the distances between them [S, S]."""
-    distance_SS = distance_NN.index_select(0, at_S).index_select(1, at_S)
-    order_S = by_density(distance_SS)
-    return at_S[order_S], distance_SS.index_select(0, order_S).index_select(1, order_S)
+def _densest_first(distance_CNN: Tensor, at_CS: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorts some tokens by density among themselves; returns them [C, S] and the distances between them [C, S, S]."""
+    sorted_CS = torch.stack(
+        [
+            at_S[by_density(distance_NN.index_select(0, at_S).index_select(1, at_S))]
+            for distance_NN, at_S in zip(distance_CNN, at_CS, strict=True)
+        ]
+    )
+    between = [
+        distance_NN.index_select(0, at_S).index_select(1, at_S)
+        for distance_NN, at_S in zip(distance_CNN, sorted_CS, strict=True)
+    ]
+    return sorted_CS, torch.stack(between)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from prune2drive.pruning.base import ScorePruner, Traits
@@ -24,8 +23,7 @@ class PyramidDrop(Stages, ScorePruner):
     traits = Traits(nested=False, positions="renumber", needs_attention=True)
 
     def score(self, tokens_CND: Tensor, ctx: Context) -> Tensor:
-        attention_BP = ctx.at.last_row()
-        return torch.stack([attention_BP[pool.row, pool.at_N.to(attention_BP.device)] for pool in ctx.pools])
+        return ctx.of_pools(ctx.at.last_row())
 
     def flops(self, count: int, k: int, channels: int) -> int:
         """Counts the keys, which the layer has yet to project (at most D wide), and one query's products with them."""

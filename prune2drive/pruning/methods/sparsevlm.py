@@ -6,6 +6,7 @@ D channels, E head width, K slots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.base import Traits
 from prune2drive.pruning.clustering import density_peaks
-from prune2drive.pruning.context import Context, Selection
+from prune2drive.pruning.context import Context, Selection, moved
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.selection import highest
 from prune2drive.pruning.stages import Stages
@@ -81,20 +82,22 @@ class SparseVLM(Stages):
         return [round(float(np.interp(k * OF / count, last, first)) * count / OF) for first in firsts] + [k]
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor | Selection:
-        scores_CN = torch.stack([self.score(pool, ctx) for pool in ctx.pools])
+        scores_CN = self.scores(ctx)
         if not self.traits.merges_tokens or k == tokens_CND.shape[1]:
             return highest(scores_CN, k)
-        recycled = [
-            recycle(tokens_ND, highest(scores_N[None], len(scores_N))[0], k, pool.generator(self.seed))
-            for tokens_ND, scores_N, pool in zip(tokens_CND, scores_CN, ctx.pools, strict=True)
-        ]
+        noise = [torch.rand(tokens_CND.shape[1], generator=pool.generator(self.seed)) for pool in ctx.pools]
+        ranked_CN, noise_CN = highest(scores_CN, tokens_CND.shape[1]), torch.stack(noise).to(tokens_CND.device)
+        recycled = [recycle(*pool, k) for pool in zip(tokens_CND, ranked_CN, noise_CN, strict=True)]
         picks, rows = zip(*recycled, strict=True)
         return Selection(torch.stack(picks), torch.stack(rows))
 
-    def score(self, pool: Pool, ctx: Context) -> Tensor:
-        """Scores a pool's tokens by the attention that its raters pay them; [N]."""
+    def scores(self, ctx: Context) -> Tensor:
+        """Scores each pool's tokens by the attention that its raters pay them; [C, N]."""
+        at = moved([pool.at_N for pool in ctx.pools], ctx.at.hidden_BPD.device)
+        return torch.stack([self._score(*pool, ctx) for pool in zip(ctx.pools, raters(ctx), at, strict=True)])
+
+    def _score(self, pool: Pool, at_R: Tensor, at_N: Tensor, ctx: Context) -> Tensor:
         assert ctx.before is not None
-        at_R, at_N = raters(pool, ctx), pool.at_N.to(ctx.question_BP.device)
         attention_HRP = ctx.before.rows(pool.row, at_R)
         if self.version == "1.5":
             return attention_HRP.mean(dim=(0, 1))[at_N]
@@ -108,28 +111,32 @@ class SparseVLM(Stages):
         return 2 * count * channels + 2 * recycled * recycled * channels
 
 
-def raters(pool: Pool, ctx: Context) -> Tensor:
-    """Returns the positions of the text tokens that a pool's images call up; at least one, [R].
+def raters(ctx: Context) -> Sequence[Tensor]:
+    """Returns the positions of the text tokens that each pool's images call up; at least one, [R] a pool.
 
     They are the same at every cut and, as no text is dropped, at the same distance from the prompt's end.
     """
-    key, length = (pool.row, pool.cameras), ctx.question_BP.shape[1]
-    if key not in ctx.notes:
-        ctx.notes[key] = length - _find_raters(pool, ctx)
-    from_end_R: Tensor = ctx.notes[key]
-    return length - from_end_R
+    if new := [pool for pool in ctx.pools if (pool.row, pool.cameras) not in ctx.notes]:
+        ctx.notes.update(zip(((pool.row, pool.cameras) for pool in new), _find_raters(new, ctx), strict=True))
+    length = ctx.question_BP.shape[1]
+    at = [length - ctx.notes[pool.row, pool.cameras] for pool in ctx.pools]
+    return moved(at, ctx.question_BP.device)
 
 
-def _find_raters(pool: Pool, ctx: Context) -> Tensor:
-    at_T = ctx.question_BP[pool.row].nonzero().flatten()
-    if not len(at_T):
+def _find_raters(pools: Sequence[Pool], ctx: Context) -> list[Tensor]:
+    """Returns each pool's raters by their distance from the prompt's end."""
+    lengths = [ctx.text_lengths[pool.row] for pool in pools]
+    if 0 in lengths:
         raise InputError("SparseVLM: the prompt ends with an image, but the text after it rates: put the question last")
-    whole_PD = ctx.prompt_BPD[pool.row]
-    visual_ND = whole_PD.index_select(0, pool.whole(len(whole_PD)).to(whole_PD.device)).float()
-    text_TD = ctx.embeddings_BPD[pool.row].index_select(0, at_T).float()
-    share_T = (visual_ND @ text_TD.T).softmax(dim=1).mean(dim=0)
-    above_T = share_T > share_T.mean()
-    return at_T[above_T] if above_T.any() else at_T
+    length, above = ctx.prompt_BPD.shape[1], []
+    at = moved([pool.whole(length) for pool in pools], ctx.prompt_BPD.device)
+    for pool, at_N, texts in zip(pools, at, lengths, strict=True):
+        visual_ND = ctx.prompt_BPD[pool.row].index_select(0, at_N).float()
+        text_TD = ctx.embeddings_BPD[pool.row, -texts:].float()
+        share_T = (visual_ND @ text_TD.T).softmax(dim=1).mean(dim=0)
+        above.append(share_T > share_T.mean())
+    found = torch.cat(above).cpu().split(lengths)
+    return [len(above_T) - (above_T if above_T.any() else ~above_T).nonzero().flatten() for above_T in found]
 
 
 def rotary_bias(view: LayerView, row: int, at_R: Tensor, at_N: Tensor) -> Tensor:
@@ -143,14 +150,14 @@ def rotary_bias(view: LayerView, row: int, at_R: Tensor, at_N: Tensor) -> Tensor
     return (ones_PE[at_R] @ ones_PE[at_N].T / scale).clamp(min=LEAST_BIAS * scale)
 
 
-def recycle(tokens_ND: Tensor, ranked_N: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def recycle(tokens_ND: Tensor, ranked_N: Tensor, noise_N: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Keeps the best tokens, and the means of clusters of the best dropped ones.
 
     Args:
         tokens_ND: states of a pool's tokens.
         ranked_N: indices of the tokens, best first.
+        noise_N: separates equal densities; see `density_peaks`.
         k: number of kept and merged tokens, below N.
-        generator: draws the noise that separates equal densities.
 
     Returns:
         Slots [K], ascending: those of the kept tokens and the last of the dropped ones. States of the slots [K, D]: the
@@ -165,7 +172,7 @@ def recycle(tokens_ND: Tensor, ranked_N: Tensor, k: int, generator: torch.Genera
     if not merged:
         return slots_K, tokens_ND[slots_K]
     recycled_MD = tokens_ND[dropped[: _recycled(len(dropped))]]
-    return slots_K, torch.cat([tokens_ND[kept_K], density_peaks(recycled_MD, merged, generator)])
+    return slots_K, torch.cat([tokens_ND[kept_K], density_peaks(recycled_MD, merged, noise_N[: len(recycled_MD)])])
 
 
 def _recycled(dropped: int) -> int:

@@ -20,6 +20,7 @@ from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.ratios import Allocator, RatioPolicy
 from prune2drive.pruning.selection import budget
+from prune2drive.pruning.surgery.cut import gather
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class BudgetRule:
                 continue
             at_RM = torch.stack([torch.cat([pools[index].at_N for index in row]) for row in members])
             rows = [pools[row[0]].row for row in members]
-            tokens_RMD = hidden_BPD[torch.tensor(rows)[:, None], at_RM].to(getattr(torch, pruner.dtype))
+            tokens_RMD = gather(hidden_BPD, at_RM, torch.tensor(rows)).to(getattr(torch, pruner.dtype))
             owner_RK = self.policy.allocate(tokens_RMD, dict(counts), totals[0]).cpu()
             for row, places, owner_K in zip(rows, members, owner_RK, strict=True):
                 flops[row] = self.policy.flops(dict(counts), totals[0], hidden_BPD.shape[-1])

@@ -86,7 +86,7 @@ def gather(states_BPD: Tensor, at_CK: Tensor, row_C: Tensor | None = None) -> Te
         at_CK: positions to take.
         row_C: batch row of each row of `at_CK`; by default one after another.
     """
-    row_C = torch.arange(len(at_CK)) if row_C is None else row_C
+    row_C = torch.arange(len(at_CK), device=at_CK.device) if row_C is None else row_C
     index_CK = row_C.to(at_CK.device)[:, None] * states_BPD.shape[1] + at_CK
     flat = states_BPD.flatten(0, 1).index_select(0, index_CK.flatten().to(states_BPD.device))
     return flat.view(*at_CK.shape, states_BPD.shape[-1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -37,12 +38,12 @@ class Picks:
 
     @classmethod
     def of(cls, selection: Selection, place: int, size: int) -> Picks:
-        """Takes the first `size` picks of the pool at `place` of a selection."""
+        """Takes the first `size` picks of the pool at `place` of a selection, whose picks lie on the CPU."""
         rows, sizes = (
             None if part is None else part[place, :size] for part in (selection.rows_CKD, selection.sizes_CK)
         )
         raw = None if selection.raw_C is None else int(selection.raw_C[place])
-        return cls(selection.picks_CK[place, :size].cpu(), rows, sizes, raw)
+        return cls(selection.picks_CK[place, :size], rows, sizes, raw)
 
 
 def select_tokens(
@@ -77,6 +78,7 @@ def select_tokens(
         if not isinstance(selection, Selection):
             selection = Selection(selection)
         _check_declared(pruner, selection)
+        selection = replace(selection, picks_CK=selection.picks_CK.cpu())
         for place, index in enumerate(members):
             picks[index] = Picks.of(selection, place, budgets[index])
     return [picks[index] for index in range(len(pools))]
@@ -126,17 +128,21 @@ def write_merged(hidden_BKD: Tensor, cut: Cut, pools: Sequence[Pool], picks: Seq
         pools: the remaining pools, at their places in `hidden_BKD`.
         picks: what each pool keeps, in selection order.
     """
-    hidden_BKD = hidden_BKD.clone()
-    log_sizes_BK, has_sizes = cut.log_sizes_BK, cut.log_sizes_BK is not None
-    if log_sizes_BK is None:
-        log_sizes_BK = hidden_BKD.new_zeros(hidden_BKD.shape[:2], dtype=torch.float32)
-    for pool, picked in zip(pools, picks, strict=True):
-        order_K = picked.picks_K.argsort()
-        at_K = pool.at_N.to(hidden_BKD.device)
-        if picked.rows_KD is not None:
-            hidden_BKD[pool.row, at_K] = picked.rows_KD[order_K.to(picked.rows_KD.device)].to(hidden_BKD)
-        if picked.sizes_K is not None:
-            has_sizes = True
-            sizes_K = picked.sizes_K[order_K.to(picked.sizes_K.device)]
-            log_sizes_BK[pool.row, at_K] = sizes_K.float().log().to(at_K.device)
-    return hidden_BKD, replace(cut, log_sizes_BK=log_sizes_BK) if has_sizes else cut
+    hidden_BKD, log_sizes_BK = hidden_BKD.clone(), cut.log_sizes_BK
+    if rows := [picked.rows_KD for picked in picks if picked.rows_KD is not None]:
+        _write(hidden_BKD, rows, [both for both in zip(pools, picks, strict=True) if both[1].rows_KD is not None])
+    if sizes := [picked.sizes_K for picked in picks if picked.sizes_K is not None]:
+        if log_sizes_BK is None:
+            log_sizes_BK = hidden_BKD.new_zeros(hidden_BKD.shape[:2], dtype=torch.float32)
+        sized = [both for both in zip(pools, picks, strict=True) if both[1].sizes_K is not None]
+        _write(log_sizes_BK, [sizes_K.float().log() for sizes_K in sizes], sized)
+    return hidden_BKD, replace(cut, log_sizes_BK=log_sizes_BK)
+
+
+def _write(states: Tensor, values: Sequence[Tensor], slots: Sequence[tuple[Pool, Picks]]) -> None:
+    """Writes values [K, ...] of pools, in selection order, to their places among states [B, K, ...]; in two copies."""
+    at_M = torch.cat([pool.at_N + pool.row * states.shape[1] for pool, _ in slots]).to(states.device)
+    starts = accumulate(map(len, values), initial=0)
+    order_M = torch.cat([picked.picks_K.argsort() + start for (_, picked), start in zip(slots, starts, strict=False)])
+    ordered = torch.cat(list(values)).index_select(0, order_M.to(states.device))
+    states.flatten(0, 1).index_copy_(0, at_M, ordered.to(states))

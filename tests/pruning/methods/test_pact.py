@@ -149,7 +149,8 @@ def test_proportional_attention_matters_and_flash_attention_is_refused(make_fami
 
 def clusters(tokens, k, share=1.0, keys=None):
     keys = tokens if keys is None else keys
-    return PACT(share=share).clusters(tokens, tokens.norm(dim=1), pairwise_distance(keys[None])[0], k)
+    found = PACT(share=share).clusters(tokens[None], tokens.norm(dim=1)[None], pairwise_distance(keys[None]), k)
+    return found.picks_CK[0], found.rows_CKD[0], found.sizes_CK[0], found.raw_C[0]
 
 
 def test_every_token_for_itself_is_the_identity():

@@ -51,6 +51,10 @@ def test_sizes_never_increase_and_end_at_the_budget(version, count, data):
 # Recycling
 
 
+def noise(count, seed):
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
+
+
 def tokens_of(count, width=6, seed=0):
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
@@ -60,7 +64,7 @@ def test_slots_and_rows(count, data):
     """Kept, merged and lost tokens are all there are, in the numbers that the authors' rule gives."""
     k, seed = data.draw(st.integers(1, count - 1)), data.draw(st.integers(0, 9))
     tokens, ranked = tokens_of(count, seed=seed), torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    slots, rows = recycle(tokens, ranked, k, torch.Generator().manual_seed(7))
+    slots, rows = recycle(tokens, ranked, noise(count, 7), k)
     assert len(slots) == len(set(slots.tolist())) == len(rows) == k
     assert (slots.diff() > 0).all()
     kept = next(kept for kept in range(k, -1, -1) if kept < k or k == 1 if enough(count, kept, k))
@@ -105,7 +109,7 @@ def slow_peaks(points, clusters, generator):
 def test_merged_tokens_of_separate_clouds_are_their_means():
     clouds = torch.tensor([[0.0, 0], [10, 0], [0, 10]]).repeat_interleave(5, 0)
     points = clouds + 0.01 * tokens_of(15, 2)
-    found = density_peaks(points, 3, torch.Generator().manual_seed(0))
+    found = density_peaks(points, 3, noise(15, 0))
     expected = points.view(3, 5, 2).mean(dim=1)
     assert all((found - mean).abs().amax(dim=1).min() < 1e-5 for mean in expected)
 
@@ -113,8 +117,8 @@ def test_merged_tokens_of_separate_clouds_are_their_means():
 def test_the_seed_decides_between_equal_densities():
     points = torch.zeros(20, 3)
     points[:, 0] = torch.arange(20)  # every inner point is as dense as the others
-    found = {seed: density_peaks(points, 2, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1, 2, 3)}
-    again = density_peaks(points, 2, torch.Generator().manual_seed(0))
+    found = {seed: density_peaks(points, 2, noise(20, seed)) for seed in (0, 0, 1, 2, 3)}
+    again = density_peaks(points, 2, noise(20, 0))
     assert torch.equal(found[0], again)
     assert any(not torch.equal(found[0], other) for other in found.values())
 
@@ -183,7 +187,7 @@ def test_the_first_cut_equals_the_formulas(make_family, name, version, scope):
                 slots_of[cameras] = at[ranked[:k].sort().values]
                 continue
             sample = pool_generator(family, row, alone, cameras)
-            slots, merged = recycle(hidden[at], ranked, k, sample)
+            slots, merged = recycle(hidden[at], ranked, torch.rand(len(at), generator=sample), k)
             slots_of[cameras] = at[slots]
             expected[at[slots]] = merged
         text = (token_map.view_P < 0).nonzero().flatten()
@@ -228,11 +232,11 @@ def test_version_2_without_bias_and_with_all_heads_scores_like_1_5(make_family, 
         spied = []
         monkeypatch.setattr(sparsevlm, "rotary_bias", lambda *_: 1.0)
         method = First(layers=[1, 2, 3], version=version, heads=4)
-        original = method.score
-        method.score = lambda pool, ctx, original=original, spied=spied: spied.append(original(pool, ctx)) or spied[-1]
+        original = method.scores
+        method.scores = lambda ctx, original=original, spied=spied: spied.append(original(ctx)) or spied[-1]
         with prune(family.model, method, 0.3, cameras=CAMERAS):
             family.model(**inputs)
-        scores[version] = torch.stack(spied)
+        scores[version] = torch.cat(spied)
     torch.testing.assert_close(scores["1.5"], scores["2"])
 
 
@@ -240,9 +244,10 @@ def spied_raters(monkeypatch):
     """Every pool's raters, counted from the prompt's end, cut by cut."""
     found, original = {}, sparsevlm.raters
 
-    def spy(pool, ctx):
-        at = original(pool, ctx)
-        found.setdefault((pool.sample_id, pool.cameras), []).append((ctx.question_BP.shape[1] - at).tolist())
+    def spy(ctx):
+        at = original(ctx)
+        for pool, at_R in zip(ctx.pools, at, strict=True):
+            found.setdefault((pool.sample_id, pool.cameras), []).append((ctx.question_BP.shape[1] - at_R).tolist())
         return at
 
     monkeypatch.setattr(sparsevlm, "raters", spy)

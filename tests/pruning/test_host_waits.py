@@ -1,0 +1,101 @@
+"""How often the host waits for the device while a method selects and a cut is made: counted on a pretended device."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.contexts import context
+from helpers.pretend_device import Device
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from prune2drive.pruning import NoPruner
+from prune2drive.pruning.attention import LayerView
+from prune2drive.pruning.surgery.cut import Cut, gather, pad_left
+from prune2drive.pruning.surgery.prompt import Prompt
+from prune2drive.pruning.surgery.select import kept_positions, remaining_pools, select_tokens, write_merged
+from prune2drive.pruning.vision import VisionTokens
+from prune2drive.token_map import TokenMap
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
+WIDTH, HEADS, TEXT = 16, 2, 7
+SMALL = {"rows": 2, "cameras": 2, "count": 36, "k": 6}
+LARGER = [{"rows": 4}, {"cameras": 4}, {"count": 144}, {"k": 24}]
+OPTIONS = {
+    "tfps": [{}, {"relevance": "question"}, {"relevance": "saliency"}, {"start": "random"}, {"mode": "nearest"}],
+    "cdpruner": [{}, {"span": "sample"}],
+    "sparsevlm": [{}, {"version": "2"}],
+}
+
+
+def build(path, options):
+    return instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner, **options)
+
+
+def methods():
+    for path in CONFIGS:
+        for options in OPTIONS.get(path.stem, [{}]):
+            made = build(path, options)
+            for scope in () if isinstance(made, NoPruner) else made.traits.scopes:
+                name = "-".join([path.stem, *(f"{key}={value}" for key, value in options.items()), scope])
+                yield pytest.param(path, options, scope, id=name)
+
+
+def prompt_of(rows, cameras, count):
+    spans = {f"c{index}": (3 + index * count, 3 + (index + 1) * count) for index in range(cameras)}
+    length = 3 + cameras * count + TEXT
+    return Prompt.build([TokenMap.from_spans(spans, length)] * rows, length, None, [str(row) for row in range(rows)])
+
+
+def layer(device, generator):
+    """A decoder layer's parts that methods look at."""
+    weights = {name: device.put(torch.randn(WIDTH, WIDTH, generator=generator)) for name in ("q", "k")}
+    attention = SimpleNamespace(head_dim=WIDTH // HEADS, scaling=0.3)
+    attention.q_proj, attention.k_proj = (lambda states, name=name: states @ weights[name] for name in weights)
+    return SimpleNamespace(input_layernorm=torch.nn.Identity(), self_attn=attention)
+
+
+def waits(pruner, rows, cameras, count, k):
+    """Makes a cut on a pretended device; returns what the host waited for in selecting and in cutting."""
+    generator = torch.Generator().manual_seed(0)
+    prompt = prompt_of(rows, cameras, count)
+    pools = prompt.pools(pruner.scope)
+    budgets = [k * len(pool.cameras) for pool in pools]
+
+    def random(*shape):
+        return device.put(torch.randn(*shape, generator=generator))
+
+    with Device() as device:
+        hidden = random(rows, prompt.length, WIDTH)
+        rotary = tuple(random(1, prompt.length, WIDTH // HEADS) for _ in range(2))
+        visual = cameras * count
+        seen = context(
+            before=LayerView(layer(device, generator), hidden, rotary),
+            at=LayerView(layer(device, generator), hidden, rotary),
+            embeddings_BPD=hidden,
+            prompt_BPD=hidden,
+            question_BP=device.put(prompt.question_BP),
+            vision=lambda: VisionTokens(
+                [random(visual).abs() for _ in range(rows)], [random(visual, WIDTH) for _ in range(rows)]
+            ),
+        )
+        picks = select_tokens(pruner, hidden, pools, budgets, seen)
+        selecting = +device.waits
+        device.waits.clear()
+        kept_BK, real_BK = pad_left(kept_positions(torch.ones(rows, prompt.length, dtype=torch.bool), pools, picks))
+        cut = Cut.at(1, kept_BK, real_BK, hidden.device)
+        states = gather(hidden, cut.kept_BK)
+        after = remaining_pools(pools, picks, cut)
+        if pruner.traits.merges_tokens:
+            write_merged(states, cut, after, picks)
+    return selecting, +device.waits
+
+
+@pytest.mark.parametrize(("path", "options", "scope"), methods())
+def test_waits_grow_with_nothing(path, options, scope):
+    pruner = build(path, options)
+    pruner.scope = scope
+    few = waits(pruner, **SMALL)
+    for larger in LARGER:
+        assert waits(pruner, **{**SMALL, **larger}) == few, larger
