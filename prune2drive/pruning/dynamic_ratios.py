@@ -83,7 +83,7 @@ class Dynamic(Allocator):
         return {"shared": float(self.keep), "pool": self.pool, "weights": weights}
 
     def allocate(self, tokens_RMD: Tensor, counts: Mapping[str, int], k: int) -> Tensor:
-        weight_C = tokens_RMD.new_tensor(list(self._weights(tuple(counts)).values()))
+        weight_C = torch.tensor(list(self._weights(tuple(counts)).values())).to(tokens_RMD)
         order = joint_order if self.pool == "joint" else radius_order
         return order(tokens_RMD, list(counts.values()), k, weight_C, self.metric, self.start)
 
@@ -149,8 +149,9 @@ def radius_order(
     parts = tokens_RMD.split(list(counts), dim=1)
     for count in set(counts):
         mine = [camera for camera in range(cameras) if counts[camera] == count]
-        found_RCK = farthest_radii(torch.cat([parts[camera] for camera in mine]), min(most, count), metric, start)
-        radius_RKC[:, : min(most, count), mine] = found_RCK.reshape(len(mine), rows, -1).permute(1, 2, 0)
+        found = farthest_radii(torch.cat([parts[camera] for camera in mine]), min(most, count), metric, start)
+        for camera, found_RK in zip(mine, found.split(rows), strict=True):
+            radius_RKC[:, : min(most, count), camera] = found_RK
     ranked = (radius_RKC * weight_C).flatten(1).argsort(dim=1, descending=True, stable=True)
     return ranked[:, :k] % cameras
 

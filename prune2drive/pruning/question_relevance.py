@@ -50,7 +50,9 @@ def _cosines(ctx: Context, states_BPD: Tensor) -> Tensor:
     text_BTD = normalize(states_BPD[:, -longest:].float(), dim=-1) * is_text_BT1
     text_BD = text_BTD.sum(dim=1) / is_text_BT1.sum(dim=1)
     states_BPD = states_BPD.float()
-    return (states_BPD @ text_BD[:, :, None]).squeeze(2) / states_BPD.norm(dim=-1).clamp(min=TINY)
+    norm_BP = torch.linalg.vector_norm(states_BPD, dim=-1).clamp(min=TINY)
+    cosine_BP: Tensor = (states_BPD @ text_BD[:, :, None]).squeeze(2) / norm_BP
+    return cosine_BP
 
 
 def scaled(scores: Tensor, among: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ from helpers.pretend_device import Device
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from prune2drive.pruning import NoPruner
+from prune2drive.pruning import TFPS, NoPruner
 from prune2drive.pruning.attention import LayerView
+from prune2drive.pruning.dynamic_ratios import Dynamic
+from prune2drive.pruning.surgery.budgets import BudgetRule
 from prune2drive.pruning.surgery.cut import Cut, gather, pad_left
 from prune2drive.pruning.surgery.prompt import Prompt
 from prune2drive.pruning.surgery.select import kept_positions, remaining_pools, select_tokens, write_merged
@@ -99,3 +101,41 @@ def test_waits_grow_with_nothing(path, options, scope):
     few = waits(pruner, **SMALL)
     for larger in LARGER:
         assert waits(pruner, **{**SMALL, **larger}) == few, larger
+
+
+@pytest.mark.parametrize("pool", ["joint", "radius"])
+def test_sharing_a_budget_waits_as_often_for_more_tokens(pool):
+    rule = BudgetRule(Dynamic(keep=0.25, pool=pool), "nearest", "final", 4)
+    counted = []
+    for rows, cameras, count in ((2, 2, 36), (4, 2, 36), (2, 4, 36), (2, 2, 144)):
+        prompt = prompt_of(rows, cameras, count)
+        pools = prompt.pools("per_camera")
+        with Device() as device:
+            hidden = device.put(torch.randn(rows, prompt.length, WIDTH, generator=torch.Generator().manual_seed(0)))
+            rule.allocate(hidden, pools, TFPS(), rule.nominal(pools, TFPS()))
+        counted.append(+device.waits)
+    assert counted == counted[:1] * 4
+
+
+def test_the_pretended_device_sees_what_cuda_waits_for():
+    with Device() as device:
+        tokens = device.put(torch.arange(6.0))
+        mask = tokens > 2
+        for wait in (
+            lambda: int(tokens[0]),
+            lambda: bool(mask.any()),
+            lambda: tokens.cpu(),
+            lambda: tokens[mask],
+            lambda: mask.nonzero(),
+            lambda: tokens[torch.tensor([1, 2])],
+            lambda: torch.zeros(3).to(tokens.device),
+        ):
+            device.waits.clear()
+            wait()
+            assert device.waits.total() == 1
+        device.waits.clear()
+        tokens[mask] = 0
+        tokens.masked_fill(mask, 1).double().sort()
+        assert device.waits.total() == 0
+        with pytest.raises(AssertionError, match="two devices"):
+            tokens + torch.zeros(6)
