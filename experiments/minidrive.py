@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -56,6 +57,7 @@ def seeded(questions: int, method: str, keep: float = 0.1) -> tuple[Options, ...
     return tuple((*once, *([f"seed={seed}"] if seed else [])) for seed in SEEDS.get(method, (0,)))
 
 
+@cache
 def pruner(method: str, *options: str) -> Pruner:
     """Returns the method's pruner.
 
@@ -85,7 +87,7 @@ def kinds(questions: int) -> Table:
     dataset = MiniDrive("test", size=questions)
     references: dict[str, dict[str, str]] = defaultdict(dict)
     for at, question in enumerate(dataset.ids):
-        references[dataset.kind(at)][question] = dataset.reference(at)
+        references[dataset.kind(at)][question] = dataset.row(at).reference or ""
     table: Table = [["kind", "n", "commonest answer", "no pruning", "T-FPS, 10%", "random, 10%"]]
     for kind, of_kind in references.items():
         commonest = max(Counter(of_kind.values()).values()) / len(of_kind)

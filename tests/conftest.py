@@ -2,9 +2,11 @@ import logging
 import os
 import runpy
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from helpers import runs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -17,6 +19,13 @@ def drivelm_sample() -> Path:
         reason = f"no DriveLM sample in {folder}; set PRUNE2DRIVE_SAMPLE to the folder of test_eval.json"
         pytest.fail(reason) if os.environ.get("PRUNE2DRIVE_NEEDS_SAMPLE") == "1" else pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_java(request):
+    """Scores captions without Java, whose start takes longer than a run; the metrics' own tests have it."""
+    with nullcontext() if "metrics" in request.path.parts else runs.without_java():
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from prune2drive.cameras import spoken_name
 from prune2drive.errors import InputError, shortened
-from prune2drive.sample import IMAGE_MARKER, Sample
+from prune2drive.sample import IMAGE_MARKER, Prediction, Sample
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
@@ -40,8 +40,8 @@ class Dataset(Protocol):
     def question(self, index: int) -> str:
         """Returns the text of a question."""
 
-    def reference(self, index: int) -> str | None:
-        """Returns a question's reference answer; None where the file holds questions only."""
+    def row(self, index: int) -> Prediction:
+        """Returns a question's row without an answer; its reference is None where the file holds questions only."""
 
     def frame(self, index: int) -> str:
         """Returns the name of a question's frame; questions of one frame show the same images."""

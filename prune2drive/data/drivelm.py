@@ -20,12 +20,12 @@ from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_pro
 from prune2drive.data.images import check_files, inside, read_image
 from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
+from prune2drive.drivelm_questions import place, read_scenes
 from prune2drive.errors import InputError, shortened
 from prune2drive.files import field, kind_of, read_json
-from prune2drive.sample import IMAGE_MARKER, ObjectBox, Sample
+from prune2drive.sample import IMAGE_MARKER, ObjectBox, Prediction, Sample
 
 QUESTION_FILES = ("v1_1_train_nus.json", "v1_1_val_nus_q_only.json", "test_eval.json", "test_llama.json")
-STAGES = ("perception", "prediction", "planning", "behavior")  # official numbering counts in this order
 IMAGES_HINT = "set dataset.images to the folder that holds nuScenes' samples/"
 
 Objects = tuple[ObjectBox, ...]
@@ -104,7 +104,7 @@ class DriveLM:
             raise InputError(self._frames[0].fault)
         self.cameras = choose_cameras(cameras, tuple(known), str(self.file))
         if blind := [frame for frame in self._frames if not self._paths(frame) and not frame.fault]:
-            where = _place(self.file, blind[0].scene, blind[0].token)
+            where = place(str(self.file), blind[0].scene, blind[0].token)
             raise InputError(f"{where}: no image of {', '.join(self.cameras)}; add other cameras to dataset.cameras")
         self._decoded: tuple[Frame, dict[str, Image.Image]] | None = None
         self._projected: tuple[Frame, Objects, Mapping[str, Size]] | None = None
@@ -139,8 +139,9 @@ class DriveLM:
     def question(self, index: int) -> str:
         return self._questions[index].text
 
-    def reference(self, index: int) -> str | None:
-        return self._questions[index].answer
+    def row(self, index: int) -> Prediction:
+        id, frame, text, answer, tags = self._questions[index]
+        return Prediction(id, text, reference=answer, tags=tags, scene=frame.scene, frame=frame.token)
 
     def frame(self, index: int) -> str:
         return self._questions[index].frame.token
@@ -164,7 +165,7 @@ class DriveLM:
             try:
                 paths = tables.paths(frame.token)
             except InputError as error:
-                raise InputError(f"{_place(self.file, frame.scene, frame.token)}: {error}") from None
+                raise InputError(f"{place(str(self.file), frame.scene, frame.token)}: {error}") from None
             frame.paths.clear()
             frame.paths.update(paths)
 
@@ -216,20 +217,13 @@ def _read(file: Path) -> list[Question]:
 
 
 def _by_scene(scenes: dict[str, Any], file: Path) -> Iterator[Question]:
-    """Reads the nested layout, numbering the questions of a frame through its stages."""
-    for scene, body in scenes.items():
-        for token, entry in field(body, "key_frames", dict, f"{file}: scene {shortened(scene)}").items():
-            where = _place(file, scene, token)
-            frame = _frame(scene, token, entry, where)
-            asked = field(entry, "QA", dict, where)
-            rows = [row for stage in STAGES for row in field(asked, stage, list, f"{where}, QA", optional=True)]
-            for number, row in enumerate(rows):
-                at = f"{where}, question {number}"
-                text, answer = field(row, "Q", str, at), field(row, "A", str, at, optional=True)
-                tags = tuple(field(row, "tag", list, at, optional=True))
-                if not all(isinstance(tag, int) for tag in tags):
-                    raise InputError(f"{at}: field 'tag' should list whole numbers, found {shortened(list(tags))}")
-                yield Question(f"{scene}_{token}_{number}", frame, intern(text), intern(answer) or None, tags)
+    """Reads the nested layout; questions of a frame share it."""
+    frames: dict[int, Frame] = {}
+    for asked in read_scenes(scenes, str(file)):
+        if (key := id(asked.entry)) not in frames:
+            frames[key] = _frame(asked.scene, asked.frame, asked.entry, asked.where)
+        answer = None if asked.answer is None else intern(asked.answer)
+        yield Question(asked.id, frames[key], intern(asked.text), answer, asked.tags)
 
 
 def _frame(scene: str, token: str, entry: Any, where: str) -> Frame:
@@ -280,10 +274,6 @@ def _objects(entry: dict[str, Any], where: str) -> tuple[ObjectBox, ...]:
         x0, y0, x1, y1 = map(float, corners)
         boxes.append(ObjectBox(camera[0], (x0, y0, x1, y1), ": ".join(word.rstrip(".") for word in words if word)))
     return tuple(boxes)
-
-
-def _place(file: Path, scene: str, token: str) -> str:
-    return f"{file}: scene {shortened(scene)}, frame {shortened(token)}"
 
 
 def _below_nuscenes(path: str, where: str) -> str:

@@ -23,7 +23,7 @@ from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError, shortened
 from prune2drive.files import field, kind_of, read_json
 from prune2drive.mosaic import Mosaic
-from prune2drive.sample import IMAGE_MARKER, Sample
+from prune2drive.sample import IMAGE_MARKER, Prediction, Sample
 
 QUESTIONS = "DriveLMMo1_TEST.json"
 PICTURES = "multiview_val"
@@ -138,8 +138,9 @@ class DriveLMMo1:
     def question(self, index: int) -> str:
         return self._items[index].text
 
-    def reference(self, index: int) -> str | None:
-        return self._items[index].answer
+    def row(self, index: int) -> Prediction:
+        item = self._items[index]
+        return Prediction(item.id, item.text, reference=item.answer, scene=item.scene, frame=item.frame)
 
     def frame(self, index: int) -> str:
         return self._items[index].frame

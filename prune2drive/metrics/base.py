@@ -56,8 +56,8 @@ class Metric(Protocol):
             InputError: the judge cannot be used.
         """
 
-    def can_score(self, question: Prediction) -> bool:
-        """Returns whether an answer to this question could be scored; called before a model is loaded.
+    def unscorable_reason(self, question: Prediction) -> str:
+        """Returns why no answer to this question could be scored, and what to do; empty where one could.
 
         Args:
             question: a row with a reference and without an answer.

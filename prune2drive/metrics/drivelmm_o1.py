@@ -141,9 +141,11 @@ class DriveLMMo1Score:
         score = {key.replace(name, "score"): value for key, value in metrics.items() if key.startswith(name)}
         return metrics | score
 
-    def can_score(self, question: Prediction) -> bool:
-        """Returns whether the question offers options, or a judge is there to score any answer."""
-        return bool(self.judge) or (is_multiple_choice(question) and option(question.reference or "") is not None)
+    def unscorable_reason(self, question: Prediction) -> str:
+        """Returns why no answer could be scored: the question offers no options, and there is no judge."""
+        if self.judge or (is_multiple_choice(question) and option(question.reference or "")):
+            return ""
+        return "they offer no options; choose the metrics of the data set, or a judge, which scores any answer"
 
     def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Returns multiple-choice question id -> whether its choice is right, for paired comparisons of two runs."""

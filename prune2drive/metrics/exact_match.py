@@ -41,9 +41,9 @@ class ExactMatch:
         exact = mean([row.answer == row.reference for row in scored])
         return {**self.drivelm.measure(predictions), **exact.flat(self.headline), **exact.flat("score")}
 
-    def can_score(self, question: Prediction) -> bool:
-        """Returns True: any answer can be compared with its reference."""
-        return True
+    def unscorable_reason(self, question: Prediction) -> str:
+        """Returns nothing: any answer can be compared with its reference."""
+        return ""
 
     def caveat(self, metrics: Mapping[str, float]) -> str:
         """Returns why there is no score, in one line; empty where there is one."""

@@ -20,7 +20,7 @@ from prune2drive.minidrive.questions import QUESTION_KINDS, Question, frame_ques
 from prune2drive.minidrive.render import render
 from prune2drive.minidrive.scene import DIFFICULTIES, SPLITS, Scene, SceneObject, make_scene, scene_name
 from prune2drive.minidrive.vocabulary import VEHICLES
-from prune2drive.sample import ObjectBox, Sample
+from prune2drive.sample import ObjectBox, Prediction, Sample
 
 SIZES = {"train": 200_000, "search": 2_000, "val": 2_000, "test": 4_000}
 RESOLUTION = 112
@@ -112,9 +112,11 @@ class MiniDrive:
         """Returns the text of a question."""
         return self._ask(index)[1].text
 
-    def reference(self, index: int) -> str:
-        """Returns the reference answer of a question."""
-        return self._ask(index)[1].reference
+    def row(self, index: int) -> Prediction:
+        """Returns a question's row without an answer."""
+        scene, question = self._ask(index)
+        about, reference, tags = self.ids[index], question.reference, question.tags
+        return Prediction(about, question.text, None, reference, tags=tags, scene=scene.name, frame=scene.frame)
 
     def frame(self, index: int) -> str:
         """Returns the frame that a question is about."""

@@ -16,7 +16,7 @@ from prune2drive.search.objective import Objective
 from prune2drive.search.runner import RunLauncher
 from prune2drive.search.samplers import SamplerChoice
 from prune2drive.search.space import Space, make_space
-from prune2drive.tasks.components import Components, build, check_settings
+from prune2drive.tasks.components import Components, build, check_metric, check_settings
 
 SPLITS = ("search", "val", "test")
 HEADLINE = {"score": 1.0}
@@ -75,6 +75,7 @@ def make_plan(settings: DictConfig, launcher: RunLauncher) -> Plan:
     if choices["task"] != "evaluate":
         raise InputError(f"task={choices['task']}: a search compares answers; leave the task out")
     parts = Components.build(cfg)
+    check_metric(parts.metric, parts.dataset)
     if not parts.pruner.cuts:
         raise InputError(f"pruner={choices['pruner']}: drops no tokens, so there are no ratios to search")
     datasets = {"search": parts.dataset}

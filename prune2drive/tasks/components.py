@@ -22,7 +22,6 @@ from prune2drive.pruning import Pruner, RatioPolicy
 from prune2drive.pruning.reuse.prefix_cache import check_reuse
 from prune2drive.pruning.surgery.checks import validate
 from prune2drive.results.submission import Submission
-from prune2drive.sample import Prediction
 from prune2drive.tasks.config import in_multirun
 from prune2drive.tasks.prefix_session import PrefixSession
 from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
@@ -66,7 +65,6 @@ class Components:
             submission=build(cfg.submission) if cfg.submission else None,
         )
         dataset, adapter = components.dataset, components.adapter
-        check_metric(components.metric, dataset)
         if components.submission:
             components.submission.check(dataset.ids)
         generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
@@ -101,17 +99,13 @@ def check_metric(metric: Metric, dataset: Dataset) -> None:
     Raises:
         InputError: the questions have references, and the metrics can score none of them.
     """
-    has_references = False
-    for index, name in enumerate(dataset.ids):
-        if (reference := dataset.reference(index)) is not None:
-            has_references = True
-            if metric.can_score(Prediction(name, dataset.question(index), reference=reference)):
-                return
-    if has_references:
-        raise InputError(
-            f"metrics: {type(metric).__name__} can score none of these {len(dataset)} questions; "
-            "choose the metrics of the data set, or a judge that scores any answer"
-        )
+    reason = ""
+    for row in map(dataset.row, range(len(dataset))):
+        if row.reference is not None and not (reason := metric.unscorable_reason(row)):
+            return
+    if reason:
+        name = type(metric).__name__
+        raise InputError(f"metrics: {name} can score none of these {len(dataset)} questions: {reason}")
 
 
 def check_settings(cfg: DictConfig) -> None:

@@ -17,7 +17,7 @@ from prune2drive.report.run_page import write_report
 from prune2drive.report.terminal import print_run
 from prune2drive.report.token_overlay import saved_pictures
 from prune2drive.tasks.cached_loop import CachedEvaluation
-from prune2drive.tasks.components import Components, build, check_settings
+from prune2drive.tasks.components import Components, build, check_metric, check_settings
 from prune2drive.tasks.evaluation_run import FULL, EvaluationRun, Task
 from prune2drive.tasks.loop import Evaluation
 from prune2drive.tasks.trainer import build_trainer
@@ -52,7 +52,9 @@ def prepare(cfg: DictConfig) -> tuple[Task, Components]:
         InputError: bad input.
     """
     check_settings(cfg)
-    return ANSWER, Components.build(cfg)
+    components = Components.build(cfg)
+    check_metric(components.metric, components.dataset)
+    return ANSWER, components
 
 
 def run_task(

@@ -4,7 +4,7 @@ import runpy
 import sys
 
 import pytest
-from helpers import documents, runs
+from helpers import documents
 from PIL import Image, ImageChops
 
 EXAMPLES = documents.REPOSITORY / "examples"
@@ -42,14 +42,12 @@ def test_search_ratios_finds_some_and_they_are_used(cli, tmp_path):
     search, use = (
         words for block in documents.blocks(EXAMPLES / "search_ratios.md", "sh") for words in documents.commands(block)
     )
-    with runs.without_java():
-        code, said, _ = cli(*search[2:], "trainer.enable_progress_bar=false")
+    code, said, _ = cli(*search[2:], "trainer.enable_progress_bar=false")
     assert code == 0 and "trial 2 (3/3)" in said
     assert {"search.md", "report.html", "winner.yaml"} <= {
         file.name for file in (tmp_path / "outputs/sweeps/short").iterdir()
     }
-    with runs.without_java():
-        assert cli(*use[2:], "trainer.enable_progress_bar=false")[0] == 0
+    assert cli(*use[2:], "trainer.enable_progress_bar=false")[0] == 0
     (run,) = (tmp_path / "outputs/minidrive").glob("**/metrics.json")
     assert json.loads(run.read_text())["tokens/visual_kept"] == 36
 

@@ -175,8 +175,7 @@ def stand_ins():
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python_blocks_run(block, stand_ins, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with runs.without_java():
-        exec(compile(block.text, str(block), "exec"), {"__name__": "block", **stand_ins})
+    exec(compile(block.text, str(block), "exec"), {"__name__": "block", **stand_ins})
 
 
 @pytest.fixture(scope="module")

@@ -93,4 +93,5 @@ def answers(folder: Path) -> dict[str, str | None]:
 
 def without_costs(metrics: dict[str, float]) -> dict[str, float]:
     """The metrics in which the machine has no part."""
-    return {key: value for key, value in metrics.items() if not key.startswith(("time/", "memory/"))}
+    costs = ("time/", "memory/")
+    return {key: value for key, value in metrics.items() if not key.removeprefix("full/").startswith(costs)}

@@ -16,7 +16,7 @@ OPTIONS = ("logger=wandb", "dataset.size=5", "pictures=2")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Two runs of one process, in `first` and `second`; `home` was the home folder and `work` the current one."""
+    """Runs of one process: `first`, `failed`, `second`; `home` was the home folder and `work` the current one."""
     folder = tmp_path_factory.mktemp("wandb")
     wandb.teardown()  # else the service of an earlier test would be named again when the environment is restored
     with pytest.MonkeyPatch.context() as patched:
@@ -28,6 +28,10 @@ def place(tmp_path_factory) -> Path:
         patched.setenv("WANDB_SILENT", "true")
         patched.chdir(folder / "work")
         runs.run(folder / "first", *OPTIONS, "pruner=random", "ratios.keep=0.25")
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(runs.Lively, "generate", lambda *_, **__: (_ for _ in ()).throw(InputError("broken")))
+            with pytest.raises(InputError, match="broken"):
+                runs.run(folder / "failed", *OPTIONS)
         runs.run(folder / "second", *OPTIONS, "pruner=tfps", "logger.name=mine")
         wandb.teardown()
     return folder
@@ -48,7 +52,7 @@ def test_each_run_is_one_of_its_own(place):
 
 
 def test_all_files_are_in_the_run_folder(place):
-    assert sorted(each.name for each in place.iterdir()) == ["first", "home", "second", "work"]
+    assert sorted(each.name for each in place.iterdir()) == ["failed", "first", "home", "second", "work"]
     assert list((place / "work").iterdir()) == []
     assert [file for file in (place / "home").rglob("*") if "wandb" in str(file.relative_to(place))] == []
 
@@ -94,14 +98,6 @@ def test_online_without_a_key(tmp_path, monkeypatch):
     assert runs.Lively.loaded == before
 
 
-def test_a_failed_run_does_not_run_into_the_next(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(runs.Lively, "generate", lambda *_, **__: (_ for _ in ()).throw(InputError("broken")))
-    with pytest.raises(InputError, match="broken"):
-        runs.run(tmp_path / "failed", *OPTIONS)
-    monkeypatch.undo()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    runs.run(tmp_path / "good", *OPTIONS)
-    wandb.teardown()
-    assert read(tmp_path / "failed").exit_code == 1
-    assert read(tmp_path / "good").summary["score"] == runs.read(tmp_path / "good", "metrics.json")["score"]
+def test_a_failed_run_does_not_run_into_the_next(place):
+    assert read(place / "failed").exit_code == 1
+    assert read(place / "second").summary["score"] == runs.read(place / "second", "metrics.json")["score"]

@@ -174,7 +174,7 @@ def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
         good = ratios["CAM_FRONT_LEFT"]
         return good if good > 0.7 else -ratios["CAM_FRONT"]
 
-    study = searched(tmp_path, worth, trials=60, sampler=sampler)
+    study = searched(tmp_path, worth, trials=40, sampler=sampler)
     found = study.importance()
     assert next(iter(found)) == "CAM_FRONT_LEFT" and found["CAM_FRONT_LEFT"] > 0.5
     assert sum(found.values()) == pytest.approx(1) and set(found) == set(studies.CAMERAS)

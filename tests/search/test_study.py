@@ -42,16 +42,16 @@ def test_a_resumed_search_tries_nothing_twice(engine, sampler, tmp_path):
 )
 def test_a_search_that_learns_beats_its_own_beginning(engine, sampler, tmp_path):
     values = []
-    for trials in (40, 80):  # what is learned outlives the process
+    for trials in (25, 50):  # what is learned outlives the process
         evaluated = search(study(tmp_path, sampler, engine, trials))
         values += [score(each) - 0.1 * sum(each.values()) for each in evaluated]
-    early, late = sum(values[:20]) / 20, sum(values[-20:]) / 20
-    assert late > early and max(values) == max(values[20:])
+    early, late = sum(values[:15]) / 15, sum(values[-15:]) / 15
+    assert late > early and max(values) == max(values[15:])
 
 
 def test_evolution_draws_from_a_stream_of_its_own(tmp_path):
     """A run in this process seeds Python's generator, as every run does."""
-    searched = study(tmp_path, "evolution", "nni", 60)
+    searched = study(tmp_path, "evolution", "nni", 45)
     tried = []
     while asked := searched.ask(1):
         random.seed(0)

@@ -15,12 +15,6 @@ from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.models.adapter import Adapter
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_java():
-    with runs.without_java():
-        yield
-
-
 @pytest.fixture(scope="module")
 def drivelm(tmp_path_factory) -> Path:
     """Two frames of MiniDrive as DriveLM files."""

@@ -22,12 +22,6 @@ def run(folder: Path, *overrides: str) -> float:
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_java():
-    with runs.without_java():
-        yield
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("coverage")

@@ -13,8 +13,6 @@ from prune2drive.minidrive.dataset import MiniDrive
 OPTIONS = ("dataset.size=7", "batch_size=2", "pruner=random", "ratios.keep=0.3", "pictures=1")
 IDS = MiniDrive(size=7).ids
 
-pytestmark = pytest.mark.slow
-
 
 AT_EXIT = """
 import atexit, sys
@@ -29,74 +27,47 @@ def check():
 
 def two_ranks(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
     ranks = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.enable_progress_bar=false")
-    where = f"hydra.run.dir={folder}"
-    command = [
-        sys.executable,
-        str(runs.REPOSITORY / "run.py"),
-        where,
-        "model=tiny",
-        *ranks,
-        runs.LIVELY,
-        *runs.SMALL,
-        *overrides,
-    ]
+    options = (f"hydra.run.dir={folder}", "model=tiny", *ranks, runs.LIVELY, *runs.SMALL, *overrides)
     (folder.parent / "sitecustomize.py").write_text(AT_EXIT)
     paths = (str(folder.parent), str(runs.REPOSITORY / "tests"), os.environ.get("PYTHONPATH"))
     path = os.pathsep.join(filter(None, paths))
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(runs.REPOSITORY / "run.py"), *options]
     return subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> Path:
-    """The run of a single process."""
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    runs.run(folder, *OPTIONS)
-    return folder
-
-
-def check_equal(folder: Path, alone: Path) -> None:
-    rows = runs.rows(folder)
-    assert [row.id for row in rows] == IDS
-    assert [(row.answer, row.kept) for row in rows] == [(row.answer, row.kept) for row in runs.rows(alone)]
-    metrics, expected = (runs.without_costs(runs.read(each, "metrics.json")) for each in (folder, alone))
-    metrics = {key: value for key, value in metrics.items() if not key.startswith("full/")}
-    assert metrics == pytest.approx(expected, rel=1e-12) and metrics["score_n"] == 7
-    assert runs.read(folder, "run.json")["counts"] == {"planned": 7, "done": 7, "failed": 0}
-    assert [file.name for file in folder.glob("predictions*")] == ["predictions.jsonl"]
-
-
-def test_an_odd_number_of_samples(alone, tmp_path):
-    folder = tmp_path / "run"
-    done = two_ranks(folder, *OPTIONS, "logger=wandb", "full=true")
-    assert done.returncode == 0, done.stderr
-    assert "still in the process group" not in done.stderr
-    assert [row.id for row in runs.rows(folder / "full")] == IDS
-    check_equal(folder, alone)
-    assert len(list(folder.rglob("*.wandb"))) == 1
-    assert done.stdout.count("7 of 7 questions answered") == 1
-    assert len(list((folder / "pictures").iterdir())) == 1
-    assert {row.batch for row in runs.rows(folder)} == {IDS[0], IDS[1], IDS[4], IDS[5]}, "samples went in turn"
-
-
-def test_ranks_finish_what_an_interrupted_run_left(alone, tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
+def test_ranks_finish_what_an_interrupted_run_left(tmp_path):
+    """The pruned half of a run goes on from torn files of two ranks; all of the other half is theirs."""
+    alone, folder = tmp_path / "alone", tmp_path / "work" / "run"
+    runs.run(alone, *OPTIONS, "full=true")
+    folder.mkdir(parents=True)
     lines = (alone / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "run.json").write_bytes((alone / "run.json").read_bytes())
     (folder / "predictions.jsonl").write_bytes(lines[3] + lines[0][:30])
     (folder / "predictions.rank1.jsonl").write_bytes(lines[4] + lines[1][:30])
-    done = two_ranks(folder, *OPTIONS, f"resume={folder}")
+    done = two_ranks(folder, *OPTIONS, "full=true", "logger=wandb", f"resume={folder}")
     assert done.returncode == 0, done.stderr
-    check_equal(folder, alone)
+    assert "still in the process group" not in done.stderr
+    assert done.stdout.count("7 of 7 questions answered") == 1
+    for half in (".", "full"):
+        rows, expected = runs.rows(folder / half), runs.rows(alone / half)
+        assert [row.id for row in rows] == IDS
+        assert [(row.answer, row.kept) for row in rows] == [(row.answer, row.kept) for row in expected]
+        assert runs.read(folder / half, "run.json")["counts"] == {"planned": 7, "done": 7, "failed": 0}
+        assert [file.name for file in (folder / half).glob("predictions*")] == ["predictions.jsonl"]
+    metrics, expected = (runs.without_costs(runs.read(each, "metrics.json")) for each in (folder, alone))
+    assert metrics == pytest.approx(expected, rel=1e-12) and metrics["score_n"] == 7
     lines_now = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     assert lines_now[3:5] == lines[3:5], "not computed again"
+    assert {row.batch for row in runs.rows(folder / "full")} == {IDS[0], IDS[1], IDS[4], IDS[5]}, "samples in turn"
+    assert len(list(folder.rglob("*.wandb"))) == 1
+    assert len(list((folder / "pictures").iterdir())) == 1
 
 
-def test_fewer_samples_than_ranks(tmp_path):
-    done = two_ranks(tmp_path / "run", *OPTIONS, "dataset.size=1")
-    assert done.returncode == 2
-    assert "error: 1 samples left for 2 ranks; set trainer.devices to at most 1" in done.stderr
-    assert done.stderr.count("error:") == 1 and "GLOBAL_RANK" not in done.stderr, "before other ranks are started"
+def test_fewer_samples_than_ranks(cli, tmp_path, monkeypatch):
+    launcher = "lightning.pytorch.strategies.launchers.subprocess_script._SubprocessScriptLauncher"
+    monkeypatch.setattr(f"{launcher}.launch", lambda *_, **__: pytest.fail("another rank was started"))
+    options = ("dataset.size=1", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    code, _, said = cli("model=tiny", runs.LIVELY, *runs.BARE, *options, f"hydra.run.dir={tmp_path}/run")
+    assert (code, said) == (2, "error: 1 samples left for 2 ranks; set trainer.devices to at most 1\n")
     assert not (tmp_path / "run" / "run.json").exists()
-    assert "Traceback" not in done.stderr

@@ -8,12 +8,6 @@ from prune2drive.tasks import loop
 KEEP = "ratios.keep=0.1"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_java():
-    with runs.without_java():
-        yield
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("both")

@@ -14,12 +14,6 @@ MARKS = json.dumps({title: 8 for title, _ in CRITERIA.values()})
 OPTIONS = ("metrics=drivelmm_o1", "judge=openai", "judge.model=m", "judge.retries=0", "judge.concurrency=1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_java():
-    with runs.without_java():
-        yield
-
-
 @pytest.fixture
 def server():
     with serving() as found:
@@ -94,27 +88,23 @@ def test_a_finished_run_can_be_judged_later_without_its_model(server, options, t
     assert score == metrics["score"]
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ("judge.model=other", "judge.model was m, now other"),
-        ("judge.sampling.temperature=1", "judge.sampling.temperature was .*, now 1"),
-        ("judge=none", r"judge was \{'base_url': .*\.\.\., now null"),
-        ("judge=similarity", "judge.base_url was .*, now null"),
-        ("prompt", r"judge.prompt_sha256 was \w{60}\.\.\., now \w{60}\.\.\."),
-    ],
-)
-def test_another_judge_does_not_go_on(change, named, server, options, tmp_path):
+def test_another_judge_does_not_go_on(server, options, tmp_path):
     folder, options = tmp_path / "run", (*options, "metrics=drivelm")
     server.answer = lambda text: "40"
     runs.run(folder, *options)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    if change == "prompt":
-        (tmp_path / "prompt.txt").write_text("{answer} {reference}")
-        change = f"judge.prompt_file={tmp_path}/prompt.txt"
-    others = ["metrics=drivelm", change] if change.startswith("judge=") else [*options, change]
-    with pytest.raises(InputError, match=f"^resume={folder}: {named}$"):
-        runs.resume(folder, *others)
+    (tmp_path / "prompt.txt").write_text("{answer} {reference}")
+    changes = {
+        "judge.model=other": "judge.model was m, now other",
+        "judge.sampling.temperature=1": "judge.sampling.temperature was .*, now 1",
+        "judge=none": r"judge was \{'base_url': .*\.\.\., now null",
+        "judge=similarity": "judge.base_url was .*, now null",
+        f"judge.prompt_file={tmp_path}/prompt.txt": r"judge.prompt_sha256 was \w{60}\.\.\., now \w{60}\.\.\.",
+    }
+    for change, named in changes.items():
+        others = ["metrics=drivelm", change] if change.startswith("judge=") else [*options, change]
+        with pytest.raises(InputError, match=f"^resume={folder}: {named}$"):
+            runs.resume(folder, *others)
     assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 

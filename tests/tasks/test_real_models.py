@@ -37,8 +37,7 @@ def drivelm(tmp_path_factory):
 
 
 def run(folder, *overrides):
-    with runs.without_java():
-        evaluate.run(runs.configuration(f"folder={folder}", *runs.BARE, *overrides))
+    evaluate.run(runs.configuration(f"folder={folder}", *runs.BARE, *overrides))
     return runs.read(folder, "metrics.json"), runs.rows(folder)
 
 

@@ -16,15 +16,10 @@ from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.models.adapter import Adapter
 from prune2drive.results.run_folder import RunFolder
 
-OPTIONS = ("dataset.size=24", "batch_size=2", "pruner=random", "ratios.keep=0.3", "generation.max_new_tokens=2")
-IDS = MiniDrive(size=24).ids
-KILLS = 20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_java():
-    with runs.without_java():
-        yield
+SIZE = 12
+OPTIONS = (f"dataset.size={SIZE}", "batch_size=2", "pruner=random", "ratios.keep=0.3", "generation.max_new_tokens=2")
+IDS = MiniDrive(size=SIZE).ids
+KILLS = 10
 
 
 def in_a_child(folder: Path, *overrides: str) -> int:
@@ -93,14 +88,14 @@ def check_complete(folder: Path, whole: Path) -> None:
     assert runs.without_costs(metrics) == runs.without_costs(expected)
     run = runs.read(folder, "run.json")
     assert run["status"] == "finished"
-    assert run["counts"] == {"planned": 24, "done": 24, "failed": 0}
+    assert run["counts"] == {"planned": SIZE, "done": SIZE, "failed": 0}
     assert (folder / "report.html").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(KILLS))
 def test_killed_at_any_moment(number, length, whole, tmp_path, generated):
-    """One kill in each twentieth of a run's length, the last ones while the results are written."""
+    """One kill in each tenth of a run's length, the last ones while the results are written."""
     folder = tmp_path / "run"
     folder.mkdir()
     child = in_a_child(folder)
@@ -140,11 +135,11 @@ def test_killed_while_a_file_is_written(name, whole, tmp_path, generated):
             os._exit(0)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
     before = finished_ids(folder)
-    assert len(before) == (0 if name == "pictures" else 24)
+    assert len(before) == (0 if name == "pictures" else SIZE)
     runs.resume(folder, *OPTIONS, "pictures=1")
     check_complete(folder, whole)
     assert len(list((folder / "pictures").glob("[!.]*.png"))) == 1
-    assert sum(generated.values()) == 24 - len(before)
+    assert sum(generated.values()) == SIZE - len(before)
 
 
 def interrupted(whole: Path, folder: Path, files: dict[str, bytes]) -> Path:
@@ -194,7 +189,7 @@ def test_a_damaged_line_is_named_and_nothing_is_lost(whole, tmp_path, generated)
 
 
 def test_failed_samples_are_tried_again(tmp_path, monkeypatch, whole, generated):
-    folder, bad = tmp_path / "run", set(IDS[3:20:4])
+    folder, bad = tmp_path / "run", set(IDS[3:10:4])
     getitem = MiniDrive.__getitem__
 
     def broken(self, index):
@@ -229,7 +224,7 @@ def test_a_finished_run_is_left_as_it_is(whole, tmp_path, generated):
         ("pruner=tfps", r"pruner was \w+.RandomPruner, now \w+.TFPS"),
         ("pruner.layer=2", "pruner.layer was 1, now 2"),
         ("model.seed=1", "model.seed was 0, now 1"),
-        ("dataset.size=23", "dataset.size was 24, now 23"),
+        ("dataset.size=11", "dataset.size was 12, now 11"),
         ("metrics=drivelm", "metrics was exact_match.ExactMatch, now drivelm.DriveLMScore"),
         ("generation.max_new_tokens=9", "generation.max_new_tokens was 2, now 9"),
         ("positions=renumber", "positions was null, now renumber"),
@@ -258,7 +253,7 @@ def test_the_same_folder_with_other_questions_is_refused(tmp_path):
 
 @pytest.mark.parametrize("more", ["batch_size=8", "num_workers=1", "on_error=skip", "pictures=0", "warm_up=1"])
 def test_what_changes_no_answer_may_change(more, whole, tmp_path, generated):
-    folder = interrupted(whole, tmp_path / "run", {"predictions.jsonl": b"".join(lines(whole)[:18])})
+    folder = interrupted(whole, tmp_path / "run", {"predictions.jsonl": b"".join(lines(whole)[:9])})
     runs.resume(folder, *OPTIONS, more)
     check_complete(folder, whole)
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from prune2drive.drivelm_questions import read_scenes
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
 from prune2drive.metrics.base import Judge
@@ -14,7 +15,7 @@ from prune2drive.sample import Prediction
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("perception", "prediction", "planning", "behavior")
+ADVICE = "give test_eval.json"
 
 
 def read_references(path: Path) -> list[Prediction]:
@@ -23,22 +24,15 @@ def read_references(path: Path) -> list[Prediction]:
     Raises:
         InputError: another kind of file, or one without an answer and a tag to score by.
     """
-    rows = []
+    content, rows = read_json(path, ADVICE), []
     try:
-        for scene, content in read_json(path, "give test_eval.json").items():
-            for frame, key_frame in content["key_frames"].items():
-                for number, qa in enumerate(qa for part in PARTS for qa in key_frame["QA"].get(part, [])):
-                    id, tags = f"{scene}_{frame}_{number}", tuple(qa.get("tag") or ())
-                    rows.append(Prediction(id, qa["Q"], reference=qa.get("A"), tags=tags, scene=scene, frame=frame))
-    except (AttributeError, KeyError, TypeError):
-        form = '{scene: {"key_frames": {frame: {"QA": {"perception": [...], ...}}}}}'
-        raise InputError(f"{path}: not a DriveLM reference file, {form}; give test_eval.json") from None
-    for row in rows:
-        texts = isinstance(row.question, str) and isinstance(row.reference, str | None)
-        if not texts or not all(isinstance(tag, int) for tag in row.tags):
-            raise InputError(f"{path}: {row.id} is malformed; Q and A are strings, tag a list of numbers 0 to 3")
+        for asked in read_scenes(content, str(path)):
+            scene, frame = asked.scene, asked.frame
+            rows.append(Prediction(asked.id, asked.text, None, asked.answer, tags=asked.tags, scene=scene, frame=frame))
+    except InputError as error:
+        raise InputError(f"{error}; {ADVICE}") from None
     if not any(row.tags and row.reference is not None for row in rows):
-        raise InputError(f"{path}: no question has both an answer and a tag to score it by; give test_eval.json")
+        raise InputError(f"{path}: no question has both an answer and a tag to score it by; {ADVICE}")
     return rows
 
 

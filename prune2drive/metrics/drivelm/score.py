@@ -71,9 +71,12 @@ class DriveLMScore:
         """
         return self.judge.identity(RATING) if self.judge else None
 
-    def can_score(self, question: Prediction) -> bool:
-        """Returns True: questions without tags, such as DriveLM's training file, are answered without a score."""
-        return True
+    def unscorable_reason(self, question: Prediction) -> str:
+        """Returns why no answer could be scored: the question has no tag, or only that of a judge who is not there."""
+        if not question.tags:
+            return "they have no tags, as in DriveLM's training file; use test_eval.json, or metrics=minidrive"
+        needs_judge = set(question.tags) == {JUDGE} and not self.judge
+        return "they need a judge; add judge=openai" if needs_judge else ""
 
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Returns the metrics of `measure`, and `score`: the headline.

@@ -134,17 +134,20 @@ def test_bad_predictions_are_one_line_and_code_2(files, capsys, predictions, mes
     "references, message",
     [
         ("{", "test_eval.json: not valid JSON at line 1"),
-        (OUTPUT, "test_eval.json: not a DriveLM reference file"),
-        ({"s": {"key_frames": {"f": {}}}}, "test_eval.json: not a DriveLM reference file"),
+        (OUTPUT, "test_eval.json: field 'scenes' should be an object, found a list; give test_eval.json"),
+        ({"s": {"key_frames": {"f": {}}}}, "scene s, frame f: field 'QA' should be an object, found nothing; give"),
         (
             {"s": {"key_frames": {"f": {"QA": {"behavior": [{"A": "x"}]}}}}},
-            "test_eval.json: not a DriveLM reference file",
+            "frame f, question 0: field 'Q' should be a string, found nothing; give test_eval.json",
         ),
         (
             {"s": {"key_frames": {"f": {"QA": {"behavior": [{"Q": "x", "A": 1}]}}}}},
-            "test_eval.json: s_f_0 is malformed",
+            "frame f, question 0: field 'A' should be a string, found a number; give test_eval.json",
         ),
-        ({"s": {"key_frames": {"f": {"QA": {"behavior": [{"Q": "x", "tag": ["0"]}]}}}}}, "s_f_0 is malformed"),
+        (
+            {"s": {"key_frames": {"f": {"QA": {"behavior": [{"Q": "x", "tag": ["0"]}]}}}}},
+            "field 'tag' should list whole numbers",
+        ),
         ({"s": {"key_frames": {"f": {"QA": {"behavior": [{"Q": "x"}]}}}}}, "no question has both an answer and a tag"),
         ({"s": {"key_frames": {"f": {"QA": {"behavior": [{"Q": "x", "A": "y"}]}}}}}, "no question has both"),
         ({}, "no question has both"),

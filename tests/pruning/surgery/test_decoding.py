@@ -11,8 +11,9 @@ from prune2drive.pruning import TFPS, FastV, prune
 
 
 @pytest.mark.parametrize("positions", ["keep", "renumber"])
-def test_beams_follow_the_pruned_prompt(family, positions):
+def test_beams_follow_the_pruned_prompt(sdpa_family, positions):
     """Each beam search result scores what the same sequence scores when it is forced greedily."""
+    family = sdpa_family
     inputs, naming = batch(family)
     with prune(family.model, TFPS(layer=1), 0.3, positions=positions, **naming) as trace:
         out = generate(family.model, inputs, num_beams=2, output_scores=True)
@@ -42,10 +43,10 @@ class _Force:
         return forced
 
 
-@pytest.mark.parametrize("layer", [0, 1])
-@pytest.mark.parametrize("positions", ["keep", "renumber"])
-def test_prompt_lookup_equals_greedy(family, layer, positions):
+@pytest.mark.parametrize(("layer", "positions"), [(0, "keep"), (1, "keep"), (1, "renumber")])
+def test_prompt_lookup_equals_greedy(sdpa_family, layer, positions):
     """Candidates are accepted, rejected and, behind the 8 that starts an image, image tokens."""
+    family = sdpa_family
     inputs, naming = one(family)
     inputs["input_ids"][0, -1] = 95  # new in the prompt, so that the prefill has no candidates behind it
     said = [8, 70, 71, 72, 70, 71, 72, 70, 71, 74, 70, 71, 72, 75]
@@ -90,8 +91,7 @@ def test_several_prompts_in_one_context_do_not_disturb_each_other(sdpa_family):
             assert list(trace.kept[0]) == [f"image_{index}" for index in range(COUNTS[0])]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("positions", ["keep", "renumber"])
+@pytest.mark.parametrize(("dtype", "positions"), [(torch.bfloat16, "keep"), (torch.float16, "renumber")], ids=str)
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_half_precision_weights(name, dtype, positions):
     family = families.make(name)

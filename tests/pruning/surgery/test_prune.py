@@ -18,8 +18,7 @@ from prune2drive.pruning import TFPS, FastV, NoPruner, RandomPruner, UniformPrun
 from prune2drive.token_map import TokenMap
 
 
-@pytest.mark.parametrize("layer", [0, 1, 3])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(("layer", "rows"), [(0, 3), (1, 1), (3, 3)])
 def test_keeping_everything_equals_the_unpruned_model_bit_for_bit(family, layer, rows):
     inputs, naming = family.inputs(TEXTS[:rows], counts=COUNTS[:rows]), family.naming(TEXTS[:rows], COUNTS[:rows])
     tokens, logits = answer(family.model, inputs)
