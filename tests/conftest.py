@@ -46,3 +46,15 @@ def cli(tmp_path, monkeypatch, capsys):
 
     yield call
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def refusal(cli):
+    """Runs the script, which must refuse its options in one line; returns the line without `error: `."""
+
+    def call(*arguments: str) -> str:
+        code, _, said = cli(*arguments)
+        assert (code, said.count("\n")) == (2, 1) and said.startswith("error: "), said
+        return said.removeprefix("error: ").rstrip("\n")
+
+    return call

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from prune2drive.errors import InputError
+from prune2drive.report.logger import Finished
 from prune2drive.sample import Prediction
 
 TABLE_ROWS = 200
@@ -42,21 +42,9 @@ class RunLogger(WandbLogger):
         if not offline and not wandb.api.api_key:
             raise InputError("logger.offline=false: no W&B key on this machine; run `wandb login`, or log offline")
 
-    def publish(
-        self,
-        run: Mapping[str, Any],
-        metrics: Mapping[str, float],
-        predictions: Sequence[Prediction],
-        pictures: Sequence[tuple[Prediction, Path]],
-    ) -> None:
-        """Sends a finished run's configuration, metrics, answers and pictures, and ends the W&B run.
-
-        Args:
-            run: run.json's content.
-            metrics: metrics.json's content.
-            predictions: all rows of the run; the first `TABLE_ROWS` become a table.
-            pictures: rows with the file that shows their kept tokens.
-        """
+    def publish(self, finished: Finished) -> None:
+        """Sends a run's configuration, metrics, first `TABLE_ROWS` answers and pictures, and ends the W&B run."""
+        run, metrics, predictions, pictures = finished
         self.log_hyperparams({key: run[key] for key in ("config", "choices", "git", "versions", "command", "dataset")})
         self.log_metrics(dict(metrics))
         columns = ["id", "question", "answer", "reference", "kept", "of", "error"]

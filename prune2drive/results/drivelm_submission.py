@@ -60,11 +60,6 @@ class DriveLMSubmission:
     def write(self, folder: Path, predictions: Sequence[Prediction], planned: int) -> str:
         """Writes submission.json and returns the command that uploads it to the submitter's model repository.
 
-        Args:
-            folder: the run folder.
-            predictions: all rows of the run.
-            planned: number of questions in the dataset.
-
         Raises:
             InputError: answers are missing, or the folder cannot be written.
         """

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from prune2drive.data.shard import Shard
 from prune2drive.errors import InputError
-from prune2drive.report.logger import Logger
+from prune2drive.report.logger import Finished, Logger
 from prune2drive.report.run_page import write_report
 from prune2drive.report.terminal import print_run
 from prune2drive.report.token_overlay import saved_pictures
@@ -136,7 +136,7 @@ def _publish(pruned: EvaluationRun, full: EvaluationRun | None, trainer: lightni
     print_run(record, metrics, write_report(folder, record, metrics, pictures), task.done)
     loggers: Sequence[Logger] = trainer.loggers  # type: ignore[assignment]  # ours and W&B's
     for logger in loggers:
-        logger.publish(record, metrics, predictions, pictures)
+        logger.publish(Finished(record, metrics, predictions, pictures))
     if failed := record["counts"]["failed"]:
         log.warning(
             "%d of %d samples failed and are not in the scores: see `error` in predictions.jsonl",

@@ -7,28 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers as hf
 from torch import Tensor
-from transformers import (
-    CLIPVisionConfig,
-    InternVLConfig,
-    InternVLForConditionalGeneration,
-    InternVLVisionConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    SiglipVisionConfig,
-    SmolVLMConfig,
-    SmolVLMForConditionalGeneration,
-)
 
 from prune2drive.token_map import TokenMap
 
@@ -82,15 +62,15 @@ class Family:
 
 
 def llava_onevision(text: str = "qwen2") -> Family:
-    make = {"qwen2": Qwen2Config, "llama": LlamaConfig}[text]
-    config = LlavaOnevisionConfig(
+    make = {"qwen2": hf.Qwen2Config, "llama": hf.LlamaConfig}[text]
+    config = hf.LlavaOnevisionConfig(
         text_config=make(**TEXT, **IDS),
-        vision_config=SiglipVisionConfig(**VISION, image_size=28, patch_size=7, vision_use_head=False),
+        vision_config=hf.SiglipVisionConfig(**VISION, image_size=28, patch_size=7, vision_use_head=False),
         image_token_id=IMAGE,
         image_grid_pinpoints=[[28, 28], [28, 56], [56, 28], [56, 56]],
     )
     return Family(
-        LlavaOnevisionForConditionalGeneration(config),
+        hf.LlavaOnevisionForConditionalGeneration(config),
         (8, 9),
         TOKENS + 1,
         lambda generator, count: {
@@ -102,15 +82,15 @@ def llava_onevision(text: str = "qwen2") -> Family:
 
 
 def smolvlm() -> Family:
-    config = SmolVLMConfig(
-        text_config=LlamaConfig(**TEXT, **IDS),
+    config = hf.SmolVLMConfig(
+        text_config=hf.LlamaConfig(**TEXT, **IDS),
         vision_config={**VISION, "image_size": 56, "patch_size": 7, "model_type": "smolvlm_vision"},
         image_token_id=IMAGE,
         scale_factor=2,
         pad_token_id=PAD,
     )
     return Family(
-        SmolVLMForConditionalGeneration(config),
+        hf.SmolVLMForConditionalGeneration(config),
         (8, 9),
         TOKENS,
         lambda generator, count: {"pixel_values": torch.randn(1, count, 3, 56, 56, generator=generator)},
@@ -118,14 +98,14 @@ def smolvlm() -> Family:
 
 
 def internvl() -> Family:
-    config = InternVLConfig(
-        text_config=Qwen2Config(**TEXT, **IDS),
-        vision_config=InternVLVisionConfig(**VISION, image_size=[56, 56], patch_size=[7, 7]),
+    config = hf.InternVLConfig(
+        text_config=hf.Qwen2Config(**TEXT, **IDS),
+        vision_config=hf.InternVLVisionConfig(**VISION, image_size=[56, 56], patch_size=[7, 7]),
         image_token_id=IMAGE,
         downsample_ratio=0.5,
     )
     return Family(
-        InternVLForConditionalGeneration(config),
+        hf.InternVLForConditionalGeneration(config),
         (8, 9),
         TOKENS,
         lambda generator, count: {"pixel_values": torch.randn(count, 3, 56, 56, generator=generator)},
@@ -133,13 +113,13 @@ def internvl() -> Family:
 
 
 def llava() -> Family:
-    config = LlavaConfig(
-        text_config=LlamaConfig(**TEXT, **IDS),
-        vision_config=CLIPVisionConfig(**VISION, image_size=28, patch_size=7),
+    config = hf.LlavaConfig(
+        text_config=hf.LlamaConfig(**TEXT, **IDS),
+        vision_config=hf.CLIPVisionConfig(**VISION, image_size=28, patch_size=7),
         image_token_id=IMAGE,
     )
     return Family(
-        LlavaForConditionalGeneration(config),
+        hf.LlavaForConditionalGeneration(config),
         (8, 9),
         TOKENS,
         lambda generator, count: {"pixel_values": torch.randn(count, 3, 28, 28, generator=generator)},
@@ -161,7 +141,7 @@ QWEN_IDS = {"image_token_id": IMAGE, "vision_start_token_id": 8, "vision_end_tok
 
 
 def qwen2_5_vl() -> Family:
-    config = Qwen2_5_VLConfig(
+    config = hf.Qwen2_5_VLConfig(
         text_config={**TEXT, **IDS, "rope_parameters": ROPE},
         vision_config={
             "depth": 2,
@@ -176,11 +156,11 @@ def qwen2_5_vl() -> Family:
         },
         **QWEN_IDS,
     )
-    return Family(Qwen2_5_VLForConditionalGeneration(config), (8, 9), TOKENS, _qwen_images(3 * 2 * 14 * 14))
+    return Family(hf.Qwen2_5_VLForConditionalGeneration(config), (8, 9), TOKENS, _qwen_images(3 * 2 * 14 * 14))
 
 
 def qwen3_vl() -> Family:
-    config = Qwen3VLConfig(
+    config = hf.Qwen3VLConfig(
         text_config={**TEXT, **IDS, "head_dim": 8, "rope_parameters": {**ROPE, "mrope_interleaved": True}},
         vision_config={
             "depth": 3,
@@ -195,15 +175,15 @@ def qwen3_vl() -> Family:
         },
         **QWEN_IDS,
     )
-    return Family(Qwen3VLForConditionalGeneration(config), (8, 9), TOKENS, _qwen_images(3 * 2 * 16 * 16))
+    return Family(hf.Qwen3VLForConditionalGeneration(config), (8, 9), TOKENS, _qwen_images(3 * 2 * 16 * 16))
 
 
 def llama() -> Family:
-    return Family(LlamaForCausalLM(LlamaConfig(**TEXT, **IDS)), (8, 9), TOKENS, None)
+    return Family(hf.LlamaForCausalLM(hf.LlamaConfig(**TEXT, **IDS)), (8, 9), TOKENS, None)
 
 
 def qwen2() -> Family:
-    return Family(Qwen2ForCausalLM(Qwen2Config(**TEXT, **IDS)), (8, 9), TOKENS, None)
+    return Family(hf.Qwen2ForCausalLM(hf.Qwen2Config(**TEXT, **IDS)), (8, 9), TOKENS, None)
 
 
 FAMILIES: dict[str, Callable[[], Family]] = {

@@ -4,22 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2Config,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    SiglipVisionConfig,
-    SmolVLMConfig,
-    SmolVLMForConditionalGeneration,
-)
+import transformers as hf
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
@@ -73,20 +58,20 @@ def save(family: str, folder: Path) -> None:
 
 
 def _llava(text: dict, ids: dict[str, int], vocabulary: int) -> tuple[Any, Any]:
-    config = LlavaConfig(
-        text_config=LlamaConfig(**text),
-        vision_config=CLIPVisionConfig(**originals.VISION),
+    config = hf.LlavaConfig(
+        text_config=hf.LlamaConfig(**text),
+        vision_config=hf.CLIPVisionConfig(**originals.VISION),
         image_token_id=ids["<image>"],
     )
     square = {"height": 56, "width": 56}
     images = CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size=square)
-    return LlavaForConditionalGeneration(config), images
+    return hf.LlavaForConditionalGeneration(config), images
 
 
 def _llava_onevision(text: dict, ids: dict[str, int], vocabulary: int) -> tuple[Any, Any]:
-    config = LlavaOnevisionConfig(
-        text_config=Qwen2Config(**text),
-        vision_config=SiglipVisionConfig(**originals.VISION, vision_use_head=False),
+    config = hf.LlavaOnevisionConfig(
+        text_config=hf.Qwen2Config(**text),
+        vision_config=hf.SiglipVisionConfig(**originals.VISION, vision_use_head=False),
         image_token_index=ids["<image>"],
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
@@ -94,7 +79,7 @@ def _llava_onevision(text: dict, ids: dict[str, int], vocabulary: int) -> tuple[
     )
     square = {"height": 56, "width": 56}
     images = LlavaOnevisionImageProcessorPil(size=square, image_grid_pinpoints=config.image_grid_pinpoints)
-    return LlavaOnevisionForConditionalGeneration(config), images
+    return hf.LlavaOnevisionForConditionalGeneration(config), images
 
 
 def _internvl(text: dict, ids: dict[str, int], vocabulary: int) -> tuple[Any, Any]:
@@ -105,19 +90,19 @@ def _internvl(text: dict, ids: dict[str, int], vocabulary: int) -> tuple[Any, An
 
 def _qwen2_5_vl(text: dict, ids: dict[str, int], vocabulary: int) -> tuple[Any, Any]:
     vision = {**QWEN_VISION, "patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1]}
-    config = Qwen2_5_VLConfig(text_config={**text, "rope_parameters": ROPE}, vision_config=vision, **_qwen(ids))
+    config = hf.Qwen2_5_VLConfig(text_config={**text, "rope_parameters": ROPE}, vision_config=vision, **_qwen(ids))
     limits = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 64}
-    return Qwen2_5_VLForConditionalGeneration(config), Qwen2VLImageProcessorPil(size=limits)
+    return hf.Qwen2_5_VLForConditionalGeneration(config), Qwen2VLImageProcessorPil(size=limits)
 
 
 def _qwen3_vl(text: dict, ids: dict[str, int], vocabulary: int) -> tuple[Any, Any]:
     vision = {**QWEN_VISION, "patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
     rope = {**ROPE, "mrope_interleaved": True}
-    config = Qwen3VLConfig(
+    config = hf.Qwen3VLConfig(
         text_config={**text, "head_dim": 16, "rope_parameters": rope}, vision_config=vision, **_qwen(ids)
     )
     limits = {"shortest_edge": 64 * 64, "longest_edge": 32 * 32 * 64}
-    return Qwen3VLForConditionalGeneration(config), Qwen2VLImageProcessorPil(size=limits, patch_size=16)
+    return hf.Qwen3VLForConditionalGeneration(config), Qwen2VLImageProcessorPil(size=limits, patch_size=16)
 
 
 def _qwen(ids: dict[str, int]) -> dict[str, int]:
@@ -130,12 +115,12 @@ def _qwen(ids: dict[str, int]) -> dict[str, int]:
 
 
 def _smolvlm(text: dict, ids: dict[str, int], vocabulary: int) -> tuple[Any, Any]:
-    config = SmolVLMConfig(
-        text_config=LlamaConfig(**text),
+    config = hf.SmolVLMConfig(
+        text_config=hf.LlamaConfig(**text),
         vision_config={**originals.VISION, "model_type": "smolvlm_vision"},
         image_token_id=ids["<image>"],
         scale_factor=2,
         pad_token_id=ids["<pad>"],
     )
     images = SmolVLMImageProcessorPil(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
-    return SmolVLMForConditionalGeneration(config), images
+    return hf.SmolVLMForConditionalGeneration(config), images

@@ -111,10 +111,8 @@ WRONG_FOLDERS = {
 
 
 @pytest.mark.parametrize("options", WRONG_FOLDERS)
-def test_the_command_ends_with_one_line(options, cli, unloadable):
-    code, _, said = cli(*SMALL, *options.split(" "))
-    assert (code, said.count("\n")) == (2, 1), said
-    assert re.match(f"error: {WRONG_FOLDERS[options]}", said), said
+def test_the_command_ends_with_one_line(options, refusal, unloadable):
+    assert re.match(WRONG_FOLDERS[options], refusal(*SMALL, *options.split(" ")))
 
 
 WRONG_FILES = {
@@ -127,18 +125,15 @@ WRONG_FILES = {
 
 
 @pytest.mark.parametrize("content", WRONG_FILES)
-def test_a_wrong_file_is_one_line_that_names_it(content, cli, unloadable, questions):
-    folder = questions(content)
-    code, _, said = cli(*SMALL, "dataset=drivelm", f"dataset.root={folder}")
-    assert (code, said.count("\n")) == (2, 1), said
-    assert re.match(f"error: .*{WRONG_FILES[content]}", said), said
+def test_a_wrong_file_is_one_line_that_names_it(content, refusal, unloadable, questions):
+    said = refusal(*SMALL, "dataset=drivelm", f"dataset.root={questions(content)}")
+    assert re.search(WRONG_FILES[content], said), said
 
 
-def test_an_unknown_camera_of_a_file(cli, unloadable, questions):
-    code, _, said = cli(
-        *SMALL, "dataset=drivelm", f"dataset.root={questions(conversation())}", "dataset.cameras=CAM_TOP"
-    )
-    assert code == 2 and re.match("error: dataset.cameras: no camera 'CAM_TOP' in .*; it has CAM_FRONT\n$", said)
+def test_an_unknown_camera_of_a_file(refusal, unloadable, questions):
+    folder = questions(conversation())
+    said = refusal(*SMALL, "dataset=drivelm", f"dataset.root={folder}", "dataset.cameras=CAM_TOP")
+    assert re.fullmatch("dataset.cameras: no camera 'CAM_TOP' in .*; it has CAM_FRONT", said), said
 
 
 MISTYPED = {
@@ -162,10 +157,9 @@ MISTYPED = {
 
 
 @pytest.mark.parametrize("options", MISTYPED)
-def test_a_mistyped_option_is_one_line_that_names_the_others(options, cli, unloadable):
-    code, _, said = cli(*SMALL, *options.split(" "))
-    assert (code, said.count("\n")) == (2, 1), said
-    assert re.fullmatch(f"error: {MISTYPED[options]}.*\n", said), said
+def test_a_mistyped_option_is_one_line_that_names_the_others(options, refusal, unloadable):
+    said = refusal(*SMALL, *options.split(" "))
+    assert re.fullmatch(f"{MISTYPED[options]}.*", said), said
 
 
 def test_hydra_full_error_shows_where_an_option_is_refused(cli, unloadable, monkeypatch):
@@ -175,14 +169,11 @@ def test_hydra_full_error_shows_where_an_option_is_refused(cli, unloadable, monk
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
-def test_ratios_for_another_camera(cli, unloadable, tmp_path):
+def test_ratios_for_another_camera(refusal, unloadable, tmp_path):
     file = tmp_path / "ratios.yaml"
     file.write_text("ratios: {CAM_FRONT: 0.5}")
-    code, _, said = cli(*SMALL, "ratios=adaptive", f"ratios.file={file}")
-    assert (
-        code == 2
-        and said == f"error: {file}: no keep ratio for camera CAM_FRONT_LEFT: keep ratios are given for CAM_FRONT\n"
-    )
+    said = refusal(*SMALL, "ratios=adaptive", f"ratios.file={file}")
+    assert said == f"{file}: no keep ratio for camera CAM_FRONT_LEFT: keep ratios are given for CAM_FRONT"
 
 
 def test_a_run_in_a_fresh_folder(cli, tmp_path):
