@@ -22,7 +22,7 @@ def drivelm_sample() -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without_java(request):
+def no_java_starts(request):
     """Scores captions without Java, whose start takes longer than a run; the metrics' own tests have it."""
     with nullcontext() if "metrics" in request.path.parts else runs.without_java():
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prune2drive.data.dataset import Dataset, fingerprint
-from prune2drive.sample import Sample
+from prune2drive.sample import Prediction, Sample
 
 
 class DatasetView:
@@ -37,8 +37,8 @@ class DatasetView:
     def question(self, index: int) -> str:
         return self.whole.question(self._places[index])
 
-    def reference(self, index: int) -> str | None:
-        return self.whole.reference(self._places[index])
+    def row(self, index: int) -> Prediction:
+        return self.whole.row(self._places[index])
 
     def frame(self, index: int) -> str:
         return self.whole.frame(self._places[index])

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
+from prune2drive.metrics.statistics import Interval
 from prune2drive.report.page import render
 from prune2drive.search import charts
 from prune2drive.search.study import FEWEST, Study
@@ -111,12 +112,13 @@ def _winner(study: Study) -> Section:
 
 
 def _tested(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> list[Section]:
-    tested = [["ratios", "R", "searched minus these", "95 % interval"]]
+    tested = [["ratios", "R", "searched minus these, with 95 % interval"]]
     for result in verdict["tested"]:
-        value, *interval = result["ahead"] or (None,)
-        between = f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else ""
-        margin = "" if value is None else f"{value:+.4f}"
-        tested.append([result["name"], _number(result["reward"]), margin, between])
+        margin = ""
+        if result["ahead"]:
+            value, low, high = result["ahead"]
+            margin = f"{Interval(value, low, high, n=0):+.4f}"
+        tested.append([result["name"], _number(result["reward"]), margin])
     by_number = {trial.number: trial for trial in trials}
     validated = _table([by_number[finalist["trial"]] for finalist in verdict["validated"]])
     objectives = ["objective, validation", *(_number(finalist["objective"]) for finalist in verdict["validated"])]

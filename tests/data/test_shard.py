@@ -53,9 +53,9 @@ def test_a_shard_is_the_datasets_own_samples():
     whole = MiniDrive(size=30, resolution=28)
     part = Shard(2, 3).take(whole)
     assert part.ids == whole.ids[10:20] and part.cameras == whole.cameras
-    assert [part.question(0), part.reference(0), part.frame(0)] == [
+    assert [part.question(0), part.row(0), part.frame(0)] == [
         whole.question(10),
-        whole.reference(10),
+        whole.row(10),
         whole.frame(10),
     ]
     assert part[9].id == whole.ids[19]
