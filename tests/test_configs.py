@@ -92,6 +92,7 @@ def nodes(node):
                 yield from nodes(node[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_composes_names_what_its_class_takes_and_builds(group, name, files, tmp_path):
     cfg = runs.configuration(f"folder={tmp_path}", f"{group}={name}", *files.get((group, name), ()))

@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = ("hydra", "lightning", "nni", "optuna", "torch._dynamo", "wandb")
 LIST = "import sys, prune2drive; prune2drive.prune, prune2drive.Sample; print(*sys.modules)"
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_nothing_heavy():
     run = subprocess.run([sys.executable, "-c", LIST], capture_output=True, text=True, check=True)
     modules = run.stdout.split()

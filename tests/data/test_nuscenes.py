@@ -111,6 +111,7 @@ def test_a_path_out_of_the_data_root_is_refused(tmp_path):
         NuScenesTables(root, VERSION).paths("f")
 
 
+@pytest.mark.slow
 def test_the_devkit_is_imported_where_it_is_needed():
     code = "import sys, prune2drive.data.drivelm; print('nuscenes' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,6 +7,9 @@ import pytest
 from helpers import documents
 from PIL import Image, ImageChops
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 EXAMPLES = documents.REPOSITORY / "examples"
 PICTURE = documents.REPOSITORY / "docs/images/kept_tokens.png"
 

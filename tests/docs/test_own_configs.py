@@ -11,6 +11,9 @@ from helpers import documents, runs
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.model import PACKAGED
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 PAGE = documents.REPOSITORY / "docs/your-own-configs.md"
 SHORT = [*runs.QUIET, "logger=none", "full=false", "pictures=0", "warm_up=0", "generation.max_new_tokens=4"]
 

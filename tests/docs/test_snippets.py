@@ -20,6 +20,9 @@ from prune2drive.minidrive.model import MiniDriveModel
 from prune2drive.tasks.components import check_settings
 from prune2drive.tasks.config import compose
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 LANGUAGES = {"sh", "python", "yaml", "text", "bibtex"}
 OURS = ("prune2drive", "benchmarks", "experiments")
 OTHERS = {"hf", "wandb", "optuna-dashboard", ".", "cd", "pre-commit"}

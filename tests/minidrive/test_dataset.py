@@ -147,6 +147,7 @@ def test_fewer_cameras_can_be_shown():
     assert {box.camera for box in sample.objects} <= {"CAM_BACK"}
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 300), st.integers(0, 2**32), st.sampled_from(["search", "val"]))
 def test_a_random_sample_of_a_split(count, seed, split):

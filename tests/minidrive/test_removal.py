@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
 from helpers.runs import REPOSITORY
+
+pytestmark = pytest.mark.slow  # whole runs
 
 
 def test_drivelm_runs_without_minidrive(tmp_path):

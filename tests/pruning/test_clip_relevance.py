@@ -146,6 +146,7 @@ def test_bad_options_are_refused(options, says):
         CDPruner(**options)
 
 
+@pytest.mark.slow
 def test_a_run_gives_clip_every_question(tmp_path, monkeypatch):
     stock.save("llava", tmp_path / "llava")
     clip = save(tmp_path / "clip", width=originals.VISION["hidden_size"])

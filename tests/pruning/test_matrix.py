@@ -16,6 +16,9 @@ from prune2drive.pruning.ratios import Uniform
 from prune2drive.pruning.selection import budget
 from prune2drive.pruning.surgery.checks import validate
 
+pytestmark = pytest.mark.slow  # a few hundred cases
+
+
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
 DEPTH = families.SIZES["num_hidden_layers"]

@@ -11,6 +11,9 @@ from helpers.wandb_files import read
 
 from prune2drive.errors import InputError
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 OPTIONS = ("logger=wandb", "dataset.size=5", "pictures=2")
 
 

@@ -40,6 +40,7 @@ def as_json(prediction):
     return Prediction.from_row(json.loads(json.dumps(prediction.to_row())))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.builds(Prediction, **VALUES).map(as_json), max_size=4, unique_by=lambda each: each.id),

@@ -134,6 +134,7 @@ def test_a_chart_has_the_colours_of_the_page():
     assert not re.search("#[0-9a-f]{6}", drawn), "a fixed colour would be lost on a dark page"
 
 
+@pytest.mark.slow
 def test_a_search_with_failed_trials(tmp_path):
     study = searched(tmp_path, trials=24, failing=(0, 5, 6))
     study.optuna_study.set_user_attr("verdict", VERDICT)
@@ -152,6 +153,7 @@ def test_a_search_with_failed_trials(tmp_path):
     assert VERDICT["sentence"] in shown.words[""] and "have ended since" not in shown.words[""]
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(tmp_path):
     study = searched(tmp_path, trials=24, failing=(1,))
     text = write_search_report(tmp_path, study).read_text()
@@ -161,11 +163,13 @@ def test_the_page_needs_nothing_else(tmp_path):
     assert not re.search(r"https?:|@import|url\((?!#)", re.sub(namespaces, "", text))
 
 
+@pytest.mark.slow
 def test_trials_after_the_verdict(tmp_path):
     searched(tmp_path, trials=24).optuna_study.set_user_attr("verdict", VERDICT)
     assert "6 more trials have ended since" in page(tmp_path, searched(tmp_path, trials=30)).words[""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "nsga2"])
 def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
     """It is what makes trials good: what makes them bad is CAM_FRONT. Under NSGA-II the reward is explained."""
@@ -182,6 +186,7 @@ def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
     assert f"a trial's {explained} is" in page(tmp_path, study).words["Importance"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("worth", "trials"), [(studies.score, FEWEST - 1), (lambda ratios: 1.0 + 0.1 * sum(ratios.values()), FEWEST)]
 )

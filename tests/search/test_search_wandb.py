@@ -9,6 +9,9 @@ import wandb
 from helpers.made_up_runs import SMALL
 from helpers.wandb_files import read, read_file
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 OPTIONS = ("model=tiny", "search.study=s", "search.space=penalty", *SMALL, "search.trials=21")
 
 

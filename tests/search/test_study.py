@@ -13,6 +13,9 @@ from prune2drive.search.nni import SAMPLERS as NNI
 from prune2drive.search.optuna_samplers import SAMPLERS as OPTUNA
 from prune2drive.search.storage import default_storage
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 SEARCHES = [("optuna", name) for name in OPTUNA] + [("nni", name) for name in NNI]
 
 

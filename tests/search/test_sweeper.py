@@ -21,6 +21,8 @@ from prune2drive.pruning.selection import budget
 from prune2drive.search import page as search_report
 from prune2drive.search.runner import RunFailed, SilentTask
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 def trials(folder: Path):
     return optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/study.db").trials

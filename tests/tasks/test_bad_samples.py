@@ -14,6 +14,8 @@ from prune2drive.minidrive.dataset import PER_FRAME as ASKED
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.models.adapter import Adapter
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.fixture(scope="module")
 def drivelm(tmp_path_factory) -> Path:

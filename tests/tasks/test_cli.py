@@ -15,6 +15,9 @@ from hydra.utils import get_method
 from prune2drive.errors import InputError
 from prune2drive.minidrive.tiny import Tiny
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 SMALL = ("model=tiny", *runs.BARE, "trainer.enable_progress_bar=false")
 
 
@@ -261,7 +264,6 @@ def test_help_explains_each_group_with_an_example(cli):
             assert re.search(rf"^{group}: .*\b{name}\b", said, re.MULTILINE), f"{group}={name} is not listed"
 
 
-@pytest.mark.slow
 def test_in_a_process_of_its_own(tmp_path):
     environment = os.environ | {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(runs.REPOSITORY / "run.py"), *SMALL, "dataset.size=2"]

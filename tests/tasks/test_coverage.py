@@ -13,6 +13,9 @@ from prune2drive.models.adapter import Adapter
 from prune2drive.pruning.surgery import hooks as engine
 from prune2drive.tasks import coverage
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 KEEP = "ratios.keep=0.2"
 
 

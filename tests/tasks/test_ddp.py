@@ -10,6 +10,9 @@ from helpers import runs
 
 from prune2drive.minidrive.dataset import MiniDrive
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 OPTIONS = ("dataset.size=7", "batch_size=2", "pruner=random", "ratios.keep=0.3", "pictures=1")
 IDS = MiniDrive(size=7).ids
 

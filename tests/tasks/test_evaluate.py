@@ -16,6 +16,9 @@ from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import unpack_indices
 from prune2drive.tasks import loop
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 PRUNERS = sorted(file.stem for file in (runs.CONFIGS / "pruner").glob("*.yaml"))
 SHALLOW = {"pact": ["pruner.layer=3"]}  # it cuts at layer 4, which the tiny decoder has not

@@ -14,6 +14,9 @@ from prune2drive.pruning.methods.tfps import TFPS
 from prune2drive.pruning.surgery.prune import prune
 from prune2drive.tasks import flops
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 LAYOUT = "task.layout=[[CAM_FRONT_LEFT,CAM_FRONT,CAM_FRONT_RIGHT],[CAM_BACK_RIGHT,CAM_BACK,CAM_BACK_LEFT]]"
 
 

@@ -5,6 +5,9 @@ from helpers import runs
 
 from prune2drive.tasks import loop
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 KEEP = "ratios.keep=0.1"
 
 

@@ -10,6 +10,9 @@ from prune2drive.errors import InputError
 from prune2drive.metrics.drivelmm_o1 import CRITERIA
 from prune2drive.metrics.judge.chat import ChatJudge
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 MARKS = json.dumps({title: 8 for title, _ in CRITERIA.values()})
 OPTIONS = ("metrics=drivelmm_o1", "judge=openai", "judge.model=m", "judge.retries=0", "judge.concurrency=1")
 

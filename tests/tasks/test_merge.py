@@ -13,6 +13,9 @@ from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.tiny import Tiny
 from prune2drive.tasks import coverage, merge
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 OPTIONS = ("dataset.size=45", "full=true", "pictures=2", "batch_size=5")
 SHARDS = (1, 2, 3)
 

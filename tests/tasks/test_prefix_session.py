@@ -19,6 +19,9 @@ from prune2drive.results.run_folder import RunFolder
 from prune2drive.tasks import process_cache
 from prune2drive.tasks.prefix_session import PrefixSession
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 KEEPS = (0.3, 0.05, 0.3)
 TRIAL = ("dataset.size=12", "batch_size=5", "generation.max_new_tokens=6")
 

@@ -9,6 +9,9 @@ import prune2drive
 from prune2drive.errors import InputError
 from prune2drive.tasks import process_cache
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 OPTIONS = (runs.LIVELY, "model=tiny", "dataset.size=3", *runs.BARE, *runs.QUIET)
 
 

@@ -9,6 +9,9 @@ from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.results.drivelmm_o1 import write_results
 from prune2drive.tasks import coverage, evaluate
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 FIELDS = tuple(f"submission.{name}=x" for name in ("method", "team", "email", "institution", "country"))
 FIELDS += ("submission.authors=[Ada,Alan]",)
 

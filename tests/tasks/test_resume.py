@@ -16,6 +16,9 @@ from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.models.adapter import Adapter
 from prune2drive.results.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 SIZE = 12
 OPTIONS = (f"dataset.size={SIZE}", "batch_size=2", "pruner=random", "ratios.keep=0.3", "generation.max_new_tokens=2")
 IDS = MiniDrive(size=SIZE).ids
@@ -92,7 +95,6 @@ def check_complete(folder: Path, whole: Path) -> None:
     assert (folder / "report.html").is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", range(KILLS))
 def test_killed_at_any_moment(number, length, whole, tmp_path, generated):
     """One kill in each tenth of a run's length, the last ones while the results are written."""

@@ -30,6 +30,7 @@ def settings(folder, *overrides):
     )
 
 
+@pytest.mark.slow
 def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert 0 <= train.run(settings(whole)) <= 1

@@ -50,6 +50,7 @@ def test_a_perfect_copy_of_the_sample_scores_one(drivelm_sample, tmp_path, capsy
     assert found["accuracy_n"] == 11 and found["match_f1_n"] == found["language_n"] == 4
 
 
+@pytest.mark.slow
 def test_the_module_prints_one_json_object(drivelm_sample):
     command = [sys.executable, "-m", "prune2drive.metrics.drivelm"]
     files = ["--predictions", drivelm_sample / "output.json", "--references", drivelm_sample / "test_eval.json"]

@@ -165,6 +165,7 @@ def test_an_odd_number_in_a_question_is_dropped():
 scored_row = st.tuples(text, text, text, st.sets(st.sampled_from([0, 1, 3]), min_size=1))
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(scored_row, min_size=1, max_size=5), min_size=1, max_size=4))
 @settings(deadline=None)
 def test_scores_are_those_of_an_independent_reading(drawn):

@@ -111,6 +111,7 @@ def ragged_cases():
             yield from ((name, "eager", positions, layers, kind) for name in ("llama", "qwen3_vl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "attention", "positions", "layers", "kind"), ragged_cases(), ids=str)
 def test_a_ragged_batch_equals_every_prompt_computed_by_hand(make_family, attention, name, positions, layers, kind):
     family = make_family(name, attention)

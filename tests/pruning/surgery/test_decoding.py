@@ -10,6 +10,7 @@ from transformers import DynamicCache
 from prune2drive.pruning import TFPS, FastV, prune
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["keep", "renumber"])
 def test_beams_follow_the_pruned_prompt(sdpa_family, positions):
     """Each beam search result scores what the same sequence scores when it is forced greedily."""
@@ -43,6 +44,7 @@ class _Force:
         return forced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "positions"), [(0, "keep"), (1, "keep"), (1, "renumber")])
 def test_prompt_lookup_equals_greedy(sdpa_family, layer, positions):
     """Candidates are accepted, rejected and, behind the 8 that starts an image, image tokens."""

@@ -18,6 +18,7 @@ from prune2drive.pruning import TFPS, FastV, NoPruner, RandomPruner, UniformPrun
 from prune2drive.token_map import TokenMap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "rows"), [(0, 3), (1, 1), (3, 3)])
 def test_keeping_everything_equals_the_unpruned_model_bit_for_bit(family, layer, rows):
     inputs, naming = family.inputs(TEXTS[:rows], counts=COUNTS[:rows]), family.naming(TEXTS[:rows], COUNTS[:rows])
@@ -55,6 +56,7 @@ def ragged_cases():
                     yield name, "eager", pruner, positions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "attention", "pruner", "positions"),
     ragged_cases(),
@@ -73,6 +75,7 @@ def test_a_ragged_batch_equals_every_prompt_computed_from_scratch(make_family, n
     assert trace.kept_tokens == [2 * count for count in COUNTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", [TFPS(layer=0), TFPS(layer=1), FastV(layer=2)], ids=["TFPS-0", "TFPS-1", "FastV-2"])
 def test_a_padded_batch_equals_its_prompts_one_by_one(family, pruner):
     inputs, naming = batch(family)
