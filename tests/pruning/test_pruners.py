@@ -11,9 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
-from prune2drive.pruning import PACT, TFPS, FastV, NoPruner, Pruner, RandomPruner, Staged, Traits, UniformPruner, prune
+from prune2drive.pruning import PACT, TFPS, FastV, NoPruner, Pruner, RandomPruner, Staged, Traits, prune
 from prune2drive.pruning.pool import Pool
-from prune2drive.token_map import TokenMap, View
+from prune2drive.token_map import TokenMap
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/pruner"
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
@@ -289,36 +289,3 @@ def test_the_order_of_heads_does_not_matter(llama):
         weight.copy_(weight.view(-1, groups, repeats * width).flip(1).reshape(weight.shape))
     assert not torch.equal(attention.q_proj.weight, llama.model.model.layers[1].self_attn.q_proj.weight)
     assert picks(run(shuffled, FastV(layer=2), 0.3)) == picks(run(llama, FastV(layer=2), 0.3))
-
-
-# Uniform
-
-
-def lattice(token_map, camera, k):
-    """Prompt positions that the uniform grid keeps."""
-    pool = Pool("a", (camera,), 0, token_map.positions(camera), token_map, torch.arange(token_map.counts[camera]))
-    tokens = torch.zeros(1, len(pool.at_N), 1)
-    kept = UniformPruner().select(tokens, k, context(pool))[0]
-    return pool.at_N[kept].sort().values
-
-
-def test_a_camera_of_several_tiles_shares_its_budget_by_size():
-    tiles = [(View("A", 4, 4), torch.arange(16)), (View("A", 8, 8), torch.arange(20, 84))]
-    token_map = TokenMap.from_grids([*tiles, (View("B", 2, 2), torch.arange(16, 20))], 84)
-    for k in (1, 2, 5, 20, 79, 80):
-        at = lattice(token_map, "A", k)
-        assert len(at.unique()) == k
-        assert abs((at < 16).sum() - k * 16 / 80) <= 0.5
-
-
-def test_the_lattice_follows_the_grid_not_the_prompt():
-    """Cameras of a stitched image share its rows, and a grid may be told in any order."""
-    left = torch.tensor([0, 1, 2, 6, 7, 8, 12, 13, 14])
-    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    scrambled = torch.arange(9)[order]
-    stitched = TokenMap.from_grids([(View("L", 3, 3), left), (View("R", 3, 3), left + 3)], 18)
-    turned = TokenMap.from_grids([(View("L", 3, 3), scrambled)], 9)
-    assert lattice(stitched, "R", 1).tolist() == [10]
-    assert lattice(turned, "L", 1).tolist() == [scrambled[4]]
-    assert lattice(stitched, "R", 4).tolist() == [3, 5, 15, 17]
-    assert set(lattice(turned, "L", 4).tolist()) == set(scrambled[[0, 2, 6, 8]].tolist())

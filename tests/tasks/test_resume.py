@@ -258,6 +258,7 @@ def test_what_changes_no_answer_may_change(more, whole, tmp_path, generated):
     folder = interrupted(whole, tmp_path / "run", {"predictions.jsonl": b"".join(lines(whole)[:9])})
     runs.resume(folder, *OPTIONS, more)
     check_complete(folder, whole)
+    assert lines(folder)[:9] == lines(whole)[:9], "not computed again"
 
 
 @pytest.mark.parametrize("content", ["{}", '{"config": {}}', "", "{", "[]"])

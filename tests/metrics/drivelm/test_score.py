@@ -6,21 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.drivelm_rows import CAR, VAN, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
 from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.drivelm.files import read_references
-from prune2drive.metrics.drivelm.graph import coordinates, follow_graph, match
-from prune2drive.sample import Prediction
-
-CAR, VAN, BUS = "<c1,CAM_BACK,1088.3,497.5>", "<c2,CAM_FRONT,864.2,468.3>", "<c3,CAM_FRONT,1043.2,82.2>"
-
-
-def row(number, question="What?", answer="Yes.", reference="Yes.", tags=(0,), frame="f", **kw):
-    id = f"s_{frame}_{number}"
-    return Prediction(id, question, answer, reference, tags=tuple(tags), scene="s", frame=frame, **kw)
+from prune2drive.metrics.drivelm.graph import coordinates, match
 
 
 class Judge:
@@ -33,10 +26,6 @@ class Judge:
 
     def __call__(self, rows, rubric):
         return self.score(rows)
-
-
-def ids(rows):
-    return [pair.row.id for pair in follow_graph(rows)[0]]
 
 
 # An independent reading of the rules, slow and in the order of the official script.
@@ -111,55 +100,6 @@ def test_match_by_example(answer, found, f1):
 
 def test_no_coordinates_at_all_score_zero_as_in_the_official_script():
     assert match("None.", "None.") == ([], 0.0)
-
-
-def test_the_graph_holds_the_reference_coordinates_that_the_first_answer_finds():
-    first = row(
-        0, answer=f"{CAR} <c2,CAM_FRONT,866.0,470.0> <c3,CAM_FRONT,1.0,2.0>", reference=f"{CAR} {VAN} {BUS}", tags=[2]
-    )
-    rows = [
-        first,
-        row(1, f"Is {VAN} red?"),
-        row(2, f"Is {BUS} red?"),
-        row(3, f"{CAR} or {BUS}?"),
-        row(4),
-        row(5, f"{CAR} {VAN}"),
-    ]
-    assert ids(rows) == ["s_f_0", "s_f_1", "s_f_4", "s_f_5"]
-    assert follow_graph(rows)[1] == {"skipped_by_graph": 2, "frames_without_graph": 0}
-
-
-def test_the_graph_compares_numbers_not_spellings():
-    assert ids([row(0, answer=CAR, reference=CAR), row(1, "Is <c1,CAM_BACK,1088.30,497.50> red?")]) == [
-        "s_f_0",
-        "s_f_1",
-    ]
-
-
-def test_the_first_question_is_scored_whatever_it_names():
-    assert ids([row(0, f"Is {CAR} red?", answer="No.")]) == ["s_f_0"]
-
-
-def test_an_untagged_first_question_sets_the_graph_and_is_not_scored():
-    assert ids([row(0, answer=CAR, reference=f"{CAR} {VAN}", tags=[]), row(1, CAR), row(2, VAN)]) == ["s_f_1"]
-
-
-def test_order_within_a_frame_is_by_number_and_frames_keep_theirs():
-    rows = [row(n, frame=frame) for frame, n in [("b", 10), ("a", 1), ("b", 2), ("a", 0), ("b", 0)]]
-    assert ids(rows) == ["s_b_0", "s_b_2", "s_b_10", "s_a_0", "s_a_1"]
-
-
-@pytest.mark.parametrize(
-    "first", [[], [row(0, answer=None)], [row(0, error="out of memory")], [row(0, reference=None)]]
-)
-def test_without_its_first_answer_a_frame_has_no_graph_and_is_scored_whole(first):
-    scored, counts = follow_graph([*first, row(1, f"Is {CAR} red?"), row(2)])
-    assert [pair.row.id for pair in scored] == ["s_f_1", "s_f_2"]
-    assert counts == {"skipped_by_graph": 0, "frames_without_graph": 1}
-
-
-def test_an_odd_number_in_a_question_is_dropped():
-    assert ids([row(0, answer=CAR, reference=CAR), row(1, f"Is {CAR} within 5.5 m?")]) == ["s_f_0", "s_f_1"]
 
 
 scored_row = st.tuples(text, text, text, st.sets(st.sampled_from([0, 1, 3]), min_size=1))
