@@ -53,7 +53,7 @@ def test_a_tower_is_known_by_its_name(llava):
 
 def test_weights_that_are_too_small_for_the_tower(llava):
     with pytest.raises(InputError, match=r"mismatched|missing|size"):
-        load_llava_next(llava[0], originals.VISION | {"hidden_size": 32})
+        load_llava_next(llava[0], originals.VISION | {"hidden_size": 64})
 
 
 def test_an_id_for_the_image_token(llava):
