@@ -24,7 +24,6 @@ def check_choice(option: str, value: Any, choices: Iterable[Any]) -> None:
 
     Args:
         option: the option's name as a user writes it, such as `ratios.pool`.
-        value: what was given.
         choices: what may be given; None is shown as null.
 
     Raises:
@@ -41,8 +40,6 @@ def check_whole(option: str, value: Any, least: int = 1, null: bool = False) -> 
 
     Args:
         option: the option's name as a user writes it, such as `batch_size`.
-        value: what was given.
-        least: the smallest number allowed.
         null: whether None is allowed too.
 
     Raises:

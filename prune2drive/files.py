@@ -20,7 +20,6 @@ def read_json(file: Path, advice: str = "") -> Any:
     """Reads a UTF-8 JSON file, with or without a byte order mark; of a `.jsonl` file, the list of its rows.
 
     Args:
-        file: the file.
         advice: what to do where it is missing or damaged, appended to the message.
 
     Raises:
@@ -47,11 +46,7 @@ def read_json(file: Path, advice: str = "") -> Any:
 
 
 def write_json(file: Path, content: Any, indent: int = 2) -> None:
-    """Writes a whole JSON file or nothing; values that JSON has not become text.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
+    """Writes a whole JSON file or nothing, as `write_atomically`; values that JSON has not become text."""
     write_atomically(file, [json.dumps(content, indent=indent, ensure_ascii=False, default=str), "\n"])
 
 
@@ -70,11 +65,7 @@ def write_atomically(file: Path, lines: Iterable[str]) -> None:
 
 
 def replace_atomically(file: Path, write: Callable[[Path], object]) -> None:
-    """Puts a file in place once it is whole.
-
-    Args:
-        file: the file.
-        write: writes a draft to the path it is given, in the file's folder and with its suffix.
+    """Puts a file in place once it is whole: `write` makes a draft in the file's folder, with its suffix.
 
     Raises:
         InputError: the folder cannot be written.
@@ -93,8 +84,6 @@ def field(holder: Any, name: str, kind: type[T], where: str, optional: bool = Fa
     """Returns `holder[name]`, which the layout says is a `kind`.
 
     Args:
-        holder: a JSON object.
-        name: the field's name.
         kind: the Python type of its value.
         where: the place of the object in its file, for the message.
         optional: whether the field may be absent or null, which gives an empty value.

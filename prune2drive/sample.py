@@ -170,7 +170,6 @@ class Prediction:
         """Returns the row of a sample.
 
         Args:
-            sample: the question.
             **results: fields that the sample does not have.
         """
         return cls(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from prune2drive.cameras import spoken_name
@@ -60,6 +61,19 @@ def fingerprint(asked: Iterable[tuple[str, ...]]) -> str:
     for row in asked:
         digest.update(repr(row).encode())
     return digest.hexdigest()[:16]
+
+
+def check_unique(ids: Iterable[str], file: Path, name: str) -> None:
+    """Refuses a file in which two questions have one id, which the file calls `name`.
+
+    Raises:
+        InputError: an id occurs twice.
+    """
+    seen: set[str] = set()
+    for id in ids:
+        if id in seen:
+            raise InputError(f"{file}: {name} {shortened(id)} occurs twice; each must be unique")
+        seen.add(id)
 
 
 def choose_cameras(wanted: Sequence[str] | None, known: Sequence[str], source: str) -> tuple[str, ...]:

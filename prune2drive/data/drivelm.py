@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_prompt
+from prune2drive.data.dataset import check_unique, choose_cameras, fingerprint, multi_view_prompt
 from prune2drive.data.images import check_files, inside, read_image
 from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
@@ -206,13 +206,9 @@ def _read(file: Path) -> list[Question]:
     questions = list(_by_scene(content, file) if isinstance(content, dict) else _conversations(content, file))
     if not questions:
         raise InputError(f"{file}: holds no question")
-    seen: set[str] = set()
-    for question in questions:
-        if not question.text.strip():
-            raise InputError(f"{file}: question {shortened(question.id)} is empty; fill it in or remove it")
-        if question.id in seen:
-            raise InputError(f"{file}: question id {shortened(question.id)} occurs twice; ids must be unique")
-        seen.add(question.id)
+    if empty := [question.id for question in questions if not question.text.strip()]:
+        raise InputError(f"{file}: question {shortened(empty[0])} is empty; fill it in or remove it")
+    check_unique((question.id for question in questions), file, "question id")
     return questions
 
 

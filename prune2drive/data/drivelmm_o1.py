@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from prune2drive.cameras import LAYOUT
-from prune2drive.data.dataset import fingerprint, multi_view_prompt
+from prune2drive.data.dataset import check_unique, fingerprint, multi_view_prompt
 from prune2drive.data.images import check_files, inside, read_image
 from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError, shortened
@@ -178,11 +178,7 @@ def _read(file: Path, cameras: Sequence[str]) -> list[Item]:
     items = [_item(entry, f"{file}: item {shortened(key)}", cameras) for key, entry in entries]
     if not items:
         raise InputError(f"{file}: holds no question")
-    seen: set[str] = set()
-    for item in items:
-        if item.id in seen:
-            raise InputError(f"{file}: idx {shortened(item.id)} occurs twice; they must be unique")
-        seen.add(item.id)
+    check_unique((item.id for item in items), file, "idx")
     return items
 
 

@@ -16,7 +16,6 @@ def inside(path: str, where: str) -> str:
     """Returns an image path of a question file after checking that it stays in the folder of the images.
 
     Args:
-        path: the path.
         where: the place of the path in its file, for the message.
 
     Raises:
@@ -32,7 +31,6 @@ def check_files(files: Collection[Path], hint: str) -> None:
     """Checks that all images are there.
 
     Args:
-        files: the images.
         hint: what to do where some are missing.
 
     Raises:
@@ -47,7 +45,6 @@ def read_image(file: Path, hint: str) -> Image.Image:
     """Reads an image and converts it to RGB.
 
     Args:
-        file: the image.
         hint: what to do where the file is missing.
 
     Raises:

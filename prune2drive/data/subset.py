@@ -133,9 +133,6 @@ def drawn(places: Sequence[int], sample: int, seed: int, source: Path | str) -> 
     """Draws indices at random and returns them ascending, so that the questions of a scene stay neighbours.
 
     Args:
-        places: indices to draw from.
-        sample: how many to draw.
-        seed: seed of the draw.
         source: name of the questions' source, for the message.
 
     Raises:

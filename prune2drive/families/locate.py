@@ -29,9 +29,7 @@ def locate_batch(
     """Finds the visual tokens of each prompt of a padded batch.
 
     Args:
-        ids_BP: token ids.
         mask_BP: padding mask, 0 at padding; None where there is no padding.
-        config: the model's config.
         cameras: the cameras that each prompt's images show, in prompt order; `image_0`, `image_1`, ... by default.
         images: what is known of the batch's images.
 
@@ -58,7 +56,6 @@ def locate(ids_P: Tensor, config: Any, cameras: Sequence[str] | None, images: Im
 
     Args:
         ids_P: the prompt's token ids, without padding.
-        config: the model's config.
         cameras: the camera that each image shows, in prompt order; `image_0`, `image_1`, ... by default.
         images: what is known of the prompt's images.
 

@@ -120,11 +120,6 @@ class DriveLMMo1Score:
 
     @property
     def judge_id(self) -> Mapping[str, Any] | None:
-        """What two judges must share for their scores to be comparable; None without a judge.
-
-        Raises:
-            InputError: the judge cannot be used.
-        """
         return self.judge.identity(MARKS) if self.judge else None
 
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:

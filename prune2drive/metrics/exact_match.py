@@ -27,11 +27,6 @@ class ExactMatch:
 
     @property
     def judge_id(self) -> Mapping[str, Any] | None:
-        """What two judges must share for their scores to be comparable; None without a judge.
-
-        Raises:
-            InputError: the judge cannot be used.
-        """
         return self.drivelm.judge_id
 
     def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:

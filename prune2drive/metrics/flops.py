@@ -30,7 +30,6 @@ def layer_flops(text_config: PreTrainedConfig, tokens: int, causal: bool = False
     """Returns the FLOPs of one decoder layer over a prompt of `tokens` positions.
 
     Args:
-        text_config: the decoder's configuration, `model.config.get_text_config()`.
         tokens: positions in the layer.
         causal: whether to count half of the attention square.
 
@@ -48,7 +47,6 @@ def decoder_flops(text_config: PreTrainedConfig, lengths: Sequence[int], causal:
     """Returns the FLOPs of a prefill through all decoder layers, without `lm_head_flops`.
 
     Args:
-        text_config: the decoder's configuration.
         lengths: positions in each layer, as `layer_lengths` gives them.
         causal: whether to count half of the attention square.
 
@@ -69,7 +67,6 @@ def layer_lengths(num_layers: int, full: int, stages: Sequence[tuple[int, int]] 
     """Returns the number of positions in every decoder layer.
 
     Args:
-        num_layers: decoder layers.
         full: positions before any pruning.
         stages: (layer, kept) by ascending layer: from the input of `layer` on, `kept` positions remain.
 
@@ -92,7 +89,6 @@ def kv_cache_bytes(text_config: PreTrainedConfig, lengths: Sequence[int], dtype_
     """Returns the bytes of keys and values that a dynamic cache holds per sample after the prefill.
 
     Args:
-        text_config: the decoder's configuration.
         lengths: positions in each layer.
         dtype_bytes: bytes of one number, `model.dtype.itemsize`.
 

@@ -19,14 +19,7 @@ RESAMPLES = 10_000
 
 
 def flat(key: str, value: float, n: int, stderr: float) -> dict[str, float]:
-    """Returns a statistic as metrics.json has it: `key`, `key_n` and `key_stderr`.
-
-    Args:
-        key: the name of the statistic.
-        value: the statistic.
-        n: the number of samples.
-        stderr: the standard error of the value; 0 where a single sample or group cannot tell it.
-    """
+    """Returns a statistic as metrics.json has it: `key`, `key_n` and `key_stderr`, 0 where one sample cannot tell."""
     return {key: value, f"{key}_n": n, f"{key}_stderr": stderr}
 
 
@@ -174,7 +167,6 @@ def share_interval(share: float, stderr: float, n: int = 0) -> Interval:
     Args:
         share: a mean in [0, 1].
         stderr: the standard error of `share`.
-        n: the number of samples.
     """
     half = 1.96 * stderr
     return Interval(share, max(0.0, share - half), min(1.0, share + half), n)
@@ -189,7 +181,6 @@ def interval(values: Mapping[Hashable, float], groups: Mapping[Hashable, Hashabl
     Args:
         values: question -> value; for a paired comparison, the difference between two runs.
         groups: question -> group, such as its frame.
-        seed: seeds the resamples.
 
     Raises:
         ValueError: there is no value.
@@ -207,13 +198,7 @@ def interval(values: Mapping[Hashable, float], groups: Mapping[Hashable, Hashabl
 def difference(
     ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], groups: Mapping[Hashable, Hashable], seed: int = 0
 ) -> Interval:
-    """Returns the mean of `ours - theirs` over the questions in both, with its bootstrap interval.
-
-    Args:
-        ours: question -> score of one run.
-        theirs: question -> score of the other run.
-        groups: question -> group, such as its frame.
-        seed: seeds the resamples.
+    """Returns the mean of `ours - theirs` over the questions in both, with its bootstrap interval over groups.
 
     Raises:
         ValueError: no question is in both.

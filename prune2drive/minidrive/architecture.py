@@ -147,7 +147,6 @@ def save(model: LlavaOnevisionForConditionalGeneration, sizes: Architecture, fol
     Args:
         model: the model; it is converted in place.
         sizes: the model's sizes.
-        folder: folder to write.
     """
     model.bfloat16().save_pretrained(folder)
     processor = build_processor(sizes.resolution, sizes.patch)

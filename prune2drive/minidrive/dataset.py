@@ -78,7 +78,6 @@ class MiniDrive:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Unique ids of all questions, in order."""
         return [self._id(place) for place in self._places]
 
     @cached_property
@@ -88,11 +87,6 @@ class MiniDrive:
         return fingerprint((name, self.question(index), *shown) for index, name in enumerate(self.ids))
 
     def __getitem__(self, index: int) -> Sample:
-        """Returns the sample at an index.
-
-        Raises:
-            InputError: the index is outside [0, size).
-        """
         scene, question = self._ask(index)
         side = self.resolution
         return Sample(
@@ -109,17 +103,14 @@ class MiniDrive:
         )
 
     def question(self, index: int) -> str:
-        """Returns the text of a question."""
         return self._ask(index)[1].text
 
     def row(self, index: int) -> Prediction:
-        """Returns a question's row without an answer."""
         scene, question = self._ask(index)
         about, reference, tags = self.ids[index], question.reference, question.tags
         return Prediction(about, question.text, None, reference, tags=tags, scene=scene.name, frame=scene.frame)
 
     def frame(self, index: int) -> str:
-        """Returns the frame that a question is about."""
         return self._ask(index)[0].frame
 
     def kind(self, index: int) -> str:

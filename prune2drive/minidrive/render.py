@@ -49,8 +49,6 @@ def render(scene: Scene, camera: str, resolution: int) -> bytes:
     """Returns a camera's image of a scene as JPEG.
 
     Args:
-        scene: the scene.
-        camera: name of the camera.
         resolution: width and height in pixels.
     """
     at = CAMERAS.index(camera)

@@ -6,15 +6,7 @@ from prune2drive.cameras import CAMERAS
 
 VEHICLES = ("car", "truck", "bus")
 PAINTED = (*VEHICLES, "pedestrian", "cyclist")  # kinds that come in every colour
-PLURALS = {
-    "car": "cars",
-    "truck": "trucks",
-    "bus": "buses",
-    "pedestrian": "pedestrians",
-    "cyclist": "cyclists",
-    "cone": "cones",
-    "barrier": "barriers",
-}
+PLURALS = {kind: f"{kind}s" for kind in (*VEHICLES, "pedestrian", "cyclist", "cone", "barrier")} | {"bus": "buses"}
 KINDS = (*PLURALS, "light")  # a light is a traffic light
 COLOURS = ("red", "blue", "green", "yellow", "white", "black")
 STATUSES = ("Going ahead", "Turn left", "Turn right", "Stopped")
@@ -74,12 +66,5 @@ WORDS: tuple[str, ...] = tuple(
 
 
 def c_tag(number: int, camera: str, column: int, row: int) -> str:
-    """Returns DriveLM's identifier of an object, such as `<c1,CAM_FRONT,500.0,506.2>`.
-
-    Args:
-        number: rank of the object within its camera, from 1.
-        camera: name of the camera.
-        column: column of the grid cell that holds the object's centre.
-        row: row of the grid cell that holds the object's centre.
-    """
+    """Returns DriveLM's identifier of an object, such as `<c1,CAM_FRONT,500.0,506.2>`, by its number and grid cell."""
     return f"<c{number},{camera},{COLUMNS[column]},{ROWS[row]}>"

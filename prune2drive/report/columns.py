@@ -12,9 +12,5 @@ BUDGETS = {"final": "tokens after the last cut", "layer_average": "mean tokens o
 
 
 def columns_of(run: Mapping[str, Any]) -> dict[str, Column]:
-    """Returns key of metrics.json -> how tables show it, in their order.
-
-    Args:
-        run: run.json's content.
-    """
+    """Returns key of metrics.json -> how tables show it, in their order."""
     return {key: Column(**column) for key, column in run.get("columns", {}).items()}

@@ -48,7 +48,6 @@ def write_report(
     """Writes `report.html` into the run folder, whole or not at all.
 
     Args:
-        folder: the run folder.
         run: run.json's content; fields that it lacks are absent from the page. The metrics that it compares runs
             by (its `columns`) are shown large.
         metrics: metrics.json's content. Keys with the same part before a slash are a table, those without a slash

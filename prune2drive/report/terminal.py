@@ -20,7 +20,6 @@ def print_run(run: Mapping[str, Any], metrics: Mapping[str, float], report: Path
     Args:
         run: run.json's content; its `columns` are the rows of the table.
         metrics: metrics.json's content; where it has keys under full/, the table compares both runs.
-        report: the run's page.
         done: the participle that says what was done to a question.
     """
     title = " · ".join(str(name) for name in run["choices"].values())

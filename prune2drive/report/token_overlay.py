@@ -28,17 +28,7 @@ LONGEST_NAME = 200  # file systems allow 255 bytes
 def save_picture(
     folder: Path, sample: Sample, images: Mapping[str, Image.Image], token_map: TokenMap, kept: Mapping[str, Tensor]
 ) -> Path:
-    """Writes a sample's cameras, with the kept tokens clear, into `pictures/` of a run folder.
-
-    Args:
-        folder: the run folder.
-        sample: the question.
-        images: camera -> RGB photo.
-        token_map: where each camera's tokens lie in its photo.
-        kept: camera -> kept indices within that camera.
-
-    Returns:
-        The picture's path.
+    """Writes a sample's photos, with the kept tokens clear, into `pictures/` of a run folder; returns the file.
 
     Raises:
         InputError: the folder cannot be written.

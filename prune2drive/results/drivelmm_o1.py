@@ -30,7 +30,6 @@ def write_results(folder: Path, file: Path | None = None) -> tuple[Path, int, in
     """Writes a run's answers, without failed questions, which the script cannot score.
 
     Args:
-        folder: the run folder.
         file: the file to write; by default `results_drivelmm_o1.json` in the run folder.
 
     Returns:

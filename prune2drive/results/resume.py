@@ -59,7 +59,6 @@ def resume_run(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     """Returns the ids of the questions that an earlier run in a folder finished.
 
     Args:
-        folder: the run folder.
         record: content of run.json for the resumed run, to which the earlier run's `dtype` and, of merged shards,
             `parts` are added.
 

@@ -23,8 +23,6 @@ class Submission(Protocol):
         """Writes the file to submit into a run folder, and returns what to do with it, such as an upload command.
 
         Args:
-            folder: the run folder.
-            predictions: all rows of the run.
             planned: number of questions in the dataset.
 
         Raises:

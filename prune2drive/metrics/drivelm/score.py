@@ -64,11 +64,6 @@ class DriveLMScore:
 
     @property
     def judge_id(self) -> Mapping[str, Any] | None:
-        """What two judges must share for their scores to be comparable; None without a judge.
-
-        Raises:
-            InputError: the judge cannot be used.
-        """
         return self.judge.identity(RATING) if self.judge else None
 
     def unscorable_reason(self, question: Prediction) -> str:

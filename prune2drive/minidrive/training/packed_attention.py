@@ -64,9 +64,7 @@ def packed_attention(
         value: [S, H, T, D].
         attention_mask: additive mask of the questions, [S, 1, Q, T]; the prefix has T - Q positions.
         scaling: factor of the logits.
-        dropout: ignored.
         probe: captures the inputs if `module` is the layer it names.
-        unused: ignored.
 
     Returns:
         Output [S, T, H, D], and None in place of attention weights.

@@ -20,7 +20,6 @@ def open_original(path: str | Path, vision_config: dict[str, Any] | None = None)
     """Opens a checkpoint in an original format.
 
     Args:
-        path: the checkpoint's folder.
         vision_config: fields of `SiglipVisionConfig`, for an unknown vision tower in LLaVA-NeXT's format.
 
     Raises:
@@ -41,7 +40,6 @@ def load_llava_next(
     """Loads a checkpoint in LLaVA-NeXT's format, such as DriveMM, as `LlavaOnevisionForConditionalGeneration`.
 
     Args:
-        path: the checkpoint's folder.
         vision_config: fields of `SiglipVisionConfig`, for an unknown vision tower.
         image_token_id: token id of visual tokens; a reserved id of the tokenizer by default.
         **kw: options of `from_pretrained`.
@@ -56,7 +54,6 @@ def load_internvl_chat(path: str | Path, **kw: Any) -> Any:
     """Loads a checkpoint in InternVL's remote-code format, such as DriveLMM-o1, as `InternVLForConditionalGeneration`.
 
     Args:
-        path: the checkpoint's folder.
         **kw: options of `from_pretrained`.
 
     Raises:
