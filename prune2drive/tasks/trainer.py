@@ -9,6 +9,7 @@ import lightning
 from omegaconf import DictConfig
 from torch import distributed
 
+from prune2drive.errors import InputError
 from prune2drive.tasks.components import build
 
 
@@ -16,11 +17,18 @@ def build_trainer(node: DictConfig, **more: Any) -> lightning.Trainer:
     """Builds the trainer of `configs/trainer`; the data module has its own samplers, since Lightning's repeat samples.
 
     Raises:
-        InputError: Lightning refuses its settings.
+        InputError: Lightning refuses its settings, or Slurm has started another number of processes.
     """
     atexit.unregister(_leave_group)  # by an earlier run in this process
     atexit.register(_leave_group)
-    return build(node, use_distributed_sampler=False, enable_model_summary=False, **more)
+    trainer = build(node, use_distributed_sampler=False, enable_model_summary=False, **more)
+    if environment := getattr(trainer.strategy, "cluster_environment", None):
+        try:
+            environment.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
+        except ValueError as error:
+            advice = "with hydra/launcher=submitit_slurm, set hydra.launcher.tasks_per_node and hydra.launcher.nodes"
+            raise InputError(f"trainer: {error} {advice}") from error
+    return trainer
 
 
 def _leave_group() -> None:

@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from helpers import documents, runs
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
+from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from omegaconf import DictConfig, OmegaConf
 
 from prune2drive.minidrive.dataset import MiniDrive
@@ -82,6 +84,11 @@ def check_command(words: list[str], folder, own, monkeypatch) -> None:
     elif words[0] == "make":
         for target in words[1:]:
             assert "=" in target or re.search(rf"^{target}:", MAKEFILE.read_text(), re.MULTILINE), target
+    elif words[0] == "sbatch":
+        script = re.sub(r"\$SLURM_ARRAY_TASK_ID\b", "1", words[words.index("--wrap") + 1])
+        check_command(shlex.split(script), folder, own, monkeypatch)
+    elif words[0].endswith(".sh"):
+        assert words[1] in ("start", "stop") and (documents.REPOSITORY / words[0]).is_file(), words
     elif words[0] == "pip":
         check_install(words[1:])
     else:
@@ -134,7 +141,7 @@ class Parsed(Exception):
 def check_program(words: list[str], folder, monkeypatch) -> None:
     """Lets a module or script of ours parse its command line, and no more."""
     if words[0] == "-m" and words[1].partition(".")[0] not in OURS:
-        assert words[1] in ("venv", "pip"), words
+        assert words[1] in ("venv", "pip", "pytest"), words
         return
     parse_args = argparse.ArgumentParser.parse_args
 
@@ -159,7 +166,7 @@ def check_install(words: list[str]) -> None:
         for extra in re.findall(r"\[([\w,]+)\]", word):
             for name in extra.split(","):
                 assert re.search(rf"^{name} = \[", text, re.MULTILINE), f"no extra {name}"
-        known = word.startswith(("-", ".")) or word == "pre-commit"
+        known = word.startswith(("-", ".", "prune2drive[")) or word == "pre-commit"
         assert known or (documents.REPOSITORY / word).exists(), word
 
 
@@ -199,6 +206,7 @@ def options() -> dict[str, set[str]]:
         add(yaml.safe_load(file.read_text()), group)
         if file.parent != runs.CONFIGS:
             known.setdefault(str(file.parent.relative_to(runs.CONFIGS)), set()).add(file.stem)
+    known |= {f"hydra.launcher.{field.name}": set() for field in fields(SlurmQueueConf)}
     known["hydra/launcher"] = {"joblib", "submitit_slurm"}
     return known
 

@@ -23,6 +23,14 @@ def test_bad_input_of_a_job_is_raised_for_the_launcher_to_return(tmp_path):
         job(tmp_path, "pruner.layer=99")
 
 
+def test_ranks_that_slurm_has_not_started(tmp_path, monkeypatch):
+    counts = {"NTASKS": 1, "NTASKS_PER_NODE": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
+    for name, value in {"JOB_NAME": "run", **counts}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    with pytest.raises(InputError, match=r"^trainer: .*--ntasks-per-node=1.* set hydra.launcher.tasks_per_node"):
+        job(tmp_path, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+
+
 def test_a_job_that_slurm_restarts_goes_on_with_its_run(tmp_path, monkeypatch):
     with runs.without_java():
         job(tmp_path)
