@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +48,37 @@ def read_json(file: Path, advice: str = "") -> Any:
 def write_json(file: Path, content: Any, indent: int = 2) -> None:
     """Writes a whole JSON file or nothing, as `write_atomically`; values that JSON has not become text."""
     write_atomically(file, [json.dumps(content, indent=indent, ensure_ascii=False, default=str), "\n"])
+
+
+def write_list(
+    file: Path, items: Iterable[Any], content: Mapping[str, Any] | None = None, name: str = "", indent: int = 2
+) -> None:
+    """Writes a JSON list one item at a time, whole or not at all.
+
+    Args:
+        file: the file.
+        items: values of the list.
+        content: the object that holds the list as its last field; None where the file is the list alone.
+        name: the list's field.
+        indent: spaces of each level.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+
+    def lines() -> Iterator[str]:
+        head = "" if content is None else json.dumps({**content, name: []}, indent=indent, ensure_ascii=False)[:-3]
+        depth = " " * indent * (1 if content is None else 2)
+        yield head or "["
+        separator = "\n"
+        for item in items:
+            text = json.dumps(item, indent=indent, ensure_ascii=False)
+            yield separator + "\n".join(depth + line for line in text.split("\n"))
+            separator = ",\n"
+        close = "" if separator == "\n" else "\n" + depth[indent:]
+        yield f"{close}]\n" if content is None else f"{close}]\n}}\n"
+
+    write_atomically(file, lines())
 
 
 def write_atomically(file: Path, lines: Iterable[str]) -> None:

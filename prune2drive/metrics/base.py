@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -63,7 +63,7 @@ class Metric(Protocol):
             question: a row with a reference and without an answer.
         """
 
-    def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def __call__(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns the flat metrics: every mean with `<key>_n` and `<key>_stderr`; empty without references.
 
         Raises:
@@ -77,7 +77,7 @@ class Metric(Protocol):
             metrics: what `__call__` returned; may hold other metrics too.
         """
 
-    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def by_question(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns question id -> score, for paired comparisons of two runs; only questions that have one."""
 
 

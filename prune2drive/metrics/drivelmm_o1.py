@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -122,15 +123,14 @@ class DriveLMMo1Score:
     def judge_id(self) -> Mapping[str, Any] | None:
         return self.judge.identity(MARKS) if self.judge else None
 
-    def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def __call__(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns `mcq_accuracy`, `rubric/<criterion>` and `rubric/overall` in [0, 1], with `_n` and `_stderr`.
 
         A metric without samples is absent. `score` is `rubric/overall` with a judge that marks, else `mcq_accuracy`.
         Rows that failed or have no reference are in no mean.
         """
-        rows = _scored(predictions)
-        metrics = _mean("mcq_accuracy", [is_right(row) for row in rows if is_multiple_choice(row)])
-        if self.judge and rows:
+        metrics = _mean("mcq_accuracy", array("d", map(is_right, filter(is_multiple_choice, _scored(predictions)))))
+        if self.judge and (rows := list(_scored(predictions))):
             metrics |= _judged(self.judge, rows)
         name = self.headline
         score = {key.replace(name, "score"): value for key, value in metrics.items() if key.startswith(name)}
@@ -142,7 +142,7 @@ class DriveLMMo1Score:
             return ""
         return "they offer no options; choose the metrics of the data set, or a judge, which scores any answer"
 
-    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def by_question(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns multiple-choice question id -> whether its choice is right, for paired comparisons of two runs."""
         return {row.id: float(is_right(row)) for row in _scored(predictions) if is_multiple_choice(row)}
 
@@ -174,8 +174,8 @@ def _mean(key: str, values: Sequence[float]) -> dict[str, float]:
     return mean(values).flat(key) if values else {}
 
 
-def _scored(predictions: Sequence[Prediction]) -> list[Prediction]:
-    return [row for row in predictions if None not in (row.answer, row.reference) and row.error is None]
+def _scored(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    return (row for row in predictions if None not in (row.answer, row.reference) and row.error is None)
 
 
 def is_multiple_choice(row: Prediction) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from transformers import PreTrainedConfig
 
@@ -39,6 +40,9 @@ class Efficiency:
 
     text_config: PreTrainedConfig
     dtype_bytes: int = 2
+
+    def __post_init__(self) -> None:
+        self._prompt_costs = lru_cache(1024)(self._count_prompt)  # most prompts of a run are of few lengths
 
     def compute(self, rows: Iterable[Prediction], peak_mb: float | None = None) -> dict[str, float]:
         """Returns the flat metrics, without rows that have an error and without numbers that no row has.
@@ -87,13 +91,10 @@ class Efficiency:
         visual, kept = sum(row.full_counts.values()), sum(row.kept_counts.values())
         if (row.stages[-1][1] if row.stages else visual) != kept:
             raise InputError(f"{row.id}: {kept} of {visual} tokens were kept, not what its stages {row.stages} say")
-        layers = self.text_config.num_hidden_layers
-        visual_lengths = layer_lengths(layers, visual, row.stages)
-        full_lengths = [visual + row.text_tokens] * layers
-        lengths = [length + row.text_tokens for length in visual_lengths]
+        average, full_flops, flops, cache = self._prompt_costs(visual, row.text_tokens, tuple(row.stages))
         means["tokens/visual_full"].add(visual)
         means["tokens/visual_kept"].add(kept)
-        means["tokens/layer_average"].add(sum(visual_lengths) / layers)
+        means["tokens/layer_average"].add(average)
         means["tokens/text"].add(row.text_tokens)
         for name, count in (("nominal", row.nominal), ("raw", row.raw)):
             if count is not None:
@@ -102,8 +103,16 @@ class Efficiency:
             means[f"tokens/stage_{stage}"].add(count)
         for camera, count in row.kept_counts.items():
             means[f"tokens/{camera}/kept"].add(count)
-        means["flops/prefill_full"].add(decoder_flops(self.text_config, full_lengths))
-        means["flops/prefill_pruned"].add(decoder_flops(self.text_config, lengths))
+        means["flops/prefill_full"].add(full_flops)
+        means["flops/prefill_pruned"].add(flops)
         for part, count in row.flops.items():
             means[f"flops/{part}"].add(count)
-        means["memory/kv_cache_mb"].add(kv_cache_bytes(self.text_config, lengths, self.dtype_bytes) / 1e6)
+        means["memory/kv_cache_mb"].add(cache / 1e6)
+
+    def _count_prompt(self, visual: int, text: int, stages: tuple[tuple[int, int], ...]) -> tuple[float, int, int, int]:
+        """Returns mean visual tokens of a layer, FLOPs in full and pruned, and bytes of the KV cache of a prompt."""
+        config, layers = self.text_config, self.text_config.num_hidden_layers
+        visual_lengths = layer_lengths(layers, visual, stages)
+        lengths = [length + text for length in visual_lengths]
+        full, pruned = (decoder_flops(config, each) for each in ([visual + text] * layers, lengths))
+        return sum(visual_lengths) / layers, full, pruned, kv_cache_bytes(config, lengths, self.dtype_bytes)

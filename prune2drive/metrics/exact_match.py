@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from prune2drive.metrics.base import SCORE, Column, shares
 from prune2drive.metrics.drivelm import DriveLMScore
-from prune2drive.metrics.statistics import mean
+from prune2drive.metrics.statistics import RunningMean
 from prune2drive.sample import Prediction
 
 
@@ -29,11 +29,13 @@ class ExactMatch:
     def judge_id(self) -> Mapping[str, Any] | None:
         return self.drivelm.judge_id
 
-    def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def __call__(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns the challenge's metrics and `exact_match`, which is the `score`; empty without references."""
-        if not (scored := _scored(predictions)):
+        exact = RunningMean()
+        for row in _scored(predictions):
+            exact.add(row.answer == row.reference)
+        if not exact.count:
             return {}
-        exact = mean([row.answer == row.reference for row in scored])
         return {**self.drivelm.measure(predictions), **exact.flat(self.headline), **exact.flat("score")}
 
     def unscorable_reason(self, question: Prediction) -> str:
@@ -44,10 +46,10 @@ class ExactMatch:
         """Returns why there is no score, in one line; empty where there is one."""
         return "" if "score" in metrics else "no score: these questions have no reference answers"
 
-    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def by_question(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns question id -> whether its answer is right, for paired comparisons of two runs."""
         return {row.id: float(row.answer == row.reference) for row in _scored(predictions)}
 
 
-def _scored(predictions: Sequence[Prediction]) -> list[Prediction]:
-    return [row for row in predictions if row.answer is not None and row.reference is not None]
+def _scored(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    return (row for row in predictions if row.answer is not None and row.reference is not None)

@@ -9,28 +9,34 @@ Shape suffixes: N samples, S sums that BLEU is made of.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import shutil
 import subprocess
+import tempfile
+from array import array
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-from pycocoevalcap.cider.cider_scorer import CiderScorer
+from pycocoevalcap.bleu.bleu_scorer import precook
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from prune2drive.errors import InputError
+from prune2drive.metrics.cider import Cider
+from prune2drive.metrics.lines import Lines, split_lines
 from prune2drive.metrics.statistics import Estimate, combine, jackknife, mean
 
 logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
+BLOCK = 4096  # captions in memory
 LANGUAGE_WEIGHTS = {**{f"bleu_{n}": 1 / 12 for n in range(1, 5)}, "rouge_l": 1 / 3, "cider": 1 / 30}
 
 
@@ -48,7 +54,7 @@ class LanguageScores:
 
 
 def score_captions(
-    predictions: Sequence[str], references: Sequence[str], samples: Sequence[int] | None = None
+    predictions: Iterable[str], references: Iterable[str], samples: Sequence[int] | None = None
 ) -> LanguageScores:
     """Returns BLEU 1-4, ROUGE-L, CIDEr and `language` = mean(BLEU 1-4) / 3 + ROUGE-L / 3 + CIDEr / 30.
 
@@ -63,53 +69,60 @@ def score_captions(
     Raises:
         InputError: Java is installed but does not run.
     """
-    samples = range(len(predictions)) if samples is None else samples
     tokenizer = "java" if shutil.which("java") else "regex"
     if tokenizer == "regex":
         logger.warning("no java on PATH: BLEU, ROUGE-L and CIDEr come from a regex tokenizer close to the official one")
     tokenize = tokenize_java if tokenizer == "java" else tokenize_regex
     with ThreadPoolExecutor(2) as pool:  # Java takes longer to start than to read them
-        pairs = list(zip(*pool.map(tokenize, (predictions, references)), strict=True))
-    rouge = Rouge()
-    estimates = {
-        **_bleu(pairs, samples),
-        "rouge_l": mean([rouge.calc_score([prediction], [reference]) for prediction, reference in pairs], samples),
-        "cider": mean(_cider(pairs), samples),
-    }
+        tokenized = list(pool.map(tokenize, (predictions, references)))
+    sums, rouge, cider, scorer = array("q"), array("d"), Cider(), Rouge()
+    for prediction, reference in zip(*tokenized, strict=True):
+        (length, found), (reference_length, asked) = precook(prediction), precook(reference)
+        guesses = [max(0, length - n) for n in range(4)]
+        matches = [0] * 4
+        for ngram, count in found.items():
+            matches[len(ngram) - 1] += min(count, asked.get(ngram, 0))
+        sums.extend([length, reference_length, *guesses, *matches])
+        rouge.append(scorer.calc_score([prediction], [reference]))
+        cider.add(found, asked)
+    number_N = np.arange(len(rouge)) if samples is None else np.asarray(samples)
+    estimates = {"cider": mean(cider.scores(), number_N), "rouge_l": mean(np.array(rouge), number_N)}
+    estimates |= _bleu(np.frombuffer(sums, dtype=np.int64).reshape(-1, 10), number_N)
+    estimates = {key: estimates[key] for key in LANGUAGE_WEIGHTS}
     estimates["language"] = combine(estimates, LANGUAGE_WEIGHTS)
     return LanguageScores(estimates, tokenizer)
 
 
-def _bleu(pairs: Sequence[tuple[str, str]], samples: Iterable[int]) -> dict[str, Estimate]:
-    scorer = BleuScorer(n=4)
-    for prediction, reference in pairs:
-        scorer += (prediction, [reference])
-    values, _ = scorer.compute_score(option="closest")
-    sums_NS = np.array([[c["testlen"], c["reflen"][0], *c["guess"], *c["correct"]] for c in scorer.ctest], dtype=float)
-    without_N4 = _bleu_of_sums(sums_NS.sum(axis=0) - sums_NS)
-    samples = list(samples)
+def _bleu(sums_NS: NDArray[np.int64], samples: NDArray[np.int64]) -> dict[str, Estimate]:
+    total_S = sums_NS.sum(axis=0)
+    blocks = np.array_split(sums_NS, len(sums_NS) // BLOCK + 1)
+    without_N4 = np.concatenate([_bleu_of_sums(total_S - block_NS) for block_NS in blocks])
+    values = _official_bleu([int(each) for each in total_S])
     return {f"bleu_{n + 1}": jackknife(values[n], without_N4[:, n], samples) for n in range(4)}
 
 
-def _bleu_of_sums(sums_NS: Floats) -> Floats:
+def _official_bleu(sums: Sequence[int]) -> list[float]:
+    """Returns BLEU 1-4 from the corpus's sums by COCO's own steps: equal to the last bit."""
+    length, reference_length, *counts = sums
+    ratio = (length + 1e-15) / (reference_length + 1e-9)
+    penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
+    values, product = [], 1.0
+    for n, (guesses, matches) in enumerate(zip(counts[:4], counts[4:], strict=True), start=1):
+        product *= (matches + 1e-15) / (guesses + 1e-9)
+        values.append(product ** (1 / n) * penalty)
+    return values
+
+
+def _bleu_of_sums(sums_NS: NDArray[np.int64]) -> Floats:
     """Returns BLEU 1-4 from lengths (prediction, reference), n-grams and matching n-grams, with COCO's epsilons."""
-    length, reference_length, guesses, matches = np.split(sums_NS, [1, 2, 6], axis=1)
+    length, reference_length, guesses, matches = np.split(sums_NS.astype(float), [1, 2, 6], axis=1)
     precision = np.cumprod((matches + 1e-15) / (guesses + 1e-9), axis=1) ** (1 / np.arange(1, 5))
     ratio = (length + 1e-15) / (reference_length + 1e-9)
     bleu_N4: Floats = precision * np.exp(np.minimum(0, 1 - 1 / ratio))
     return bleu_N4
 
 
-def _cider(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    scorer = CiderScorer()
-    for prediction, reference in pairs:
-        scorer += (prediction, [reference])
-    if not any(reference.split() for _, reference in pairs):  # the scorer takes the maximum over their words
-        return [0.0] * len(pairs)
-    return list(scorer.compute_score()[1])
-
-
-def tokenize_java(captions: Sequence[str]) -> list[str]:
+def tokenize_java(captions: Iterable[str]) -> Lines:
     """Returns captions as pycocoevalcap's PTBTokenizer does: lower case, without punctuation, joined by spaces.
 
     The tokenizer reads the captions as one text and looks past the end of a line: `B.` at the end of a caption
@@ -121,37 +134,52 @@ def tokenize_java(captions: Sequence[str]) -> list[str]:
     """
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
     command = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    try:
-        done = subprocess.run(command, input=_one_a_line(captions).encode(errors="replace"), capture_output=True)
-        lines = done.stdout.decode(errors="replace").split("\n")
-        message = done.stderr.decode(errors="replace").strip()
-        failure = f"exit code {done.returncode}, {message}" if done.returncode else ""
-    except OSError as error:
-        lines, failure = [], str(error)
-    if failure or len(lines) != len(captions):
-        reason = failure.partition("\n")[0] or f"{len(lines)} lines for {len(captions)} captions"
+    lines = captions if isinstance(captions, Lines) else Lines(captions)
+    lines.file.seek(0)
+    tokenized = Lines()
+    with tempfile.TemporaryFile() as output:
+        try:
+            done = subprocess.run(command, stdin=lines.file, stdout=output, stderr=subprocess.PIPE)
+            message = done.stderr.decode(errors="replace").strip()
+            failure = f"exit code {done.returncode}, {message}" if done.returncode else ""
+        except OSError as error:
+            failure = str(error)
+        for line in split_lines(output):
+            tokenized.append(" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS))
+    if failure or len(tokenized) != len(lines):
+        reason = failure.partition("\n")[0] or f"{len(tokenized)} lines for {len(lines)} captions"
         raise InputError(f"the tokenizer failed: {reason}; repair `java` or take it off PATH to do without")
-    return [" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in lines]
+    return tokenized
 
 
-def tokenize_regex(captions: Sequence[str]) -> list[str]:
+def tokenize_regex(captions: Iterable[str]) -> Lines:
     """Returns what `tokenize_java` does, without Java, as far as driving captions need it.
 
     A port of the tokenizer's behaviour, not of its grammar: it agrees on every question and answer of DriveLM's
     sample (asserted in the tests) and differs where sentences run into each other, and on web addresses, file
     names and symbols.
     """
+    lines = iter(captions if isinstance(captions, Lines) else Lines(captions))
+    tokenized = Lines()
+    block, after = list(islice(lines, BLOCK)), list(islice(lines, BLOCK))
+    while block:
+        words = next((number for number, line in enumerate(after) if line.strip()), len(after))
+        seen = [*block, *after[: words + 1], ""]  # a period's fate depends on the next line that has words
+        for line in _tokenized("\n".join(seen))[: len(block)]:
+            tokenized.append(line)
+        block, after = after, list(islice(lines, BLOCK))
+    return tokenized
+
+
+def _tokenized(text: str) -> list[str]:
+    """Returns the lines of a text, tokenized."""
     lines: list[list[str]] = [[]]
-    for token in _PTB.findall(_one_a_line(captions).translate(_ASCII)):
+    for token in _PTB.findall(text.translate(_ASCII)):
         if token == "\n":
             lines.append([])
         elif not _PUNCTUATION.fullmatch(token):
             lines[-1].append(re.sub(r"[][(){}]", lambda bracket: _BRACKETS[bracket[0]], token.lower()))
     return [" ".join(line) for line in lines]
-
-
-def _one_a_line(captions: Sequence[str]) -> str:
-    return "\n".join(re.sub("[\n\r\v\f\x85\u2028\u2029]", " ", caption) for caption in captions)
 
 
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}

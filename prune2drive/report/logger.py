@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ class Finished(NamedTuple):
 
     run: Mapping[str, Any]
     metrics: Mapping[str, float]
-    predictions: Sequence[Prediction]
+    predictions: Collection[Prediction]
     pictures: Sequence[tuple[Prediction, Path]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class RunLogger(WandbLogger):
         self.log_hyperparams({key: run[key] for key in ("config", "choices", "git", "versions", "command", "dataset")})
         self.log_metrics(dict(metrics))
         columns = ["id", "question", "answer", "reference", "kept", "of", "error"]
-        self.log_table("answers", columns=columns, data=[_cells(row) for row in predictions[:TABLE_ROWS]])
+        self.log_table("answers", columns=columns, data=[_cells(row) for row in islice(predictions, TABLE_ROWS)])
         if pictures:
             captions = [f"{row.question} -> {row.answer}" for row, _ in pictures]
             self.log_image("kept tokens", [str(path) for _, path in pictures], caption=captions)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from prune2drive.errors import InputError
-from prune2drive.files import write_atomically
+from prune2drive.files import write_list
 from prune2drive.sample import Prediction
 
 NAME = "submission.json"
@@ -57,16 +56,21 @@ class DriveLMSubmission:
             form = "<scene>_<frame>_<number>"
             raise InputError(f"submission=drivelm: {others[0]} is no DriveLM id, {form}; use the challenge's file")
 
-    def write(self, folder: Path, predictions: Sequence[Prediction], planned: int) -> str:
+    def write(self, folder: Path, predictions: Collection[Prediction], planned: int) -> str:
         """Writes submission.json and returns the command that uploads it to the submitter's model repository.
 
         Raises:
             InputError: answers are missing, or the folder cannot be written.
         """
-        answered = [row for row in predictions if row.answer is not None and row.error is None]
-        if missing := planned - len(answered):
+        answered = sum(_is_answered(row) for row in predictions)
+        if missing := planned - answered:
             raise InputError(f"no {NAME}: {missing} of {planned} answers are missing; go on with resume={folder}")
-        results = [{"id": row.id, "question": row.question, "answer": row.answer} for row in answered]
-        content = {**asdict(self), "authors": list(self.authors), "results": results}
-        write_atomically(folder / NAME, [json.dumps(content, indent=4, ensure_ascii=False), "\n"])
+        results = (
+            {"id": row.id, "question": row.question, "answer": row.answer} for row in predictions if _is_answered(row)
+        )
+        write_list(folder / NAME, results, {**asdict(self), "authors": list(self.authors)}, "results", indent=4)
         return f"hf upload <user>/<repository> {folder / NAME} {NAME}"
+
+
+def _is_answered(row: Prediction) -> bool:
+    return row.answer is not None and row.error is None

@@ -8,12 +8,12 @@ writes RUN_FOLDER/results_drivelmm_o1.json, to be set as `input_file` in that sc
 from __future__ import annotations
 
 import argparse
-import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from prune2drive.errors import InputError
-from prune2drive.files import write_atomically
+from prune2drive.files import write_list
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction
 
@@ -40,11 +40,10 @@ def write_results(folder: Path, file: Path | None = None) -> tuple[Path, int, in
     """
     if not (folder / "predictions.jsonl").is_file():
         raise InputError(f"{folder}: no predictions.jsonl there; give a run folder")
-    rows = list(RunFolder(folder).rows())
-    results = [result(row) for row in rows if row.answer is not None]
     file = file or folder / RESULTS
-    write_atomically(file, [json.dumps(results, indent=2, ensure_ascii=False), "\n"])
-    return file, len(results), len(rows) - len(results)
+    counts = Counter(row.answer is not None for row in RunFolder(folder).rows())
+    write_list(file, (result(row) for row in RunFolder(folder).rows() if row.answer is not None))
+    return file, counts[True], counts[False]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from prune2drive.errors import InputError
@@ -55,12 +55,13 @@ class Difference(NamedTuple):
         return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def resume_run(folder: RunFolder, record: dict[str, Any]) -> set[str]:
+def resume_run(folder: RunFolder, record: dict[str, Any], ids: Sequence[str]) -> Set[str]:
     """Returns the ids of the questions that an earlier run in a folder finished.
 
     Args:
         record: content of run.json for the resumed run, to which the earlier run's `dtype` and, of merged shards,
             `parts` are added.
+        ids: ids of all questions.
 
     Raises:
         InputError: the folder holds no run, or one of another version, options, judge or questions.
@@ -77,7 +78,7 @@ def resume_run(folder: RunFolder, record: dict[str, Any]) -> set[str]:
     if before.get("dataset") != record["dataset"]:
         raise InputError(f"resume={folder.path}: the dataset has changed since; run the command again without resume=")
     record |= {name: before[name] for name in ("dtype", "parts") if name in before}
-    done = folder.keep_answered()
+    done = folder.keep_answered(ids)
     log.info("resuming %s: %d of %d questions are done", folder.path, len(done), record["dataset"]["size"])
     return done
 

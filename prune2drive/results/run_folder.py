@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from prune2drive.errors import InputError
 from prune2drive.files import UNENCODABLE, read_json, write_atomically, write_json
+from prune2drive.results.id_index import IdIndex, IdSet
 from prune2drive.sample import Prediction
 
 ROWS = "predictions.jsonl"
@@ -75,31 +78,27 @@ class RunFolder:
         for path in self._row_files():
             yield from (row for row, _, _ in _read_rows(path))
 
-    def merge(self, order: Mapping[str, int]) -> list[Prediction]:
-        """Joins all ranks' rows in predictions.jsonl, every sample once, and returns them.
+    def merge(self, ids: Sequence[str]) -> Rows:
+        """Joins all ranks' rows in predictions.jsonl, every sample once and the latest of it, and returns them.
 
         Args:
-            order: id -> place in the file; rows with other ids are dropped.
+            ids: all ids in the file's order; rows with other ids are dropped.
 
         Raises:
             InputError: a line is not a row, or the folder cannot be written.
         """
-        latest: dict[str, Prediction] = {}
+        return Rows(self, len(self._arrange(IdIndex(ids), lambda row: True)))
 
-        def place(row: Prediction) -> int | None:
-            if row.id in order:
-                latest[row.id] = row
-            return order.get(row.id)
-
-        return [latest[name] for name in self._arrange(place)]
-
-    def keep_answered(self) -> set[str]:
+    def keep_answered(self, ids: Sequence[str]) -> Set[str]:
         """Drops torn lines and the rows of failed samples before a resume, and returns the ids of the other samples.
 
+        Args:
+            ids: all ids in the file's order; rows with other ids are dropped.
+
         Raises:
             InputError: a line is not a row, or the folder cannot be written.
         """
-        return set(self._arrange(lambda row: 0 if row.error is None else None))
+        return self._arrange(IdIndex(ids), lambda row: row.error is None)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file of the folder, whole or not at all.
@@ -123,31 +122,56 @@ class RunFolder:
     def _row_files(self) -> list[Path]:
         return sorted(self.path.glob("predictions*.jsonl"))
 
-    def _arrange(self, place: Callable[[Prediction], int | None]) -> list[str]:
-        """Rewrites all row files as one, without holding lines in memory, and returns the ids in the file's order.
+    def _arrange(self, index: IdIndex, is_kept: Callable[[Prediction], bool]) -> IdSet:
+        """Rewrites all row files as one, without holding lines in memory, and returns the ids in it.
 
         Args:
-            place: returns a row's place in the file, or None to drop the row. Rows of equal place keep their order;
-                of several rows with one id, the last that has a place is kept.
+            index: all ids in the file's order.
+            is_kept: whether a row stays; of several rows with one id, the last that does is kept.
         """
         paths = self._row_files()
-        latest: dict[str, tuple[int, int, int, int]] = {}
-        for index, path in enumerate(paths):
+        file_N = np.full(len(index.ids), -1, dtype=np.int32)
+        start_N, end_N = np.zeros((2, len(index.ids)), dtype=np.int64)
+        for number, path in enumerate(paths):
             for row, start, end in _read_rows(path):
-                if (rank := place(row)) is not None:
-                    latest[row.id] = (rank, index, start, end)
-        ids = sorted(latest, key=latest.__getitem__)
-        lines = [latest[name][1:] for name in ids]
-        starts, ends = [start for _, start, _ in lines], [end for _, _, end in lines]
-        if [path.name for path in paths] == [ROWS] and starts + [paths[0].stat().st_size] == [0, *ends]:
-            return ids
+                if (place := index.place(row.id)) is not None and is_kept(row):
+                    file_N[place], start_N[place], end_N[place] = number, start, end
+        kept = IdSet(index, file_N >= 0)
+        starts, ends = start_N[file_N >= 0], end_N[file_N >= 0]
+        if [path.name for path in paths] == [ROWS]:
+            size = paths[0].stat().st_size
+            if np.array_equal(np.append(starts, size), np.insert(ends, 0, 0)):
+                return kept
         with ExitStack() as stack:
             files = [stack.enter_context(path.open("rb")) for path in paths]
-            write_atomically(self.path / ROWS, (_line(files[index], start, end) for index, start, end in lines))
+            places = np.flatnonzero(file_N >= 0)
+            lines = (_line(files[file_N[place]], int(start_N[place]), int(end_N[place])) for place in places)
+            write_atomically(self.path / ROWS, lines)
         for path in paths:
             if path.name != ROWS:
                 path.unlink()
-        return ids
+        return kept
+
+
+class Rows(Collection[Prediction]):
+    """Holds the rows of a finished run, read from disk each time they are gone through.
+
+    Args:
+        folder: the run folder.
+        count: the number of rows.
+    """
+
+    def __init__(self, folder: RunFolder, count: int) -> None:
+        self._folder, self._count = folder, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return self._folder.rows()
+
+    def __contains__(self, row: object) -> bool:
+        return any(each == row for each in self)
 
 
 def _read_rows(path: Path) -> Iterator[tuple[Prediction, int, int]]:

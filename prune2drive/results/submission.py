@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,7 @@ class Submission(Protocol):
             InputError: an id has another form.
         """
 
-    def write(self, folder: Path, predictions: Sequence[Prediction], planned: int) -> str:
+    def write(self, folder: Path, predictions: Collection[Prediction], planned: int) -> str:
         """Writes the file to submit into a run folder, and returns what to do with it, such as an upload command.
 
         Args:

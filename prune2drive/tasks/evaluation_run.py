@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -44,7 +44,7 @@ class Task:
     """
 
     loop: Callable[..., Evaluation]
-    measure: Callable[[Components, Sequence[Prediction]], dict[str, float]]
+    measure: Callable[[Components, Collection[Prediction]], dict[str, float]]
     headline: str
     caveat: Callable[[Components, Mapping[str, float]], str]
     done: str
@@ -72,9 +72,9 @@ class EvaluationRun:
     components: Components
     folder: RunFolder
     record: dict[str, Any]
-    done: set[str] = field(default_factory=set)
+    done: Set[str] = field(default_factory=set)
     metrics: dict[str, float] = field(default_factory=dict)
-    predictions: list[Prediction] = field(default_factory=list)
+    predictions: Collection[Prediction] = ()
 
     @classmethod
     def of(cls, cfg: DictConfig, task: Task, components: Components) -> EvaluationRun:
@@ -130,7 +130,7 @@ class EvaluationRun:
                 other ranks are started: later, Lightning may kill the one that says so.
         """
         if resume:
-            self.done = resume_run(self.folder, self.record)
+            self.done = resume_run(self.folder, self.record, self.components.dataset.ids)
         elif self.folder.has_rows:
             path = self.folder.path
             raise InputError(f"{path} holds another run: go on with resume={path}, or choose another folder")
@@ -160,7 +160,7 @@ class EvaluationRun:
     def _measure(self, peak_mb: float | None) -> None:
         """Computes the metrics of all rows and writes metrics.json and run.json."""
         adapter, dataset, folder, record = self.components.adapter, self.components.dataset, self.folder, self.record
-        rows = self.predictions = folder.merge({name: place for place, name in enumerate(dataset.ids)})
+        rows = self.predictions = folder.merge(dataset.ids)
         failed = sum(row.error is not None for row in rows)
         record["counts"] = {"planned": len(dataset), "done": len(rows) - failed, "failed": failed}
         if failed < len(rows):

@@ -15,12 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
 from prune2drive.report.token_overlay import saved_pictures
+from prune2drive.results.id_index import IdIndex, IdSet
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.results.shards import Part, join_rows, merged_record, read_parts
 from prune2drive.tasks.evaluate import run_task
@@ -78,7 +80,8 @@ def _assemble(run: EvaluationRun, parts: Sequence[Part]) -> None:
         for file in pictures:
             (run.folder.path / file.parent.name).mkdir(exist_ok=True)
             shutil.copy(file, run.folder.path / file.parent.name)
-    run.done = set(run.components.dataset.ids)
+    ids = run.components.dataset.ids
+    run.done = IdSet(IdIndex(ids), np.ones(len(ids), dtype=bool))
 
 
 def _config(part: Part, folder: Path) -> DictConfig:

@@ -90,6 +90,17 @@ def test_ratio_of_sums_counts_groups_in_its_standard_error():
     assert ratio.groups == 2
 
 
+def test_groups_that_come_back_are_one_however_often_entries_are_joined():
+    ratio, other = RatioOfSums(), RatioOfSums()
+    ratio._most = 3
+    for number in range(40):
+        ratio.add(f"{number % 5}", number, 2)
+    for group in range(5):
+        for number in range(group, 40, 5):
+            other.add(f"{group}", number, 2)
+    assert ratio.groups == 5 and ratio.flat("x") == other.flat("x")
+
+
 def test_ratio_of_sums_of_one_group_has_no_standard_error():
     ratio = RatioOfSums()
     ratio.add("a", 1, 4)

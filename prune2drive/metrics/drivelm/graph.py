@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 from prune2drive.sample import Prediction
@@ -28,29 +29,60 @@ class Pair(NamedTuple):
         return int(digits[0]) if digits else None
 
 
-def follow_graph(predictions: Iterable[Prediction]) -> tuple[list[Pair], dict[str, float]]:
-    """Returns the answers to score, frame by frame in the order of the questions, and counts of the others.
+def follow_graph(predictions: Collection[Prediction], counts: Counter[str] | None = None) -> Iterator[Pair]:
+    """Yields the answers to score, frame by frame in the order of the questions.
 
     The reference coordinates that the answer to a frame's first question finds are the frame's graph; a later question
     is scored only if all its coordinates are in the graph. Without an answer to the first question there is no graph,
-    and the whole frame is scored. The counts are `skipped_by_graph` (answers) and `frames_without_graph`.
+    and the whole frame is scored.
+
+    Args:
+        predictions: all rows of a run.
+        counts: adds `skipped_by_graph` (answers) and `frames_without_graph` to these, as it goes on.
     """
-    frames: dict[tuple[str, str], list[Pair]] = defaultdict(list)
-    for row in predictions:
-        if row.answer is not None and row.reference is not None and row.error is None:
-            frames[row.scene, row.frame].append(Pair(row, row.answer, row.reference))
-    scored: list[Pair] = []
-    skipped = without = 0
-    for pairs in frames.values():
+    counts = Counter() if counts is None else counts
+    for pairs in _frames(predictions):
         pairs.sort(key=lambda pair: pair.number or 0)
         first = next((pair for pair in pairs if pair.number == 0), None)
         graph = match(first.answer, first.reference)[0] if first else None
         tagged = [pair for pair in pairs if pair.row.tags]
         kept = [p for p in tagged if p is first or graph is None or set(coordinates(p.row.question)) <= set(graph)]
-        scored += kept
-        skipped += len(tagged) - len(kept)
-        without += bool(tagged) and graph is None
-    return scored, {"skipped_by_graph": skipped, "frames_without_graph": without}
+        yield from kept
+        counts["skipped_by_graph"] += len(tagged) - len(kept)
+        counts["frames_without_graph"] += bool(tagged) and graph is None
+
+
+def _frames(predictions: Collection[Prediction]) -> Iterator[list[Pair]]:
+    """Yields the answered questions of each frame, in the order in which frames begin.
+
+    One frame at a time is in memory where its questions are neighbours, as they are in the benchmark's files.
+    """
+    begun: set[int] = set()
+    for key, _ in groupby(map(_frame, predictions)):
+        if hash(key) in begun:
+            break
+        begun.add(hash(key))
+    else:
+        for _, rows in groupby(predictions, key=_frame):
+            if pairs := _answered(rows):
+                yield pairs
+        return
+    frames: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for pair in _answered(predictions):
+        frames[_frame(pair.row)].append(pair)
+    yield from frames.values()
+
+
+def _frame(row: Prediction) -> tuple[str, str]:
+    return row.scene, row.frame
+
+
+def _answered(rows: Iterable[Prediction]) -> list[Pair]:
+    return [
+        Pair(row, row.answer, row.reference)
+        for row in rows
+        if row.answer is not None and row.reference is not None and row.error is None
+    ]
 
 
 def coordinates(text: str) -> list[Point]:

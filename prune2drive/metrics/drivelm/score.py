@@ -16,7 +16,9 @@ no answer are in no mean.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +27,7 @@ from prune2drive.metrics.base import SCORE, Column, Judge, JudgeUnavailable, is_
 from prune2drive.metrics.drivelm.graph import Pair, follow_graph, match
 from prune2drive.metrics.drivelm.rating import RATING
 from prune2drive.metrics.language import score_captions
+from prune2drive.metrics.lines import Lines
 from prune2drive.metrics.statistics import Estimate, combine, mean
 from prune2drive.sample import Prediction
 
@@ -73,7 +76,7 @@ class DriveLMScore:
         needs_judge = set(question.tags) == {JUDGE} and not self.judge
         return "they need a judge; add judge=openai" if needs_judge else ""
 
-    def __call__(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def __call__(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns the metrics of `measure`, and `score`: the headline.
 
         Where the questions lack a tag, `score` is the headline's weights over the other parts, scaled to sum to 1;
@@ -96,7 +99,7 @@ class DriveLMScore:
         metrics |= combine(estimates, parts).flat("score")
         return metrics | {"score_parts": len(parts), **{f"score_part/{part}": share for part, share in parts.items()}}
 
-    def measure(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def measure(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns every metric with its `<key>_n` and `<key>_stderr`, and counts, but no `score`.
 
         A metric without samples is absent. Where the judge stopped answering, `judge_missing` of `judge_asked` answers
@@ -126,28 +129,34 @@ class DriveLMScore:
             f"score leaves out {tags}, for which there are no questions; the official {self.headline} needs all parts"
         )
 
-    def by_question(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+    def by_question(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns question id -> exact match or F1 of the located objects, for paired comparisons of two runs.
 
         Captions are left out: their scores are of all captions together.
         """
         scores = {}
-        for pair in follow_graph(predictions)[0]:
+        for pair in follow_graph(predictions):
             if ACCURACY in pair.row.tags:
                 scores[pair.row.id] = float(pair.answer == pair.reference)
             elif MATCH in pair.row.tags:
                 scores[pair.row.id] = match(pair.answer, pair.reference)[1]
         return scores
 
-    def _measure(self, predictions: Sequence[Prediction]) -> tuple[dict[str, float], Estimates, set[int]]:
+    def _measure(self, predictions: Collection[Prediction]) -> tuple[dict[str, float], Estimates, set[int]]:
         """Returns the flat metrics, the estimates they come from, and the tags of the scored questions."""
-        pairs, counts = follow_graph(predictions)
-        if not pairs:
+        counts: Counter[str] = Counter(skipped_by_graph=0, frames_without_graph=0)
+        scored = _Scored()
+        asked: dict[int, Pair] = {}
+        for number, pair in enumerate(follow_graph(predictions, counts)):
+            scored.add(number, pair)
+            if self.judge:
+                asked[number] = pair
+        if not scored.count:
             return {}, {}, set()
-        tagged = [{n: pair for n, pair in enumerate(pairs) if tag in pair.row.tags} for tag in range(4)]
-        estimates, notes = _without_judge(tagged)
+        estimates, notes = scored.estimates()
         if self.judge:
             try:
+                tagged = [{n: pair for n, pair in asked.items() if tag in pair.row.tags} for tag in range(4)]
                 judged, more = _judged(self.judge, tagged, estimates)
             except JudgeUnavailable as stopped:
                 logger.error("the judge stopped answering: %s", stopped.reason)
@@ -158,7 +167,7 @@ class DriveLMScore:
             if weights.keys() <= estimates.keys():
                 estimates[key] = combine(estimates, weights)
         metrics = {name: value for key, estimate in estimates.items() for name, value in estimate.flat(key).items()}
-        return {**metrics, **notes, **counts}, estimates, {tag for tag in range(4) if tagged[tag]}
+        return {**metrics, **notes, **counts}, estimates, scored.tags
 
 
 def _judged(
@@ -187,17 +196,46 @@ def _scores(judge: Judge, pairs: Mapping[int, Pair]) -> dict[int, float]:
     return {n: scores[pair.row.id] for n, pair in pairs.items() if pair.row.id in scores}
 
 
-def _without_judge(tagged: Sequence[dict[int, Pair]]) -> tuple[Estimates, dict[str, float]]:
-    """Returns the estimates that need no judge, and which tokenizer the captions had."""
-    estimates: Estimates = {}
-    notes: dict[str, float] = {}
-    if exact := tagged[ACCURACY]:
-        estimates["accuracy"] = mean([pair.answer == pair.reference for pair in exact.values()], exact)
-    if captions := tagged[LANGUAGE]:
-        answers, references = zip(*(pair[1:] for pair in captions.values()), strict=True)
-        language = score_captions(answers, references, list(captions))
-        estimates |= language.estimates
-        notes["official_tokenizer"] = int(language.tokenizer == "java")
-    if located := tagged[MATCH]:
-        estimates["match_f1"] = mean([match(pair.answer, pair.reference)[1] for pair in located.values()], located)
-    return estimates, notes
+class _Scored:
+    """Collects what needs no judge of the answers to score: numbers, and captions on disk."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.tags: set[int] = set()
+        self._numbers = {tag: array("q") for tag in (ACCURACY, LANGUAGE, MATCH)}
+        self._values = {tag: array("d") for tag in (ACCURACY, MATCH)}
+        self._answers, self._references = Lines(), Lines()
+
+    def add(self, number: int, pair: Pair) -> None:
+        """Adds an answer.
+
+        Args:
+            number: its place among all scored answers.
+            pair: the answer.
+        """
+        self.count += 1
+        tags = self._numbers.keys() & set(pair.row.tags)
+        self.tags |= {tag for tag in pair.row.tags if tag in range(4)}
+        for tag in tags:
+            self._numbers[tag].append(number)
+        if ACCURACY in tags:
+            self._values[ACCURACY].append(pair.answer == pair.reference)
+        if MATCH in tags:
+            self._values[MATCH].append(match(pair.answer, pair.reference)[1])
+        if LANGUAGE in tags:
+            self._answers.append(pair.answer)
+            self._references.append(pair.reference)
+
+    def estimates(self) -> tuple[Estimates, dict[str, float]]:
+        """Returns the estimates that need no judge, and which tokenizer the captions had."""
+        estimates: Estimates = {}
+        notes: dict[str, float] = {}
+        if values := self._values[ACCURACY]:
+            estimates["accuracy"] = mean(values, self._numbers[ACCURACY])
+        if numbers := self._numbers[LANGUAGE]:
+            language = score_captions(self._answers, self._references, numbers)
+            estimates |= language.estimates
+            notes["official_tokenizer"] = int(language.tokenizer == "java")
+        if values := self._values[MATCH]:
+            estimates["match_f1"] = mean(values, self._numbers[MATCH])
+        return estimates, notes

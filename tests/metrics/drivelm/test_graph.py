@@ -1,5 +1,7 @@
 """Which answers the challenge scores: those about objects that the frame's first answer found."""
 
+from collections import Counter
+
 import pytest
 from helpers.drivelm_rows import BUS, CAR, VAN, row
 
@@ -7,7 +9,7 @@ from prune2drive.metrics.drivelm.graph import follow_graph
 
 
 def ids(rows):
-    return [pair.row.id for pair in follow_graph(rows)[0]]
+    return [pair.row.id for pair in follow_graph(rows)]
 
 
 def test_the_graph_holds_the_reference_coordinates_that_the_first_answer_finds():
@@ -23,7 +25,8 @@ def test_the_graph_holds_the_reference_coordinates_that_the_first_answer_finds()
         row(5, f"{CAR} {VAN}"),
     ]
     assert ids(rows) == ["s_f_0", "s_f_1", "s_f_4", "s_f_5"]
-    assert follow_graph(rows)[1] == {"skipped_by_graph": 2, "frames_without_graph": 0}
+    list(follow_graph(rows, counts := Counter()))
+    assert counts == {"skipped_by_graph": 2, "frames_without_graph": 0}
 
 
 def test_the_graph_compares_numbers_not_spellings():
@@ -50,10 +53,16 @@ def test_order_within_a_frame_is_by_number_and_frames_keep_theirs():
     "first", [[], [row(0, answer=None)], [row(0, error="out of memory")], [row(0, reference=None)]]
 )
 def test_without_its_first_answer_a_frame_has_no_graph_and_is_scored_whole(first):
-    scored, counts = follow_graph([*first, row(1, f"Is {CAR} red?"), row(2)])
+    scored = list(follow_graph([*first, row(1, f"Is {CAR} red?"), row(2)], counts := Counter()))
     assert [pair.row.id for pair in scored] == ["s_f_1", "s_f_2"]
     assert counts == {"skipped_by_graph": 0, "frames_without_graph": 1}
 
 
 def test_an_odd_number_in_a_question_is_dropped():
     assert ids([row(0, answer=CAR, reference=CAR), row(1, f"Is {CAR} within 5.5 m?")]) == ["s_f_0", "s_f_1"]
+
+
+def test_questions_of_a_frame_that_lie_apart_are_scored_together():
+    first, second = row(0, answer=CAR, reference=CAR), row(1, f"Is {VAN} red?")
+    other = row(0, frame="g", answer=CAR, reference=CAR)
+    assert ids([first, other, second]) == ids([first, second, other]) == ["s_f_0", "s_g_0"]

@@ -179,7 +179,7 @@ def test_final_is_the_published_formula(scores, bleu, rest, final):
     accuracy, rating, match = scores
     captions = {f"bleu_{n}": value for n, value in enumerate(bleu, start=1)}
     captions |= dict(zip(("rouge_l", "cider"), rest, strict=True))
-    language = combine({key: Estimate(value, {}) for key, value in captions.items()}, LANGUAGE_WEIGHTS)
+    language = combine({key: Estimate(value) for key, value in captions.items()}, LANGUAGE_WEIGHTS)
     parts = {"accuracy": accuracy, "judge": rating / 100, "match": match / 100}
-    parts_of = {key: Estimate(value, {}) for key, value in parts.items()} | {"language": language}
+    parts_of = {key: Estimate(value) for key, value in parts.items()} | {"language": language}
     assert combine(parts_of, FINAL_WEIGHTS).value == pytest.approx(final, abs=1e-5)

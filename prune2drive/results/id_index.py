@@ -1,0 +1,65 @@
+"""Finds the places of question ids in a few bytes each: hundreds of thousands of rows must not fill the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+class IdIndex:
+    """Maps ids to their places, as a dict would, in 12 bytes an id.
+
+    Args:
+        ids: unique ids, which are not copied.
+    """
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.ids = ids
+        hashes = np.fromiter(map(_hash, ids), np.uint64, len(ids))
+        self._places = np.argsort(hashes, kind="stable").astype(np.uint32)
+        self._hashes = hashes[self._places]
+
+    def place(self, name: str) -> int | None:
+        """Returns the place of an id; None where it is not there."""
+        number = np.uint64(_hash(name))
+        for at in range(int(self._hashes.searchsorted(number)), len(self._hashes)):
+            if self._hashes[at] != number:
+                break
+            if self.ids[place := int(self._places[at])] == name:
+                return place
+        return None
+
+
+class IdSet(Set[str]):
+    """Holds some of the ids of an index, in a byte an id.
+
+    Args:
+        index: all ids.
+        is_in_N: whether each of them is in the set; bool [N].
+    """
+
+    def __init__(self, index: IdIndex, is_in_N: NDArray[np.bool_]) -> None:
+        self._index, self._is_in_N = index, is_in_N
+
+    def __contains__(self, name: object) -> bool:
+        place = self._index.place(name) if isinstance(name, str) else None
+        return place is not None and bool(self._is_in_N[place])
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._index.ids[place] for place in np.flatnonzero(self._is_in_N))
+
+    def __len__(self) -> int:
+        return int(self._is_in_N.sum())
+
+    @classmethod
+    def _from_iterable(cls, ids: Iterable[T]) -> Set[T]:  # of a union or an intersection
+        return set(ids)
+
+
+def _hash(name: str) -> int:
+    return hash(name) & 0xFFFF_FFFF_FFFF_FFFF
