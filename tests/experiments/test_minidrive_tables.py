@@ -30,6 +30,7 @@ class Found(Runs):
         return {"time/select_ms": 0.25, "time/prefill_ms": 1, "tokens/layer_average": 1, "flops/ratio": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_table_needs_all_the_runs_that_it_shows(name):
     table = TABLES[name][0](QUESTIONS)

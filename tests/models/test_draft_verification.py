@@ -42,6 +42,7 @@ def confirmed(adapter, prompts, drafts, **options):
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.7}, {"no_repeat_ngram_size": 1}])
 def test_what_generate_says_is_confirmed_and_nothing_else(adapter, options):
     options = {"max_new_tokens": 7, "do_sample": False, **options}

@@ -15,6 +15,9 @@ from optuna.trial import TrialState
 
 from prune2drive.search import active_study
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 pytest.importorskip("psycopg", reason="no psycopg: pip install 'prune2drive[database]'")
 SCRIPT = "postgres_server.sh"
 

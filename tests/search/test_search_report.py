@@ -213,6 +213,7 @@ def test_nothing_but_failures(tmp_path):
     assert "out of memory" in shown.words["Failed trials"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", [None, "journal"])
 def test_again_from_the_study_alone(tmp_path, storage, capsys):
     kept = {"storage": str(tmp_path / "trials.log")} if storage else {}

@@ -8,6 +8,9 @@ from prune2drive.errors import InputError
 from prune2drive.tasks.launched_jobs import wait_for_all_jobs
 from prune2drive.tasks.main import _run_or_exit
 
+pytestmark = pytest.mark.slow  # whole runs
+
+
 submitit = pytest.importorskip("submitit")
 LAUNCHER = OmegaConf.create({"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"})
 
