@@ -131,21 +131,25 @@ class RunFolder:
         """
         paths = self._row_files()
         file_N = np.full(len(index.ids), -1, dtype=np.int32)
-        start_N, end_N = np.zeros((2, len(index.ids)), dtype=np.int64)
+        start_N, size_N = np.zeros(len(index.ids), dtype=np.int64), np.zeros(len(index.ids), dtype=np.int32)
+        latest, is_arranged = -1, [path.name for path in paths] == [ROWS]
         for number, path in enumerate(paths):
-            for row, start, end in _read_rows(path):
-                if (place := index.place(row.id)) is not None and is_kept(row):
-                    file_N[place], start_N[place], end_N[place] = number, start, end
+            whole = 0
+            for row, start, whole in _read_rows(path):
+                place = index.place(row.id)
+                if place is None or not is_kept(row):
+                    is_arranged = False
+                    continue
+                is_arranged, latest = is_arranged and latest < place, place
+                file_N[place], start_N[place], size_N[place] = number, start, whole - start
+            is_arranged &= whole == path.stat().st_size  # no line is torn
         kept = IdSet(index, file_N >= 0)
-        starts, ends = start_N[file_N >= 0], end_N[file_N >= 0]
-        if [path.name for path in paths] == [ROWS]:
-            size = paths[0].stat().st_size
-            if np.array_equal(np.append(starts, size), np.insert(ends, 0, 0)):
-                return kept
+        if is_arranged:
+            return kept
         with ExitStack() as stack:
             files = [stack.enter_context(path.open("rb")) for path in paths]
-            places = np.flatnonzero(file_N >= 0)
-            lines = (_line(files[file_N[place]], int(start_N[place]), int(end_N[place])) for place in places)
+            places = np.flatnonzero(file_N >= 0).astype(np.int32)
+            lines = (_line(files[file_N[place]], int(start_N[place]), int(size_N[place])) for place in places)
             write_atomically(self.path / ROWS, lines)
         for path in paths:
             if path.name != ROWS:
@@ -182,13 +186,13 @@ def _read_rows(path: Path) -> Iterator[tuple[Prediction, int, int]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                row = Prediction.from_row(json.loads(line))
+                row = Prediction.from_row(json.loads(line.decode()))
             except (ValueError, TypeError, AttributeError) as error:
                 raise InputError(f"{path}, line {number}: not a row of predictions ({error})") from error
             yield row, start, start + len(line)
             start += len(line)
 
 
-def _line(file: BinaryIO, start: int, end: int) -> str:
+def _line(file: BinaryIO, start: int, size: int) -> str:
     file.seek(start)
-    return file.read(end - start).decode()
+    return file.read(size).decode()
