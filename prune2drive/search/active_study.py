@@ -81,7 +81,7 @@ class ActiveStudy(Study):
         workers = sum(key.startswith(WORKER) for key in self.optuna_study.user_attrs)
         entropy = [seed, len(before), workers, *([zlib.crc32(self.worker.encode())] if others else [])]
         fresh_seed = int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
-        self.optuna_study.sampler = sampler.make(space, before, seed, fresh_seed)
+        self.optuna_study.sampler = self._sign(sampler.make(space, before, seed, fresh_seed))
 
     def close(self) -> None:
         """Records that this process no longer works on its trials."""
@@ -177,6 +177,17 @@ class ActiveStudy(Study):
         else:
             self.give_up(trial.number)
 
+    def _sign(self, sampler: Any) -> Any:
+        """Makes a sampler name this process in each trial before it proposes, which may take a while."""
+        before_trial = sampler.before_trial
+
+        def sign_first(study: optuna.Study, trial: FrozenTrial) -> None:
+            self._note(trial.number, worker=self.worker)
+            before_trial(study, trial)
+
+        sampler.before_trial = sign_first
+        return sampler
+
     def _propose(self) -> Trial | None:
         for _ in range(MOST_REPEATS):
             try:
@@ -184,7 +195,6 @@ class ActiveStudy(Study):
             except Exhausted as end:
                 self._leave_out(end.number, "nothing left to propose")
                 return None
-            asked.set_user_attr("worker", self.worker)
             trial = Trial(asked.number, self.space.ratios(asked.params))
             same = self._same(trial)
             if same is None:

@@ -72,6 +72,8 @@ def _search(plan: Plan, location: Location, launcher: RunLauncher, logger: Any) 
         study.optuna_study.set_user_attr("about", _about(plan))
         done = f"{len(study.trials)} of {settings.trials} trials done"
         _say(f"study {study.name}: {done}, stored in {shown(location.storage)}")
+        if launcher.at_once >= settings.trials > 1:
+            _say("all trials run at once, so none learns from another: search.at_once=8 would run eight")
         _evaluate_trials(study, plan, launcher, lambda: logger.log_trials(study.trials) if logger else None)
         report, ended = evaluate_finalists(plan, study, launcher), True
         return report
