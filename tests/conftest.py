@@ -1,5 +1,6 @@
 import logging
 import os
+import pickle
 import runpy
 import sys
 from contextlib import nullcontext
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers import runs
+from omegaconf import OmegaConf
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -19,6 +21,24 @@ def drivelm_sample() -> Path:
         reason = f"no DriveLM sample in {folder}; set PRUNE2DRIVE_SAMPLE to the folder of test_eval.json"
         pytest.fail(reason) if os.environ.get("PRUNE2DRIVE_NEEDS_SAMPLE") == "1" else pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once():
+    """Parses our configuration files, and Hydra's, once: a quarter of what composing a configuration takes."""
+    load, parsed = OmegaConf.load, {}
+
+    def cached(file):
+        name = str(getattr(file, "name", file))
+        if not name.startswith((str(runs.CONFIGS), sys.prefix)):
+            return load(file)
+        if name not in parsed:
+            parsed[name] = pickle.dumps(load(file))
+        return pickle.loads(parsed[name])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(OmegaConf, "load", staticmethod(cached))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
