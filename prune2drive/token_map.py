@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prune2drive.errors import InputError
 
@@ -51,6 +51,15 @@ class TokenMap:
     @property
     def length(self) -> int:
         return len(self.view_P)
+
+    def of_length(self, length: int) -> TokenMap:
+        """Returns the map of a prompt that begins in the same way and has more or less text behind its last image."""
+        grown = length - self.length
+        parts = (nn.functional.pad(part_P, (0, grown), value=-1) for part_P in (self.view_P, self.row_P, self.col_P))
+        other = TokenMap(self.views, *parts)
+        known = {name: value for name, value in vars(self).items() if name not in vars(other)}
+        vars(other).update(known)  # positions and boxes of the visual tokens, which text behind them does not move
+        return other
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:

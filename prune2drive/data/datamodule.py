@@ -1,17 +1,17 @@
-"""Makes batches of a dataset's remaining questions, divided between ranks, with none dropped or repeated."""
+"""Makes batches of whole frames from a dataset's remaining questions, divided between ranks, each question once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader
 
 from prune2drive.data.dataset import Dataset
 from prune2drive.errors import InputError, check_choice, check_whole
@@ -40,18 +40,57 @@ class Batch:
         return replace(self, inputs=move_data_to_device(self.inputs, device))
 
 
-def check_ranks(left: int, ranks: int) -> None:
-    """Refuses fewer samples than ranks: the other ranks would wait for one without a sample for ever.
+def group_by_frame(dataset: Dataset, remaining: Sequence[int], by_frame: bool = True) -> list[list[int]]:
+    """Groups questions that are to be answered together: those of each frame, or each alone.
 
     Args:
-        left: number of samples that remain to do.
+        dataset: the questions.
+        remaining: their indices in the dataset.
+        by_frame: whether the questions of a frame stay together.
+    """
+    groups: dict[str, list[int]] = {}
+    for index in remaining:
+        groups.setdefault(dataset.frame(index) if by_frame else dataset.ids[index], []).append(index)
+    return list(groups.values())
+
+
+def check_ranks(groups: int, ranks: int, what: str = "frames") -> None:
+    """Refuses fewer frames than ranks: the other ranks would wait for one without a question for ever.
+
+    Args:
+        groups: number of frames with questions that remain to do.
         ranks: number of ranks.
+        what: the groups' name, for the message.
 
     Raises:
-        InputError: fewer samples than ranks.
+        InputError: fewer frames than ranks.
     """
-    if 0 < left < ranks:
-        raise InputError(f"{left} samples left for {ranks} ranks; set trainer.devices to at most {left}")
+    if 0 < groups < ranks:
+        raise InputError(f"{groups} {what} left for {ranks} ranks; set trainer.devices to at most {groups}")
+
+
+def divide(groups: Sequence[list[int]], ranks: int) -> list[list[list[int]]]:
+    """Divides groups between ranks, each to the one that has the fewest questions so far."""
+    shares: list[list[list[int]]] = [[] for _ in range(ranks)]
+    heap = [(0, rank) for rank in range(ranks)]
+    for group in groups:
+        questions, rank = heappop(heap)
+        shares[rank].append(group)
+        heappush(heap, (questions + len(group), rank))
+    return shares
+
+
+def fill_batches(groups: Sequence[list[int]], batch_size: int) -> list[list[int]]:
+    """Fills batches with whole groups as long as they fit; a group that is larger than a batch is cut."""
+    batches: list[list[int]] = []
+    for group in groups:
+        for start in range(0, len(group), batch_size):
+            part = group[start : start + batch_size]
+            if batches and len(batches[-1]) + len(part) <= batch_size:
+                batches[-1] += part
+            else:
+                batches.append(part)
+    return batches
 
 
 class DriveDataModule(LightningDataModule):
@@ -64,6 +103,7 @@ class DriveDataModule(LightningDataModule):
         dataset: the questions.
         collate: makes model inputs of samples; runs in the loader's workers.
         batch_size: number of samples in a batch.
+        by_frame: whether the questions of a frame stay together, on one rank and in one batch as long as they fit.
         num_workers: number of processes that read and collate ahead; 0 for none.
         done: ids of questions that an earlier run finished.
         on_error: what happens to a sample that cannot be read or collated: "fail" ends the run with the error's
@@ -86,6 +126,7 @@ class DriveDataModule(LightningDataModule):
         done: Set[str] = frozenset(),
         on_error: Literal["fail", "skip"] = "fail",
         keep_images: int = 0,
+        by_frame: bool = True,
     ) -> None:
         super().__init__()
         check_whole("batch_size", batch_size)
@@ -93,7 +134,7 @@ class DriveDataModule(LightningDataModule):
         check_choice("on_error", on_error, ("fail", "skip"))
         self.keep_images = keep_images
         self.remaining = [index for index, name in enumerate(dataset.ids) if name not in done]
-        self.ids = dataset.ids
+        self.dataset, self.by_frame = dataset, by_frame
         self.make_batch = _MakeBatch(dataset, collate, skip=on_error == "skip")
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -115,22 +156,23 @@ class DriveDataModule(LightningDataModule):
         Raises:
             InputError: fewer samples than ranks.
         """
-        check_ranks(len(self.remaining), world_size)
-        sampler = UnrepeatedDistributedSampler(self.remaining, num_replicas=world_size, rank=rank, shuffle=False)
-        first: Any = islice(sampler, self.keep_images)
-        self.make_batch.drawn = {self.ids[self.remaining[place]] for place in first}
-        ready, rest = self.split_ready(sampler)
+        groups = group_by_frame(self.dataset, self.remaining, self.by_frame)
+        check_ranks(len(groups), world_size)
+        batches = fill_batches(divide(groups, world_size)[rank], self.batch_size)
+        first = islice((index for batch in batches for index in batch), self.keep_images)
+        self.make_batch.drawn = {self.dataset.ids[index] for index in first}
+        ready, rest = self.split_ready(batches)
         return _Loader(
-            self.remaining,
+            range(len(self.dataset)),  # type: ignore[arg-type]  # the batches' indices, which `make_batch` reads
             batch_sampler=rest,
             num_workers=self.num_workers if rest else 0,
             collate_fn=self.make_batch,
             ready=ready,
         )
 
-    def split_ready(self, sampler: UnrepeatedDistributedSampler) -> tuple[list[Batch], list[list[int]]]:
-        """Returns batches that are made already, and the places in `remaining` of each batch that has to be made."""
-        return [], list(BatchSampler(sampler, self.batch_size, drop_last=False))
+    def split_ready(self, batches: list[list[int]]) -> tuple[list[Batch], list[list[int]]]:
+        """Returns batches that are made already, and the questions of each batch that has to be made."""
+        return [], batches
 
 
 @dataclass

@@ -37,8 +37,8 @@ class MiniDriveModel(LlavaOnevision):
         super().__init__(str(Path(checkpoint or PACKAGED).expanduser().absolute()), dtype=dtype, attention=attention)
         self._resizes = False
 
-    def collate(self, samples: Sequence[Sample]) -> Prompts:
-        """Makes the inputs of a batch; warns once where images have to be resized to the model's only resolution."""
+    def _collate(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts:
+        """Makes the inputs of prompts; warns once where images have to be resized to the model's only resolution."""
         side = self.config.vision_config.image_size
         sizes = {image.size for sample in samples for image in sample.images.values()} - {(side, side)}
         if sizes and not self._resizes:
@@ -47,4 +47,4 @@ class MiniDriveModel(LlavaOnevision):
             log.warning(
                 "model=minidrive reads %d x %d pixels: images of %d x %d are resized", side, side, width, height
             )
-        return super().collate(samples)
+        return super()._collate(samples, texts)

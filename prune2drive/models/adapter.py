@@ -18,7 +18,6 @@ from prune2drive.errors import InputError
 from prune2drive.families import family_of
 from prune2drive.families.base import Family, ImageInfo
 from prune2drive.families.locate import locate_batch
-from prune2drive.models.draft_verification import verify_drafts
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.sample import IMAGE_MARKER, Sample
 
@@ -94,13 +93,37 @@ class Adapter(ABC):
         messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns.items() if text]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
-    def collate(self, samples: Sequence[Sample]) -> Prompts:
-        """Returns the token maps of prompts, and inputs for `generate`, padded on the left and on the CPU."""
-        pictures = [sample.shown for sample in samples]
+    def collate(self, samples: Sequence[Sample], by_frame: bool = True) -> Prompts:
+        """Returns the token maps of prompts, and inputs for `generate`, padded on the left and on the CPU.
+
+        Args:
+            samples: questions; those about one frame follow one another.
+            by_frame: whether the images of a frame are preprocessed once, for all of its questions.
+        """
         texts = [self.chat(sample.prompt) for sample in samples]
+        if by_frame and (prompts := self._collate_frames(samples, texts)):
+            return prompts
+        return self._collate(samples, texts)
+
+    def _collate_frames(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts | None:
+        """Returns prompts that share their frames' images; None where a text's end changes what comes before it."""
+        heads, ends = zip(*(text.rsplit(self.image_marker, 1) for text in texts), strict=True)
+        names = [(sample.frame or sample.id, head) for sample, head in zip(samples, heads, strict=True)]
+        frames = {name: row for row, name in reversed(list(enumerate(names)))}
+        order = sorted(frames, key=frames.__getitem__)
+        firsts = [frames[name] for name in order]
+        marker, *marked = self.processor.tokenizer(
+            [self.image_marker, *(self.image_marker + end for end in ends)], add_special_tokens=False
+        )["input_ids"]
+        prompts = self._collate([samples[row] for row in firsts], [texts[row] for row in firsts])
+        return prompts.asked([order.index(name) for name in names], [ids[len(marker) :] for ids in marked], self.pad)
+
+    def _collate(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts:
+        """Returns prompts that each bring their images."""
+        pictures = [sample.shown for sample in samples]
         start = self.processor.tokenizer.bos_token
         inputs = self.processor(
-            text=texts,
+            text=list(texts),
             images=[list(shown.values()) for shown in pictures],
             add_special_tokens=start is None or not texts[0].startswith(start),
             padding=True,
@@ -115,7 +138,7 @@ class Adapter(ABC):
             for sample, token_map in zip(samples, token_maps, strict=True)
         ]
         tensors = {name: inputs[name] for name in inputs if isinstance(inputs[name], Tensor)}
-        return Prompts(tensors, tuple(divided), self.family.pixel_inputs)
+        return Prompts(tensors, tuple(divided), self.family.pixel_inputs, tuple(map(len, names)))
 
     def image_info(self, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> ImageInfo:
         """Returns sizes and tiles of a batch's images, as far as token maps need them.
@@ -153,22 +176,14 @@ class Adapter(ABC):
         return self.read([tuple(ids[:length].tolist()) for ids, length in zip(tokens, lengths, strict=True)])
 
     @torch.inference_mode()
-    def verify_answers(
-        self, prompts: Prompts, drafts: Sequence[Sequence[int]], draft_in_prompt: bool = True, **options: Any
-    ) -> list[bool]:
-        """Tells which drafts greedy decoding would generate, at little more than the cost of a prefill.
-
-        A draft's tokens are computed together, which may break a tie within the dtype's rounding error differently.
+    def prefill(self, prompts: Prompts, **options: Any) -> None:
+        """Reads a batch of prompts without answering them.
 
         Args:
             prompts: the batch.
-            drafts: token ids of one answer for each prompt, the end token included.
-            draft_in_prompt: whether the prompts end with their drafts, without the drafts' last tokens.
-            **options: options of the model's `generate`.
+            **options: options of the model's `generate`, such as the KV cache to fill.
         """
-        inputs = self._placed(prompts)
-        drafted = {"custom_generate": verify_drafts, "drafts": drafts, "draft_in_prompt": draft_in_prompt}
-        return self.model.generate(**inputs, **options, **drafted).tolist()
+        self.model.generate(**self._placed(prompts), generation_config=GenerationConfig(max_new_tokens=1), **options)
 
     def read(self, answers: Sequence[tuple[int, ...]]) -> list[Answer]:
         """Decodes generated tokens, the end token included, into answers."""

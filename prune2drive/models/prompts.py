@@ -1,10 +1,11 @@
 """Prompts as a model reads them, and its answers.
 
-Shape suffixes: B batch rows, P prompt positions (padded).
+Shape suffixes: B batch rows, F frames, P prompt positions (padded), T positions behind the shared beginnings (padded).
 """
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,69 +21,83 @@ class Prompts:
     """A batch of prompts as the model reads it.
 
     Args:
-        inputs: keyword arguments of `generate`.
+        inputs: keyword arguments of `generate`; one row a prompt. They hold pixels where `frames` is None.
         token_maps: where the visual tokens of each prompt lie.
         pixel_inputs: names of the inputs that hold pixels.
+        image_counts: number of images of each prompt.
+        frames: the first prompt of each frame, with the frame's pixels; None where every prompt brings its own.
+        frame_of: index into `frames` of each prompt's frame.
+        shared: positions that the prompts of each frame have in common, at most all but a prompt's last.
     """
 
     inputs: dict[str, Any]
     token_maps: tuple[TokenMap, ...]
     pixel_inputs: tuple[str, ...] = ("pixel_values",)
+    image_counts: tuple[int, ...] = ()
+    frames: Prompts | None = None
+    frame_of: tuple[int, ...] = ()
+    shared: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Prompts:
         """Returns the batch with its inputs on a device."""
-        return replace(self, inputs={name: value.to(device) for name, value in self.inputs.items()})
+        inputs = {name: value.to(device) for name, value in self.inputs.items()}
+        return replace(self, inputs=inputs, frames=self.frames and self.frames.to(device))
+
+    @property
+    def with_images(self) -> Prompts:
+        """The prompts that bring the images: the first one of each frame, or all."""
+        return self.frames or self
 
     def without_images(self) -> Prompts:
         """Returns the batch without pixels, for a model whose image features are known."""
-        return replace(self, inputs={name: self.inputs[name] for name in self.inputs if name not in self.pixel_inputs})
+        inputs = {name: self.inputs[name] for name in self.inputs if name not in self.pixel_inputs}
+        return replace(self, inputs=inputs, frames=self.frames and self.frames.without_images())
 
-    def rows(self, places: Sequence[int]) -> Prompts:
-        """Returns some of the prompts, which must have the same number of images.
+    def asked(self, frame_of: Sequence[int], endings: Sequence[Sequence[int]], pad: int) -> Prompts | None:
+        """Returns prompts that each ask another question about one of this batch's frames.
 
         Args:
-            places: rows of the batch.
+            frame_of: index of each new prompt's frame; the frames in this batch's order, each with its own prompt first.
+            endings: token ids of each new prompt behind its last image.
+            pad: token id of the padding.
+
+        Returns:
+            The new batch; None where a frame's own prompt does not end with its ending, in whose place others could be
+            put.
         """
-        batch = len(self.token_maps)
-        inputs = {
-            name: value.unflatten(0, (batch, -1))[list(places)].flatten(0, 1) for name, value in self.inputs.items()
-        }
-        return replace(self, inputs=inputs, token_maps=tuple(self.token_maps[place] for place in places))
+        firsts = [frame_of.index(frame) for frame in range(len(self.token_maps))]
+        own = [ids.tolist() for ids in self.own_ids]
+        fits = (ids[len(ids) - len(endings[first]) :] == endings[first] for ids, first in zip(own, firsts, strict=True))
+        if not all(endings) or not all(fits):
+            return None
+        lengths = [len(own[frame]) - len(endings[firsts[frame]]) for frame in frame_of]
+        of_frame = [[ids for ids, of in zip(endings, frame_of, strict=True) if of == frame] for frame in range(len(own))]
+        common = [min(len(os.path.commonprefix(texts)), *(len(ids) - 1 for ids in texts)) for texts in of_frame]
+        shared = [lengths[first] + count for first, count in zip(firsts, common, strict=True)]
+        asked = self._rearranged(frame_of, lengths, endings, pad)
+        return replace(asked, frames=self, frame_of=tuple(frame_of), shared=tuple(shared))
 
-    def followed_by(self, texts: Sequence[Sequence[int]], pad: int) -> Prompts:
-        """Returns the batch with a text after each prompt, padded on the left.
+    def beginnings(self, pad: int) -> Prompts:
+        """Returns what the prompts of each frame have in common, one row a frame, with the frame's pixels."""
+        frames = self.with_images
+        rows = range(len(frames.token_maps))
+        return frames._rearranged(rows, self.shared, [()] * len(rows), pad)
+
+    def behind(self, beginnings: Prompts, pad: int) -> Prompts:
+        """Returns the prompts for a model whose KV cache holds their frames' beginnings, as `generate` takes them.
+
+        The text behind each beginning is padded on the left, so that there is padding in the middle of a prompt.
 
         Args:
-            texts: token ids to append to each prompt.
+            beginnings: what `beginnings` returned.
             pad: token id of the padding.
         """
-        inputs = dict(self.inputs)
-        for name in self._position_inputs:
-            rows = [
-                torch.cat([own_P, own_P.new_tensor(_of_text(name, ids))])
-                for own_P, ids in zip(self._unpadded(name), texts, strict=True)
-            ]
-            inputs[name] = _padded(name, rows, pad)
-        maps = (_extended(token_map, len(ids)) for token_map, ids in zip(self.token_maps, texts, strict=True))
-        return replace(self, inputs=inputs, token_maps=tuple(maps))
-
-    @classmethod
-    def joined(cls, batches: Sequence[Prompts], pad: int) -> Prompts:
-        """Returns several batches as one, padded on the left.
-
-        Args:
-            batches: batches of prompts with the same inputs.
-            pad: token id of the padding.
-        """
-        first = batches[0]
-        inputs = {
-            name: torch.cat([batch.inputs[name] for batch in batches])
-            for name in first.inputs
-            if name not in first._position_inputs
-        }
-        for name in first._position_inputs:
-            inputs[name] = _padded(name, [own_P for batch in batches for own_P in batch._unpadded(name)], pad)
-        return replace(first, inputs=inputs, token_maps=tuple(one for batch in batches for one in batch.token_maps))
+        inputs = {}
+        for name in ("input_ids", "attention_mask"):
+            first_BP = beginnings.inputs[name][list(self.frame_of)]
+            rest = [own[self.shared[of] :] for own, of in zip(self._unpadded(name), self.frame_of, strict=True)]
+            inputs[name] = torch.cat([first_BP, _padded(name, rest, pad)], dim=1)
+        return replace(self, inputs=inputs, frames=None, frame_of=(), shared=())
 
     @property
     def own_ids(self) -> list[Tensor]:
@@ -94,10 +109,35 @@ class Prompts:
         """Number of positions of each prompt, without padding."""
         return [token_map.length for token_map in self.token_maps]
 
-    @property
-    def _position_inputs(self) -> list[str]:
-        """Names of the inputs that have one value for each position, [B, P]."""
-        return [name for name, value in self.inputs.items() if value.shape == self.inputs["input_ids"].shape]
+    def _rearranged(self, rows: Sequence[int], lengths: Sequence[int], endings: Sequence[Any], pad: int) -> Prompts:
+        """Returns the first positions of some rows, each followed by other text; pixels only where rows are the same.
+
+        Args:
+            rows: row of this batch that each new prompt begins as.
+            lengths: how many of its positions are taken.
+            endings: token ids that follow.
+            pad: token id of the padding.
+        """
+        inputs = {}
+        for name, value in self.inputs.items():
+            if value.shape == self.inputs["input_ids"].shape:
+                own = self._unpadded(name)
+                parts = [
+                    torch.cat([own[row][:length], own[row].new_tensor(_of_text(name, ids))])
+                    for row, length, ids in zip(rows, lengths, endings, strict=True)
+                ]
+                inputs[name] = _padded(name, parts, pad)
+            elif list(rows) == list(range(len(self.token_maps))):
+                inputs[name] = value
+            elif name not in self.pixel_inputs:
+                counts = [1] * len(value) if len(value) == len(self.token_maps) else list(self.image_counts)
+                of_rows = value.split(counts)
+                inputs[name] = torch.cat([of_rows[row] for row in rows])
+        maps = tuple(
+            self.token_maps[row].of_length(length + len(ids))
+            for row, length, ids in zip(rows, lengths, endings, strict=True)
+        )
+        return Prompts(inputs, maps, self.pixel_inputs, tuple(self.image_counts[row] for row in rows))
 
     def _unpadded(self, name: str) -> list[Tensor]:
         """Returns the rows of an input without padding."""
@@ -136,15 +176,3 @@ def _padded(name: str, rows: list[Tensor], pad: int) -> Tensor:
     """Pads the rows of a model input on the left; [B, P]."""
     filler = pad if name == "input_ids" else 0
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=filler, padding_side="left")
-
-
-def _extended(token_map: TokenMap, count: int) -> TokenMap:
-    """Returns the map of a prompt that is followed by `count` positions of text."""
-    parts = (
-        nn.functional.pad(part_P, (0, count), value=-1)
-        for part_P in (token_map.view_P, token_map.row_P, token_map.col_P)
-    )
-    longer = TokenMap(token_map.views, *parts)
-    known = {name: value for name, value in vars(token_map).items() if name not in vars(longer)}
-    vars(longer).update(known)  # positions and boxes of the visual tokens, which text after them does not move
-    return longer

@@ -19,11 +19,11 @@ from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.metrics.base import Metric
 from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
-from prune2drive.pruning.reuse.prefix_cache import check_reuse
+from prune2drive.pruning.reuse.frame_memory import check_memory
 from prune2drive.pruning.surgery.checks import validate
 from prune2drive.results.submission import Submission
 from prune2drive.tasks.config import in_multirun
-from prune2drive.tasks.prefix_session import PrefixSession
+from prune2drive.tasks.frame_session import FrameSession
 from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Components:
     policy: RatioPolicy
     metric: Metric
     submission: Submission | None = None
-    prefixes: PrefixSession | None = None
+    session: FrameSession | None = None
 
     @classmethod
     def build(cls, cfg: DictConfig) -> Components:
@@ -78,12 +78,12 @@ class Components:
         if cfg.on_error == "fail":
             dataset.check()
         if cfg.prefix_cache:
-            check_reuse(adapter.config, components.pruner)
+            check_memory(adapter.config)
             about = (fingerprint_config(cfg.model), dataset.fingerprint, fingerprint_config(cfg.generation))
-            components.prefixes = reuse_or_build(
-                "prefixes",
+            components.session = reuse_or_build(
+                "session",
                 "/".join((fingerprint_config(cfg.prefix_cache), *about)),
-                lambda: PrefixSession(build(cfg.prefix_cache), about),
+                lambda: FrameSession(build(cfg.prefix_cache), about),
             )
         return components
 
@@ -119,6 +119,7 @@ def check_settings(cfg: DictConfig) -> None:
     check_choice("on_error", cfg.on_error, ("fail", "skip"))
     if cfg.shard is not None:
         Shard.parse(cfg.shard)
+    check_choice("batching", cfg.batching, ("frame", "question"))
 
 
 def build(node: DictConfig, **more: Any) -> Any:

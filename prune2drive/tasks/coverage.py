@@ -32,9 +32,11 @@ class SelectionOnlyEvaluation(Evaluation):
         self.warm_up = 0  # nothing is timed
 
     def answer(self, batch: Batch) -> list[Prediction]:
-        adapter = self.components.adapter
-        with self.pruning(batch) as trace, stop_at(adapter.model, max(self.components.pruner.cuts, default=0)):
-            adapter.generate(batch.inputs, max_new_tokens=1)
+        adapter, last = self.components.adapter, max(self.components.pruner.cuts, default=0)
+        with self.reading(batch, until=last) as (prompts, trace, cached):
+            if not cached:
+                with stop_at(adapter.model, last):
+                    adapter.prefill(prompts)
         return self.rows(batch, trace)
 
 

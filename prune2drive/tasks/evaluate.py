@@ -16,7 +16,6 @@ from prune2drive.report.logger import Finished, Logger
 from prune2drive.report.run_page import write_report
 from prune2drive.report.terminal import print_run
 from prune2drive.report.token_overlay import saved_pictures
-from prune2drive.tasks.cached_loop import CachedEvaluation
 from prune2drive.tasks.components import Components, build, check_metric, check_settings
 from prune2drive.tasks.evaluation_run import FULL, EvaluationRun, Task
 from prune2drive.tasks.loop import Evaluation
@@ -25,7 +24,7 @@ from prune2drive.tasks.trainer import build_trainer
 log = logging.getLogger(__name__)
 
 ANSWER = Task(
-    loop=lambda components, *rest: (CachedEvaluation if components.prefixes else Evaluation)(components, *rest),
+    loop=Evaluation,
     measure=lambda components, predictions: components.metric(predictions),
     headline="score",
     caveat=lambda components, metrics: components.metric.caveat(metrics),

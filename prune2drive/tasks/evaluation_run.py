@@ -6,24 +6,26 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import lightning
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from prune2drive.data.datamodule import DriveDataModule, check_ranks
+from prune2drive.data.datamodule import DriveDataModule, check_ranks, group_by_frame
 from prune2drive.data.shard import identify
 from prune2drive.errors import InputError
 from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.pruning import NoPruner
+from prune2drive.pruning.reuse.frames import can_share
 from prune2drive.results.provenance import describe_run
 from prune2drive.results.resume import resume_run
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction
 from prune2drive.tasks.components import Components
 from prune2drive.tasks.loop import Evaluation
-from prune2drive.tasks.prefix_session import CachedDataModule
+from prune2drive.tasks.frame_session import RememberingDataModule
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +136,9 @@ class EvaluationRun:
         elif self.folder.has_rows:
             path = self.folder.path
             raise InputError(f"{path} holds another run: go on with resume={path}, or choose another folder")
-        check_ranks(sum(name not in self.done for name in self.components.dataset.ids), ranks)
+        dataset = self.components.dataset
+        remaining = [index for index, name in enumerate(dataset.ids) if name not in self.done]
+        check_ranks(len(group_by_frame(dataset, remaining, self.by_frame)), ranks)
         self.folder.write_json("run.json", self.record)
 
     def execute(self, trainer: lightning.Trainer) -> None:
@@ -149,13 +153,18 @@ class EvaluationRun:
             self._measure(peak_mb)
 
     def _data(self) -> DriveDataModule:
-        components, cfg = self.components, self.cfg
-        collate = components.adapter.collate
+        components, cfg, by_frame = self.components, self.cfg, self.by_frame
+        collate = partial(components.adapter.collate, by_frame=by_frame)
         options = (components.dataset, collate, cfg.batch_size, cfg.num_workers, self.done, cfg.on_error)
-        if components.prefixes:
-            ready = components.prefixes.ready(components.pruner)
-            return CachedDataModule(*options, ready=ready, keep_images=self.pictures)
-        return DriveDataModule(*options, keep_images=self.pictures)
+        more = {"keep_images": self.pictures, "by_frame": by_frame}
+        if components.session:
+            return RememberingDataModule(*options, ready=components.session.ready(components.pruner), **more)
+        return DriveDataModule(*options, **more)
+
+    @property
+    def by_frame(self) -> bool:
+        """Whether the questions of a frame are answered together."""
+        return self.cfg.batching == "frame" and can_share(self.components.adapter.config, self.components.pruner)
 
     def _measure(self, peak_mb: float | None) -> None:
         """Computes the metrics of all rows and writes metrics.json and run.json."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -18,10 +18,13 @@ from prune2drive.metrics.object_coverage import count_covered_objects
 from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.pruning import Pruner, RatioPolicy, Trace, prune
+from prune2drive.pruning.reuse.frames import Frames, prune_frames
+from prune2drive.pruning.surgery.early_exit import stop_at
 from prune2drive.report.token_overlay import save_picture
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction, pack_indices
 from prune2drive.tasks.components import Components
+from prune2drive.tasks.frame_session import ids_of
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ class Evaluation(LightningModule):
                 self.answer(batch)
             self.warm_up = 0
         self.folder.append([*batch.failures, *(self.answer(batch) if batch.samples else ())])
+        if batch.samples and self.components.session:
+            self.components.session.keep(self.components.pruner, batch)
 
     def on_test_end(self) -> None:
         self.peak_mb = peak_memory_mb(self.device)
@@ -60,31 +65,59 @@ class Evaluation(LightningModule):
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answers a batch of samples from pruned prompts; returns their rows."""
-        answers, trace, seconds = self._generate(batch)
-        shared = {phase: total / len(batch.samples) for phase, total in seconds.items()}
-        return self.rows(batch, trace, answers, shared)
-
-    def _generate(self, batch: Batch) -> tuple[list[Answer], Trace, dict[str, float]]:
-        """Generates a batch's answers; returns them with the trace and the seconds of each phase."""
         adapter = self.components.adapter
-        with self.pruning(batch) as trace, timed(adapter.model, adapter.vision_modules) as times:
-            answers = adapter.generate(batch.inputs, **self.generation)
-        phases = {"vision": times.vision, "prefill": times.prefill, "decode": times.decode}
-        return answers, trace, phases | {"select": trace.select_seconds}
+        with timed(adapter.model, adapter.vision_modules) as times:
+            with self.reading(batch) as (prompts, trace, cached):
+                answers = adapter.generate(prompts, **cached, **self.generation)
+        seconds = {"vision": times.vision, "prefill": times.prefill, "decode": times.decode}
+        seconds["select"] = trace.select_seconds
+        return self.rows(batch, trace, answers, {name: total / len(answers) for name, total in seconds.items()})
 
-    def pruning(self, batch: Batch) -> AbstractContextManager[Trace]:
-        """Returns the context in which a batch's prompts are pruned."""
-        return prune(*self.pruned, **self.prune_options(batch, batch.inputs))
+    @contextmanager
+    def reading(
+        self, batch: Batch, until: int | None = None
+    ) -> Iterator[tuple[Prompts, Trace, dict[str, Any]]]:
+        """Prunes a batch's prompts inside this context, reading once what the questions of a frame have in common.
+
+        Args:
+            batch: the batch.
+            until: decoder layer at which reading may stop; None to read whole prompts.
+
+        Yields:
+            The prompts as they are left to be read, the trace of what is kept of them, and options of `generate`.
+        """
+        adapter, prompts, session = self.components.adapter, batch.inputs, self.components.session
+        if prompts.frames is None or (session is None and len(prompts.frames.lengths) == len(prompts.lengths)):
+            with prune(*self.pruned, **self.prune_options(batch)) as trace:
+                yield prompts.with_images, trace, {}
+            return
+        start = prompts.beginnings(adapter.pad)
+
+        def read(with_images: bool, **options: Any) -> None:
+            with nullcontext() if until is None else stop_at(adapter.model, until):
+                adapter.prefill(start if with_images else start.without_images(), **options)
+
+        firsts = [batch.samples[prompts.frame_of.index(frame)] for frame in range(len(start.lengths))]
+        names = [sample.frame or sample.id for sample in firsts]
+        frames = Frames(names, start.own_ids, start.token_maps, prompts.frame_of, prompts.lengths, read)
+        memory = session.memory(adapter) if session else None
+        repeats = max(self.generation.get(name) or 1 for name in ("num_beams", "num_return_sequences"))
+        options = self.prune_options(batch)
+        with prune_frames(frames, *self.pruned, repeats=repeats, memory=memory, **options) as (trace, cache):
+            left, cached = prompts.without_images(), {}
+            if cache is not None:
+                left, cached = prompts.behind(start, adapter.pad), {"past_key_values": cache}
+            yield left, trace, cached
 
     @property
     def pruned(self) -> tuple[Any, Pruner, RatioPolicy]:
         """The positional arguments of `prune`."""
         return self.components.adapter.model, self.components.pruner, self.components.policy
 
-    def prune_options(self, batch: Batch, prompts: Prompts) -> dict[str, Any]:
-        """Returns the keyword arguments of `prune` for a batch's prompts, or others that begin with them."""
+    def prune_options(self, batch: Batch) -> dict[str, Any]:
+        """Returns the keyword arguments of `prune` for a batch's prompts."""
         return {
-            "token_map": prompts.token_maps,
+            "token_map": batch.inputs.token_maps,
             "sample_ids": [sample.id for sample in batch.samples],
             "questions": [sample.question for sample in batch.samples],
             "positions": self.cfg.positions,
@@ -119,10 +152,19 @@ class Evaluation(LightningModule):
 
     def vision_flops(self, batch: Batch) -> dict[str, int]:
         """Counts the FLOPs of encoding one sample's images; empty for towers that cannot be counted without pixels."""
+        session = self.components.session
+        if session is None:
+            return self._vision_flops(batch)
+        if ids_of(batch) not in session.vision_flops:  # batches without images no longer tell
+            session.vision_flops[ids_of(batch)] = self._vision_flops(batch)
+        return session.vision_flops[ids_of(batch)]
+
+    def _vision_flops(self, batch: Batch) -> dict[str, int]:
         if self.count_vision is None:
             return {}
         try:
-            return {"vision": self.count_vision(batch.inputs.inputs) // len(batch.samples)}
+            images = batch.inputs.with_images
+            return {"vision": self.count_vision(images.inputs) // len(images.lengths)}
         except InputError as error:
             log.warning("flops/vision is left out: %s", error)
             self.count_vision = None

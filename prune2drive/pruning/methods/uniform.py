@@ -20,7 +20,7 @@ class UniformPruner(Pruner):
     The grids (tiles) of one camera share its budget by size.
     """
 
-    traits = Traits(scopes=("per_camera",), nested=False)
+    traits = Traits(scopes=("per_camera",), nested=False, shares_picks_per_frame=True)
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:
         return torch.stack([_lattice(pool, k) for pool in ctx.pools]).to(tokens_CND.device)

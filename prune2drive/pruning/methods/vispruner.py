@@ -32,7 +32,7 @@ class VisPruner(Pruner):
     layer: int = 0
     important: float = 0.5
 
-    traits = Traits(positions="renumber", nested=False, needs_vision=True)
+    traits = Traits(positions="renumber", nested=False, shares_picks_per_frame=True, needs_vision=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,6 +5,7 @@ Shape suffixes: B batch rows, P prompt positions (padded), D channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,6 +18,7 @@ from prune2drive.pruning.surgery.cut import Cut, gather
 from prune2drive.pruning.surgery.patch import Args
 from prune2drive.pruning.surgery.prompt import Prompt
 from prune2drive.pruning.vision import VisionLayerOutput, VisionTokens
+from prune2drive.token_map import TokenMap
 
 
 class ActivationCapture:
@@ -91,15 +93,23 @@ class ActivationCapture:
             prompt_BPD=self.embeddings,
             norm=self.model.get_decoder().norm,
             question_BP=question_BP,
-            vision=lambda: self._vision_tokens(prompt),
+            vision=lambda: self.vision_tokens(prompt.maps),
             questions=prompt.questions,
             notes=self.notes,
         )
 
-    def _vision_tokens(self, prompt: Prompt) -> VisionTokens:
+    def vision_tokens(self, maps: Sequence[TokenMap]) -> VisionTokens:
+        """Returns what the vision tower made of the latest prompts' images.
+
+        Args:
+            maps: where each prompt's visual tokens lie.
+
+        Raises:
+            InputError: the images were not encoded with the prompts, or not at once.
+        """
         if len(self._vision) != 1:
             raise InputError(
                 f"{self.method} needs the images with the prompt, encoded at once; they were encoded in "
                 f"{len(self._vision)} calls inside this context"
             )
-        return VisionTokens.of(self._vision[0], prompt.maps, self.model.config)
+        return VisionTokens.of(self._vision[0], maps, self.model.config)

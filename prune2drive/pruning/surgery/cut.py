@@ -42,6 +42,18 @@ class Cut:
     def length(self) -> int:
         return self.kept_BK.shape[1]
 
+    def of_rows(self, rows: Tensor) -> Cut:
+        """Returns the cut of some batch rows."""
+        log_sizes_BK = None if self.log_sizes_BK is None else self.log_sizes_BK[rows.to(self.log_sizes_BK.device)]
+        at = rows.to(self.kept_BK.device)
+        return replace(
+            self,
+            kept_BK=self.kept_BK[at],
+            real_BK=self.real_BK[at],
+            shift_B=self.shift_B[at],
+            log_sizes_BK=log_sizes_BK,
+        )
+
     def within(self, before: Cut | None) -> Cut:
         """Returns the cut in prompt positions, where it was made among those that an earlier cut kept."""
         if before is None:

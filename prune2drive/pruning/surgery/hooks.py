@@ -124,12 +124,16 @@ class PruningHooks:
             if index + 1 in self.pruner.cuts:
                 hook(layer, partial(self._on_layer_before_cut, index))
         if self.pruner.traits.needs_vision:
-            self.capture.watch_vision(family_of(self.model.config).feature_layer(self.model), undo)
+            self.watch_vision(undo)
         encoder = self.model.base_model
         if hasattr(encoder, "get_image_features"):
             override_method(undo, encoder, "get_image_features", self._on_image_features)
         if adds_features := decoder_of(self.decoder.config).adds_features:
             override_method(undo, self.decoder, adds_features, self._on_deepstack)
+
+    def watch_vision(self, undo: ExitStack) -> None:
+        """Captures what the vision tower attends to, until `undo` closes."""
+        self.capture.watch_vision(family_of(self.model.config).feature_layer(self.model), undo)
 
     # What a forward pass brings
 
@@ -247,7 +251,9 @@ class PruningHooks:
             view = LayerView(module, hidden_BPD, (cos, sin), self._real(index))
             picks = self.select(hidden_BPD, pools, sizes, self.capture.context(view, prompt, before))
             self.trace.add_cut(self.pruner, index, pools, picks, hidden_BPD.shape[-1])
-            hidden_BPD, cut = self.apply(index, hidden_BPD, view.mask_BP, picks, given)
+            kept_BK, real_BK = pad_left(kept_positions(hidden_BPD.shape[:2], view.mask_BP, pools, picks))
+            cut = Cut.at(index, kept_BK, real_BK, hidden_BPD.device)
+            hidden_BPD = gather(hidden_BPD, cut.kept_BK)
             merges = self.pruner.traits.merges_tokens
             if merges or index < self.pruner.cuts[-1]:
                 self.pools = remaining_pools(pools, picks, cut)
@@ -264,28 +270,6 @@ class PruningHooks:
     def select(self, hidden_BPD: Tensor, pools: Sequence[Pool], sizes: Sequence[int], context: Context) -> list[Picks]:
         """Returns what each pool keeps."""
         return select_tokens(self.pruner, hidden_BPD, pools, sizes, context)
-
-    def apply(
-        self, index: int, hidden_BPD: Tensor, real_BP: Tensor | None, picks: Sequence[Picks], given: Mapping[str, Any]
-    ) -> tuple[Tensor, Cut]:
-        """Returns the states of the kept positions [B, K, D], and the cut in positions of the batch as it was.
-
-        Args:
-            index: the layer whose input is cut.
-            hidden_BPD: what enters it.
-            real_BP: False at the padding; None where there is none.
-            picks: what each pool keeps.
-            given: the layer's keyword arguments.
-        """
-        kept_BK, real_BK = pad_left(self.kept_rows(hidden_BPD, real_BP, picks))
-        cut = Cut.at(index, kept_BK, real_BK, hidden_BPD.device)
-        return gather(hidden_BPD, cut.kept_BK), cut
-
-    def kept_rows(self, hidden_BPD: Tensor, real_BP: Tensor | None, picks: Sequence[Picks]) -> list[Tensor]:
-        """Returns each batch row's kept positions, ascending."""
-        if real_BP is None:
-            real_BP = torch.ones(hidden_BPD.shape[:2], dtype=torch.bool)
-        return kept_positions(real_BP, self.pools, picks)
 
     def _on_deepstack(self, original: Any, hidden: Tensor, visual_BP: Tensor, embeds_VD: Tensor) -> Tensor:
         """Adds vision features to early layers at the kept visual positions, for families whose decoder adds them."""

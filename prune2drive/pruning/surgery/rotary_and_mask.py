@@ -68,7 +68,7 @@ class RotaryAndMask:
         if cut.layer not in step.layer_mask:
             from transformers.masking_utils import create_causal_mask  # slow to import: it takes torch._dynamo along
 
-            past = 0 if step.is_prefill else cache.get_seq_length(layer)
+            past = 0 if step.is_prefill else cache.layers[layer].get_seq_length()
             later = past + hidden_BKD.shape[1] - cut.length
             padding = padding_mask(cut, step.mask, prompt, later, len(hidden_BKD))
             config = self.decoder.config

@@ -91,15 +91,18 @@ def _check_declared(pruner: Pruner, selection: Selection) -> None:
             raise InputError(f"{type(pruner).__name__} returns {what}, but its traits do not say {trait}=True")
 
 
-def kept_positions(real_BP: Tensor, pools: Sequence[Pool], picks: Sequence[Picks]) -> list[Tensor]:
+def kept_positions(
+    shape: torch.Size, real_BP: Tensor | None, pools: Sequence[Pool], picks: Sequence[Picks]
+) -> list[Tensor]:
     """Returns each row's kept positions in the batch as it is, ascending: all real ones but dropped candidates.
 
     Args:
-        real_BP: False at the padding.
+        shape: batch rows and positions.
+        real_BP: False at the padding; None where there is none.
         pools: the pools that were selected from.
         picks: what each pool keeps.
     """
-    keep_BP = real_BP.cpu().clone()
+    keep_BP = torch.ones(shape, dtype=torch.bool) if real_BP is None else real_BP.cpu().clone()
     for pool, picked in zip(pools, picks, strict=True):
         keep_BP[pool.row, pool.at_N] = False
         keep_BP[pool.row, pool.at_N[picked.picks_K]] = True

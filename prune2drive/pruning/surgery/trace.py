@@ -6,7 +6,7 @@ Shape suffixes: B batch rows, P prompt positions (padded), K kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -60,6 +60,13 @@ class Trace:
         self.kept_tokens = list(self.full_tokens)
         self.stages = [[] for _ in maps]
         self.raw_tokens, self.select_flops, self.select_seconds = [], [0] * len(maps), 0.0
+
+    def repeat(self, rows: Sequence[int]) -> None:
+        """Turns the entries of some prompts into those of a batch in which each row is one of these prompts."""
+        for part in fields(self):
+            entries = getattr(self, part.name)
+            if isinstance(entries, list) and entries:
+                setattr(self, part.name, [entries[row] for row in rows])
 
     def add_cut(self, pruner: Pruner, layer: int, pools: Sequence[Pool], picks: Sequence[Picks], channels: int) -> None:
         """Adds a cut: what it kept of each sample and, for the last one, which tokens of each camera.

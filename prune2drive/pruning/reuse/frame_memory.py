@@ -1,0 +1,74 @@
+"""What a search remembers of frames from one run to the next: their states before a cut, and selection orders."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from prune2drive.errors import InputError
+from prune2drive.families import decoder_of
+from prune2drive.pruning.reuse.frame_states import StatesWanted, Tensors
+from prune2drive.pruning.reuse.prefix_store import PrefixStore
+from prune2drive.pruning.reuse.selection_orders import Orders
+
+if TYPE_CHECKING:
+    from prune2drive.pruning.reuse.frames import Frames
+
+
+def check_memory(config: Any) -> None:
+    """Checks that a model reads nothing of images that remembered states leave out.
+
+    Raises:
+        InputError: a model that adds vision features behind its first layers.
+    """
+    if decoder_of(config).adds_features:
+        raise InputError(
+            f"prefix_cache: {config.model_type} adds vision features behind its first layers, which remembered states "
+            "leave out; set prefix_cache=none"
+        )
+
+
+@dataclass
+class FrameMemory:
+    """Frames as far as no keep ratio changes them, for one model and one way of showing images.
+
+    Args:
+        store: the states of frames.
+        about: identifies model and dataset.
+        orders: selection orders.
+    """
+
+    store: PrefixStore
+    about: str
+    orders: Orders = field(default_factory=dict)
+
+    def states(self, frames: Frames, wanted: StatesWanted) -> list[Tensors] | None:
+        """Returns the states of frames; None where some are not remembered."""
+        states = [self.store.get(key) for key in self._keys(frames, wanted)]
+        known = [each for each in states if each is not None]
+        return known if len(known) == len(states) else None
+
+    def remember(self, frames: Frames, wanted: StatesWanted, states: Sequence[Tensors]) -> None:
+        """Remembers the states of frames, as far as there is room."""
+        for key, tensors in zip(self._keys(frames, wanted), states, strict=True):
+            self.store.put(key, {name: part.to("cpu", copy=True).contiguous() for name, part in tensors.items()})
+
+    def _keys(self, frames: Frames, wanted: StatesWanted) -> list[str]:
+        about = [f"{self.about}/{wanted}/{name}/".encode() for name in frames.names]
+        parts = zip(about, frames.ids, strict=True)
+        return [hashlib.blake2b(text + ids.cpu().numpy().tobytes(), digest_size=16).hexdigest() for text, ids in parts]
+
+
+def fingerprint(model: nn.Module, samples: int = 16) -> str:
+    """Returns a hash of some values of every weight, which tells models apart."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weights in model.named_parameters():
+        digest.update(f"{name}{tuple(weights.shape)}{weights.dtype}".encode())
+        if not weights.is_meta:
+            some = weights.detach().flatten()[:: max(1, weights.numel() // samples)]
+            digest.update(some.float().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,229 @@
+"""Pruning for questions about the same frames: what they have in common is computed once.
+
+Attention is causal and the images come first. So vision, the layers before a cut and, for methods that do not look at
+the question, the kept tokens and the KV cache of everything up to the question are the same for all of them.
+
+Shape suffixes: B batch rows, F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from prune2drive.families import decoder_of
+from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.context import Context
+from prune2drive.pruning.pool import Pool
+from prune2drive.pruning.reuse.frame_memory import FrameMemory
+from prune2drive.pruning.reuse.frame_states import StateRecorder, StateReplay, StatesWanted, Tensors
+from prune2drive.pruning.reuse.selection_orders import select_with_orders
+from prune2drive.pruning.surgery.early_exit import stop_at
+from prune2drive.pruning.surgery.hooks import PruningHooks
+from prune2drive.pruning.surgery.prompt import PromptInfo
+from prune2drive.pruning.surgery.select import Picks
+from prune2drive.pruning.surgery.trace import Trace
+from prune2drive.pruning.vision import VisionTokens
+from prune2drive.token_map import TokenMap
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames that a batch of prompts asks about.
+
+    Args:
+        names: the frames' names.
+        ids: token ids of the beginning that the prompts of each frame share, up to its last image at least.
+        token_maps: where the visual tokens of each beginning lie.
+        frame_of: index of each prompt's frame.
+        lengths: number of positions of each prompt, without padding.
+        read: lets the model read the beginnings, with or without their images; takes `with_images`, and options of
+            `generate`.
+    """
+
+    names: Sequence[str]
+    ids: Sequence[Tensor]
+    token_maps: Sequence[TokenMap]
+    frame_of: Sequence[int]
+    lengths: Sequence[int]
+    read: Callable[..., None]
+
+
+def can_share(config: Any, pruner: Pruner) -> bool:
+    """Returns whether questions about a frame can share what comes before the cut.
+
+    They cannot where the method looks at the question and the decoder adds vision features behind its first layers,
+    which then differ between questions.
+    """
+    return pruner.traits.shares_picks_per_frame or not decoder_of(config).adds_features
+
+
+@contextmanager
+def prune_frames(
+    frames: Frames, *args: Any, repeats: int = 1, memory: FrameMemory | None = None, **options: Any
+) -> Iterator[tuple[Trace, FrameCache | None]]:
+    """Prunes as `prune` does, with what the questions about a frame have in common computed once.
+
+        with prune_frames(frames, model, pruner, keep, **options) as (trace, cache):
+            model.generate(**(prompts if cache is None else behind), past_key_values=cache)
+
+    Args:
+        frames: the frames, and how to read them.
+        args: positional arguments of `prune`.
+        repeats: how often `generate` repeats each prompt in place, for beams or several samples.
+        memory: states and selection orders of frames from earlier runs, which grow.
+        options: keyword arguments of `prune`.
+
+    Yields:
+        The trace of what is kept of each prompt, and the KV cache of the frames' beginnings, behind which the prompts'
+        own texts are to be read. It is None where a method looks at the question: prompts are then to be read from
+        the start, but without images.
+
+    Raises:
+        InputError: options that cannot be right, here or, as they show, in the model's forward.
+    """
+    hooks = FrameHooks.of(*args, **options)
+    hooks.frames, hooks.memory = frames, memory
+    hooks.states = memory.states(frames, hooks.wanted) if memory else None
+    with ExitStack() as undo:
+        if hooks.pruner.traits.shares_picks_per_frame:
+            yield hooks.trace, hooks.read_pruned(undo, repeats)
+        else:
+            hooks.read_states()
+            hooks.replay(frames.frame_of, frames.lengths, undo)
+            hooks.install(undo)
+            yield hooks.trace, None
+
+
+class FrameCache(DynamicCache):
+    """A KV cache that counts the whole prompt, though a cut before the first layer left only the kept part in it.
+
+    Attributes:
+        dropped: positions of the prompt that the first layer does not hold.
+    """
+
+    dropped = 0
+
+    def get_seq_length(self, layer_idx: int | None = None) -> int:
+        """Returns the length of a layer; of the whole prompt where none is named, as `generate` asks."""
+        return super().get_seq_length() + self.dropped if layer_idx is None else super().get_seq_length(layer_idx)
+
+
+class FrameHooks(PruningHooks):
+    """The hooks that prune prompts about frames.
+
+    Attributes:
+        frames: the frames.
+        memory: frames from earlier runs; None where there is no such memory.
+        states: the frames' states up to the first cut, where they are known.
+    """
+
+    frames: Frames
+    memory: FrameMemory | None = None
+    states: Sequence[Tensors] | None = None
+    shows: Sequence[int] = ()
+    is_first_behind = False
+
+    @property
+    def wanted(self) -> StatesWanted:
+        """The states that the method's first cut needs."""
+        return StatesWanted.of(self.pruner)
+
+    def read_pruned(self, undo: ExitStack, repeats: int) -> FrameCache:
+        """Reads and prunes each frame's beginning; returns the KV cache with a row for every prompt.
+
+        Args:
+            undo: takes back the hooks when it closes.
+            repeats: how often each prompt is repeated in place.
+        """
+        frames, cache = self.frames, FrameCache(config=self.decoder.config)
+        self.info = PromptInfo(token_map=frames.token_maps, sample_ids=frames.names)
+        with ExitStack() as first:
+            if self.states:
+                self.replay(range(len(frames.names)), [len(ids) for ids in frames.ids], first)
+            recorder = StateRecorder(self.decoder, self.wanted)
+            if self.memory and not self.states:
+                recorder.install(first)
+            self.install(undo)
+            frames.read(with_images=not self.states, past_key_values=cache)
+        self._remember(recorder)
+        if self.cuts and self.cuts[0].layer == 0:
+            assert self.prompt is not None
+            cache.dropped = self.prompt.length - self.cuts[0].length
+        self._repeat(cache, torch.tensor(frames.frame_of), repeats)
+        return cache
+
+    def read_states(self) -> None:
+        """Reads each frame's beginning up to the first cut, where that is not remembered."""
+        if self.states:
+            return
+        recorder = StateRecorder(self.decoder, self.wanted)
+        with ExitStack() as undo:
+            recorder.install(undo)
+            if self.pruner.traits.needs_vision:
+                self.watch_vision(undo)
+            with stop_at(self.model, self.wanted.cut):
+                self.frames.read(with_images=True, past_key_values=DynamicCache(config=self.decoder.config))
+        self.capture.begin()
+        self._remember(recorder)
+
+    def replay(self, shows: Sequence[int], lengths: Sequence[int], undo: ExitStack) -> None:
+        """Puts the frames' states in place of the beginnings of prompts.
+
+        Args:
+            shows: the frame that each prompt begins with.
+            lengths: number of positions of each prompt, without padding.
+            undo: takes back the hooks when it closes.
+        """
+        assert self.states is not None
+        self.shows = shows
+        StateReplay(self.decoder, self.wanted, [self.states[at] for at in shows], lengths).install(undo)
+
+    def select(self, hidden_BPD: Tensor, pools: Sequence[Pool], sizes: Sequence[int], context: Context) -> list[Picks]:
+        if self.shows and self.pruner.traits.needs_vision:
+            context = replace(context, vision=partial(self._vision_of_rows, len(hidden_BPD)))
+        if self.memory is None:
+            return super().select(hidden_BPD, pools, sizes, context)
+        return select_with_orders(self.memory.orders, self.pruner, hidden_BPD, pools, sizes, context)
+
+    def _remember(self, recorder: StateRecorder) -> None:
+        """Takes what was recorded as the frames' states, and remembers it."""
+        if self.states or not recorder.recorded:
+            return
+        frames = self.frames
+        self.states = recorder.of_prompts([len(ids) for ids in frames.ids])
+        if self.pruner.traits.needs_vision:
+            vision = self.capture.vision_tokens(frames.token_maps)
+            for states, received_V, features_VD in zip(self.states, vision.received, vision.features, strict=True):
+                states |= {"received": received_V, "features": features_VD}
+        if self.memory:
+            self.memory.remember(frames, self.wanted, self.states)
+
+    def _vision_of_rows(self, rows: int) -> VisionTokens:
+        """Returns what the vision tower made of the frame that each batch row shows."""
+        assert self.states is not None
+        states = [self.states[self.shows[row * len(self.shows) // rows]] for row in range(rows)]
+        return VisionTokens([each["received"] for each in states], [each["features"] for each in states])
+
+    def _repeat(self, cache: FrameCache, frame_of_B: Tensor, repeats: int) -> None:
+        """Turns rows of frames into rows of prompts, in the KV cache and in what is known of the cuts."""
+        rows = frame_of_B.repeat_interleave(repeats)
+        cache.reorder_cache(rows)
+        self.cuts = [cut.of_rows(rows) for cut in self.cuts]
+        self.trace.repeat(rows.tolist())
+        base = self.model.base_model
+        if getattr(base, "rope_deltas", None) is not None:  # from which multimodal rotary positions count on
+            base.rope_deltas = base.rope_deltas[frame_of_B.to(base.rope_deltas.device)]
+        self.is_first_behind = True
+
+    def _continue(self, width: int) -> None:
+        if not self.is_first_behind:
+            super()._continue(width)
+        self.is_first_behind = False  # whose padding would look like positions that were seen before
