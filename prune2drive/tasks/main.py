@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.utils import get_method
 from omegaconf import DictConfig
@@ -75,7 +76,8 @@ def evaluate(overrides: Sequence[str] = ()) -> dict[str, float]:
         except SystemExit as stop:
             raise stop.__cause__ or stop from None
     done.return_value  # noqa: B018  # raises what the task raised
-    file = Path(done.hydra_cfg.hydra.runtime.output_dir, "metrics.json")
+    HydraConfig.instance().set_config(done.hydra_cfg)
+    file = Path(done.cfg.folder, "metrics.json")
     return read_json(file) if file.exists() else {}
 
 

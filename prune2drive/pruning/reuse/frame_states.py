@@ -28,16 +28,19 @@ class StatesWanted:
     Args:
         cut: the first layer that a method touches; the KV cache of all layers before it is wanted.
         inputs: layers whose inputs are wanted.
+        vision: whether the vision tower's attention and features are.
     """
 
     cut: int
     inputs: tuple[int, ...]
+    vision: bool
 
     @classmethod
     def of(cls, pruner: Pruner) -> StatesWanted:
         """Returns what a method needs: embeddings, what enters its cut and, to read attention, the layer before."""
         cut = pruner.cuts[0] if pruner.cuts else 0
-        return cls(cut, tuple(sorted({0, cut, cut - pruner.traits.needs_attention})))
+        inputs = sorted({0, cut, cut - pruner.traits.needs_attention})
+        return cls(cut, tuple(inputs), pruner.traits.needs_vision)
 
 
 class StateRecorder:
