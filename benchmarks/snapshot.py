@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MINIDRIVE = ("dataset.size=40", "full=false", "logger=none", "pictures=0", "warm_up=0")
-TINY = ("model=tiny", "full=false", "logger=none", "pictures=0", "warm_up=0", "generation.max_new_tokens=6")
+MINIDRIVE = ("dataset.size=40", "full=false", "logger=none", "pictures=0", "latency.questions=0")
+TINY = ("model=tiny", "full=false", "logger=none", "pictures=0", "latency.questions=0", "generation.max_new_tokens=6")
 SEARCH = (
     "-m",
     "search=tpe",
@@ -48,7 +48,7 @@ def cases(tree: Path, drivelm: Path | None) -> Iterator[tuple[str, tuple[str, ..
         yield f"ratios_{ratios}", (f"ratios={ratios}", *MINIDRIVE)
     yield "coverage", ("task=coverage", *MINIDRIVE)
     yield "coverage_frame", ("task=coverage", "task.per=frame", "pruner=uniform", *MINIDRIVE)
-    yield "full", ("dataset.size=20", "logger=none", "pictures=1", "warm_up=0")
+    yield "full", ("dataset.size=20", "logger=none", "pictures=1", "latency.questions=0")
     for model in sorted(path.stem for path in (tree / "configs/model").glob("*.yaml")):
         yield f"flops_{model}", ("task=flops", f"model={model}")
     if drivelm:

@@ -138,8 +138,7 @@ class Prediction:
         raw: visual tokens that the method's own rule would have kept, for methods without a budget.
         new_tokens: generated tokens, the end token included.
         flops: floating-point operations of `vision` and `selection`.
-        times: seconds of each phase, divided evenly over the samples of a batch.
-        batch: id of the batch's first sample: the samples of a batch were timed together.
+        seconds: time from the batch before to the end of this one, divided evenly over the batch's samples.
         error: why the sample has no answer, with `on_error=skip`.
     """
 
@@ -161,8 +160,7 @@ class Prediction:
     raw: int | None = None
     new_tokens: int = 0
     flops: dict[str, int] = field(default_factory=dict)
-    times: dict[str, float] = field(default_factory=dict)
-    batch: str = ""
+    seconds: float | None = None
     error: str | None = None
 
     @classmethod

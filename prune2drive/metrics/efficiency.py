@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from prune2drive.errors import InputError
 from prune2drive.metrics.base import Column
 from prune2drive.metrics.flops import decoder_flops, kv_cache_bytes, layer_lengths
-from prune2drive.metrics.statistics import RatioOfSums, RunningMean, flat
+from prune2drive.metrics.statistics import RunningMean
 from prune2drive.sample import Prediction
 
 COLUMNS = {
@@ -24,6 +24,7 @@ COLUMNS = {
     "time/vision_ms": Column("vision ms"),
     "time/select_ms": Column("select ms", in_comparison=True),
     "time/prefill_ms": Column("prefill ms", in_comparison=True),
+    "time/prefill_ratio": Column("prefill time"),
     "time/decode_ms_per_token": Column("decode ms per token"),
     "time/samples_per_s": Column("samples per s"),
 }
@@ -48,10 +49,8 @@ class Efficiency:
         """Returns the flat metrics, without rows that have an error and without numbers that no row has.
 
         FLOPs are those of the decoder's prefill, MB are 1e6 bytes, `memory/kv_cache_mb` is the KV cache of one
-        sample after the prefill. Every mean has `_n` and `_stderr`; for times they count batches, whose samples share
-        their time. The rates `flops/ratio`, `time/decode_ms_per_token` and `time/samples_per_s` are
-        quotients of sums: pruned by full FLOPs, decoding time by decode steps (the prefill gives the
-        first token), and samples by their vision, prefill and decode time, of which selection is a part.
+        sample after the prefill. Every mean has `_n` and `_stderr`. `flops/ratio` is pruned by full FLOPs, and
+        `time/samples_per_s` samples by the seconds that one process spent on them, reading images included.
 
         Args:
             rows: the predictions of one run; read once.
@@ -61,28 +60,19 @@ class Efficiency:
             InputError: every row has an error, or the token counts of a row contradict its stages.
         """
         means: dict[str, RunningMean] = defaultdict(RunningMean)
-        times: dict[str, RatioOfSums] = defaultdict(RatioOfSums)
-        samples = steps = 0
+        samples, seconds = 0, 0.0
         for row in rows:
             if row.error is not None:
                 continue
             self._add_tokens(means, row)
-            for phase, spent in row.times.items():
-                times[phase].add(row.batch or row.id, spent)
             samples += 1
-            steps += max(row.new_tokens - 1, 0)
+            seconds += row.seconds or 0.0
         if not samples:
             raise InputError("no sample was answered, so there is no cost to report")
         table = {name: value for key, each in means.items() for name, value in each.flat(key).items()}
         table["flops/ratio"] = table["flops/prefill_pruned"] / table["flops/prefill_full"]
-        for phase in ("vision", "select", "prefill"):
-            if phase in times:
-                seconds = times[phase]
-                table |= flat(f"time/{phase}_ms", 1000 * seconds.value, seconds.groups, 1000 * seconds.stderr)
-        if steps and times["decode"].numerator:
-            table["time/decode_ms_per_token"] = 1000 * times["decode"].numerator / steps
-        if busy := sum(times[phase].numerator for phase in ("vision", "prefill", "decode")):
-            table["time/samples_per_s"] = samples / busy
+        if seconds:
+            table["time/samples_per_s"] = samples / seconds
         if peak_mb is not None:
             table["memory/peak_mb"] = peak_mb
         return table

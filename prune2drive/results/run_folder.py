@@ -17,7 +17,7 @@ from prune2drive.results.id_index import IdIndex, IdSet
 from prune2drive.sample import Prediction
 
 ROWS = "predictions.jsonl"
-FORMAT = 2  # of run.json; a run in a folder of another format cannot be resumed
+FORMAT = 3  # of run.json; a run in a folder of another format cannot be resumed
 
 
 class RunFolder:

@@ -28,7 +28,7 @@ from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
 
 log = logging.getLogger(__name__)
 
-LEAST = {"seed": 0, "batch_size": 1, "num_workers": 0, "warm_up": 0, "pictures": 0}
+LEAST = {"seed": 0, "batch_size": 1, "num_workers": 0, "latency.questions": 0, "latency.warm_up": 0, "pictures": 0}
 
 
 @dataclass
@@ -115,7 +115,7 @@ def check_settings(cfg: DictConfig) -> None:
         InputError: a setting that is out of range.
     """
     for name, least in LEAST.items():
-        check_whole(name, cfg[name], least)
+        check_whole(name, OmegaConf.select(cfg, name), least)
     check_choice("on_error", cfg.on_error, ("fail", "skip"))
     if cfg.shard is not None:
         Shard.parse(cfg.shard)

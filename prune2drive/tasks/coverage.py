@@ -27,9 +27,7 @@ PER = ("question", "frame")
 class SelectionOnlyEvaluation(Evaluation):
     """Selects the tokens of every question, and generates nothing."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.warm_up = 0  # nothing is timed
+    is_timed = False
 
     def answer(self, batch: Batch) -> list[Prediction]:
         adapter, last = self.components.adapter, max(self.components.pruner.cuts, default=0)

@@ -24,6 +24,7 @@ from prune2drive.results.resume import resume_run
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction
 from prune2drive.tasks.components import Components
+from prune2drive.tasks.latency import LATENCY
 from prune2drive.tasks.loop import Evaluation
 from prune2drive.tasks.frame_session import RememberingDataModule
 
@@ -62,6 +63,7 @@ class EvaluationRun:
         components: model, dataset, method and metrics.
         folder: the run folder.
         record: content of run.json.
+        is_timed: whether latency is measured; that of the full model is measured beside the pruned one's.
 
     Attributes:
         done: ids that an earlier run finished.
@@ -74,6 +76,7 @@ class EvaluationRun:
     components: Components
     folder: RunFolder
     record: dict[str, Any]
+    is_timed: bool = True
     done: Set[str] = field(default_factory=set)
     metrics: dict[str, float] = field(default_factory=dict)
     predictions: Collection[Prediction] = ()
@@ -118,7 +121,8 @@ class EvaluationRun:
             "ratios_provenance": None,
         }
         components = replace(self.components, pruner=NoPruner())
-        return EvaluationRun(self.cfg, self.task, components, RunFolder(self.folder.path / FULL), record)
+        folder = RunFolder(self.folder.path / FULL)
+        return EvaluationRun(self.cfg, self.task, components, folder, record, is_timed=False)
 
     def start(self, resume: bool, ranks: int) -> None:
         """Writes run.json, or finds out what an earlier run finished.
@@ -147,6 +151,7 @@ class EvaluationRun:
         data, peak_mb = self._data(), None
         if data.remaining or trainer.world_size > 1:
             loop = self.task.loop(self.components, self.cfg, self.folder, self.pictures)
+            loop.is_timed &= self.is_timed
             trainer.test(loop, data, verbose=False)
             peak_mb = loop.peak_mb
         if trainer.is_global_zero:
@@ -177,6 +182,8 @@ class EvaluationRun:
             record["dtype"] = record.get("dtype") or str(adapter.model.dtype).removeprefix("torch.")
             costs = efficiency.Efficiency(adapter.text_config, getattr(torch, record["dtype"]).itemsize)
             self.metrics |= costs.compute(rows, _peak_mb(folder, peak_mb))
+            if (folder.path / LATENCY).exists():
+                self.metrics |= folder.read_json(LATENCY)
         else:
             log.error(
                 "none of the %d questions could be %s: see `error` in predictions.jsonl", len(rows), self.task.done

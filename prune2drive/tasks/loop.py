@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -15,7 +16,7 @@ from prune2drive.data.datamodule import Batch
 from prune2drive.errors import InputError
 from prune2drive.metrics.flops import VisionFlops
 from prune2drive.metrics.object_coverage import count_covered_objects
-from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory, timed
+from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.pruning import Pruner, RatioPolicy, Trace, prune
 from prune2drive.pruning.reuse.frames import Frames, prune_frames
@@ -25,19 +26,28 @@ from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction, pack_indices
 from prune2drive.tasks.components import Components
 from prune2drive.tasks.frame_session import ids_of
+from prune2drive.tasks.latency import LATENCY, measure_latency
 
 log = logging.getLogger(__name__)
 
 
 class Evaluation(LightningModule):
-    """Answers every question once; each batch's rows are on disk before the next begins."""
+    """Answers every question once; each batch's rows are on disk before the next begins.
+
+    Attributes:
+        is_timed: whether the latency of some questions is measured before.
+        peak_mb: peak memory, after the run.
+    """
+
+    is_timed = True
 
     def __init__(self, components: Components, cfg: DictConfig, folder: RunFolder, pictures: int) -> None:
         super().__init__()
         self.components, self.cfg, self.folder = components, cfg, folder
+        self.options = {name: cfg[name] for name in ("positions", "rounding", "budget_axis")}
         self.generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         self.peak_mb: float | None = None
-        self.warm_up = cfg.warm_up
+        self.since = 0.0
         self.pictures = pictures
         if getattr(components.adapter.model, "hf_device_map", None) is None:
             self.model = components.adapter.model  # registered, so that the trainer places it
@@ -48,14 +58,27 @@ class Evaluation(LightningModule):
 
     def on_test_start(self) -> None:
         self.folder = RunFolder(self.folder.path, self.global_rank)
+        if self.is_timed and self.cfg.latency.questions and not self.global_rank:
+            self._measure_latency()
         reset_peak_memory(self.device)
+        self.since = time.perf_counter()
+
+    def _measure_latency(self) -> None:
+        """Measures the latency of the pruned model and of the full one, where an earlier process has not."""
+        if not (self.folder.path / LATENCY).exists():
+            measured = measure_latency(
+                self.components, **self.cfg.latency, device=self.device, options=self.options, generation=self.generation
+            )
+            self.folder.write_json(LATENCY, measured)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        if batch.samples:
-            for _ in range(self.warm_up):
-                self.answer(batch)
-            self.warm_up = 0
-        self.folder.append([*batch.failures, *(self.answer(batch) if batch.samples else ())])
+        rows = self.answer(batch) if batch.samples else []
+        if self.components.session is None:  # else most of the work was done before
+            now = time.perf_counter()
+            for row in rows:
+                row.seconds = (now - self.since) / len(rows)
+            self.since = now
+        self.folder.append([*batch.failures, *rows])
         if batch.samples and self.components.session:
             self.components.session.keep(self.components.pruner, batch)
 
@@ -65,13 +88,9 @@ class Evaluation(LightningModule):
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answers a batch of samples from pruned prompts; returns their rows."""
-        adapter = self.components.adapter
-        with timed(adapter.model, adapter.vision_modules) as times:
-            with self.reading(batch) as (prompts, trace, cached):
-                answers = adapter.generate(prompts, **cached, **self.generation)
-        seconds = {"vision": times.vision, "prefill": times.prefill, "decode": times.decode}
-        seconds["select"] = trace.select_seconds
-        return self.rows(batch, trace, answers, {name: total / len(answers) for name, total in seconds.items()})
+        with self.reading(batch) as (prompts, trace, cached):
+            answers = self.components.adapter.generate(prompts, **cached, **self.generation)
+        return self.rows(batch, trace, answers)
 
     @contextmanager
     def reading(
@@ -120,21 +139,16 @@ class Evaluation(LightningModule):
             "token_map": batch.inputs.token_maps,
             "sample_ids": [sample.id for sample in batch.samples],
             "questions": [sample.question for sample in batch.samples],
-            "positions": self.cfg.positions,
-            "rounding": self.cfg.rounding,
-            "budget_axis": self.cfg.budget_axis,
+            **self.options,
         }
 
-    def rows(
-        self, batch: Batch, trace: Trace, answers: Sequence[Answer] = (), times: Mapping[str, float] | None = None
-    ) -> list[Prediction]:
+    def rows(self, batch: Batch, trace: Trace, answers: Sequence[Answer] = ()) -> list[Prediction]:
         """Returns a batch's rows: what was kept of each sample, its costs, and its answer.
 
         Args:
             batch: the batch.
             trace: what pruning did to it.
             answers: one answer a sample; none where nothing was generated.
-            times: seconds of each phase, shared out evenly over the samples; None where nothing was timed.
         """
         predictions, vision_flops = [], self.vision_flops(batch)
         for row, sample in enumerate(batch.samples):
@@ -145,7 +159,6 @@ class Evaluation(LightningModule):
             prediction = Prediction.of(sample, text_tokens=text, flops=flops, objects=objects, **_kept(trace, at))
             if answers:
                 prediction.answer, prediction.new_tokens = answers[row].text, answers[row].new_tokens
-                prediction.times, prediction.batch = dict(times or {}), batch.samples[0].id
             predictions.append(prediction)
         self._draw(batch, trace)
         return predictions
@@ -171,8 +184,8 @@ class Evaluation(LightningModule):
             return {}
 
     def _draw(self, batch: Batch, trace: Trace) -> None:
-        """Draws the kept tokens of the first samples, on the first rank and after the warm-up."""
-        if self.global_rank or self.warm_up:
+        """Draws the kept tokens of the first samples, on the first rank."""
+        if self.global_rank:
             return
         for row, sample in enumerate(batch.samples[: self.pictures]):
             if sample.has_images:

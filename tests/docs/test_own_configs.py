@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow  # whole runs
 
 
 PAGE = documents.REPOSITORY / "docs/your-own-configs.md"
-SHORT = [*runs.QUIET, "logger=none", "full=false", "pictures=0", "warm_up=0", "generation.max_new_tokens=4"]
+SHORT = [*runs.QUIET, "logger=none", "full=false", "pictures=0", "latency.questions=0", "generation.max_new_tokens=4"]
 
 
 @pytest.fixture
