@@ -67,7 +67,7 @@ WRONG_OPTIONS = {
     "batch_size=0": "batch_size=0: use a whole number, 1 or more",
     "batch_size=many": "batch_size=many",
     "num_workers=-1": "num_workers=-1",
-    "warm_up=-1": "warm_up=-1",
+    "latency.warm_up=-1": "latency.warm_up=-1",
     "pictures=-1": "pictures=-1",
     "seed=foo": "seed=foo",
     "generation.max_new_tokens=0": "generation: `max_new_tokens` must be greater than 0",

@@ -157,7 +157,7 @@ class FrameHooks(PruningHooks):
         if self.cuts and self.cuts[0].layer == 0:
             assert self.prompt is not None
             cache.dropped = self.prompt.length - self.cuts[0].length
-        self._repeat(cache, torch.tensor(frames.frame_of), repeats)
+        self._repeat(cache, repeats)
         return cache
 
     def read_states(self) -> None:
@@ -212,12 +212,16 @@ class FrameHooks(PruningHooks):
         states = [self.states[self.shows[row * len(self.shows) // rows]] for row in range(rows)]
         return VisionTokens([each["received"] for each in states], [each["features"] for each in states])
 
-    def _repeat(self, cache: FrameCache, frame_of_B: Tensor, repeats: int) -> None:
+    def _repeat(self, cache: FrameCache, repeats: int) -> None:
         """Turns rows of frames into rows of prompts, in the KV cache and in what is known of the cuts."""
+        frames, frame_of_B = self.frames, torch.tensor(self.frames.frame_of)
         rows = frame_of_B.repeat_interleave(repeats)
         cache.reorder_cache(rows)
         self.cuts = [cut.of_rows(rows) for cut in self.cuts]
         self.trace.repeat(rows.tolist())
+        for row, kept_K in enumerate(self.trace.positions):
+            begun, length = len(frames.ids[rows[row]]), frames.lengths[row // repeats]
+            self.trace.positions[row] = torch.cat([kept_K, torch.arange(begun, length)])
         base = self.model.base_model
         if getattr(base, "rope_deltas", None) is not None:  # from which multimodal rotary positions count on
             base.rope_deltas = base.rope_deltas[frame_of_B.to(base.rope_deltas.device)]

@@ -1,6 +1,5 @@
 """Runs of one process that differ in their ratios only: the same answers, and no work done twice."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -8,16 +7,10 @@ import torch
 from helpers import runs
 from omegaconf import OmegaConf
 
-from prune2drive.data.datamodule import Batch
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import MiniDrive
-from prune2drive.minidrive.tiny import Tiny
 from prune2drive.models.adapter import Adapter
-from prune2drive.pruning import TFPS
-from prune2drive.pruning.reuse.prefix_store import PrefixStore
-from prune2drive.results.run_folder import RunFolder
 from prune2drive.tasks import process_cache
-from prune2drive.tasks.prefix_session import PrefixSession
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -35,18 +28,6 @@ def nothing_from_other_tests():
 def no_java():
     with runs.without_java():
         yield
-
-
-def generated(monkeypatch) -> list[int]:
-    """Grows by how many questions are answered at once, whenever some are."""
-    sizes: list[int] = []
-    generate = Tiny.generate
-    monkeypatch.setattr(
-        Tiny,
-        "generate",
-        lambda self, prompts, **more: sizes.append(len(prompts.lengths)) or generate(self, prompts, **more),
-    )
-    return sizes
 
 
 def told(folder: Path) -> list[tuple]:
@@ -97,37 +78,6 @@ def test_later_runs_draw_encode_and_load_nothing(tmp_path, monkeypatch):
     assert not [key for key in metrics if key.startswith("time/")], "times of a part of the work would mislead"
 
 
-def test_answers_that_stay_are_checked_in_one_pass(tmp_path, monkeypatch):
-    options = (*TRIAL, "prefix_cache=memory", "batch_size=12")
-    runs.run(tmp_path / "1", *options, "ratios.keep=0.3")
-    said = generated(monkeypatch)
-    runs.run(tmp_path / "2", *options, "ratios.keep=0.3")
-    assert said == []
-    runs.run(tmp_path / "3", *options, "ratios.keep=0.1")
-    changed = sum(
-        one != other for one, other in zip(told_answers(tmp_path / "1"), told_answers(tmp_path / "3"), strict=True)
-    )
-    assert sum(said) == changed > 0
-
-
-def test_answers_wait_until_they_fill_a_batch(tmp_path, monkeypatch):
-    options = (*TRIAL, "prefix_cache=memory", "batch_size=3")
-    runs.run(tmp_path / "1", *options, "ratios.keep=0.3")
-    rows = []
-    append = RunFolder.append
-    monkeypatch.setattr(
-        RunFolder, "append", lambda self, batch: rows.append([row.id for row in batch]) or append(self, batch)
-    )
-    sizes = generated(monkeypatch)
-    runs.run(tmp_path / "2", *options, "ratios.keep=0.27")
-    assert max(sizes) <= 3, "never more at once than the user said"
-    names = [row.id for row in runs.rows(tmp_path / "2")]
-    assert sorted(sum(rows, [])) == sorted(names) and sum(rows, []) != names, "some wait for another batch"
-    process_cache.clear()
-    runs.run(tmp_path / "cold", *options, "ratios.keep=0.27")
-    assert told(tmp_path / "2") == told(tmp_path / "cold")
-
-
 def test_a_cut_elsewhere_finds_no_states_but_the_same_answers(tmp_path):
     for number, layer in enumerate((1, 2, 1, 2)):
         runs.run(tmp_path / f"{number}", *TRIAL, "prefix_cache=memory", f"pruner.layer={layer}", "ratios.keep=0.2")
@@ -135,30 +85,6 @@ def test_a_cut_elsewhere_finds_no_states_but_the_same_answers(tmp_path):
         process_cache.clear()
         runs.run(tmp_path / f"cold{number}", *TRIAL, f"pruner.layer={layer}", "ratios.keep=0.2")
         assert told(tmp_path / f"{number}") == told(tmp_path / f"{number + 2}") == told(tmp_path / f"cold{number}")
-
-
-def test_prompts_share_all_that_they_begin_with():
-    adapter, dataset = runs.Lively(), MiniDrive(split="val", size=12)
-    samples = [dataset[index] for index in range(len(dataset))]
-    session = PrefixSession(PrefixStore(1), ("model", "dataset"))
-
-    def lengths(chosen):
-        batch = Batch(chosen, inputs=adapter.collate(chosen))
-        with session.reusing(adapter, TFPS(), batch) as reused:
-            assert len({each.name for each in reused.selections.prefixes.values()}) == len({s.frame for s in chosen})
-            return batch.inputs, [reused.selections.prefixes[sample.id].length for sample in chosen]
-
-    prompts, shared = lengths(samples)
-    assert len(set(shared)) == 1
-    after = {ids[shared[0]].item() for ids in prompts.own_ids}
-    before = {ids[shared[0] - 1].item() for ids in prompts.own_ids}
-    assert len(before) == 1 < len(after), "up to where questions part"
-    prompts, shared = lengths(samples[:1])
-    assert shared == [prompts.lengths[0] - 1], "something is left to be read"
-
-
-def told_answers(folder: Path) -> list[tuple]:
-    return [(row.id, row.answer, row.new_tokens) for row in runs.rows(folder)]
 
 
 @pytest.mark.parametrize("limit_mb", [0.1, 1, 2])
@@ -209,10 +135,19 @@ def test_the_latest_of_a_kind_is_kept():
     assert len(made) == 3
 
 
-def test_methods_that_cannot_use_it_say_so_before_the_model_is_loaded(tmp_path):
+def test_methods_that_read_the_vision_tower_find_it_remembered(tmp_path, monkeypatch):
+    options = (*TRIAL, "pruner=vispruner", "prefix_cache=memory")
+    runs.run(tmp_path / "1", *options, "ratios.keep=0.3")
+    monkeypatch.setattr(Adapter, "collate", None)
+    runs.run(tmp_path / "2", *options, "ratios.keep=0.1")
+    process_cache.clear()
+    monkeypatch.undo()
+    runs.run(tmp_path / "cold", *TRIAL, "pruner=vispruner", "ratios.keep=0.1")
+    assert told(tmp_path / "2") == told(tmp_path / "cold")
+
+
+def test_a_limit_that_holds_nothing_is_refused_before_the_model_is_loaded(tmp_path):
     loaded = runs.Lively.loaded
-    with pytest.raises(InputError, match=re.escape("set prefix_cache=none")):
-        runs.run(tmp_path / "run", "pruner=vispruner", "prefix_cache=memory")
     with pytest.raises(InputError, match="limit_gb=-1"):
         runs.run(tmp_path / "run", "prefix_cache=memory", "prefix_cache.limit_gb=-1")
     assert runs.Lively.loaded == loaded

@@ -1,0 +1,177 @@
+"""Questions about a frame that are answered together are answered as each by itself."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import families, frames
+from helpers.families import CAMERAS
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from prune2drive.pruning import TFPS, DivPrune, FastV, NoPruner, PyramidDrop, VisPruner
+from prune2drive.pruning.ratios import Uniform
+from prune2drive.pruning.reuse.frame_memory import FrameMemory
+from prune2drive.pruning.reuse.frames import can_share
+from prune2drive.pruning.reuse.prefix_store import PrefixStore
+from prune2drive.pruning.surgery.checks import validate
+
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs/pruner").glob("*.yaml"))
+VLMS = [name for name in families.FAMILIES if name not in ("llama", "qwen2")]
+WINDOWED = ("qwen2_5_vl", "qwen3_vl")
+KEEP = dict(zip(CAMERAS, (0.1, 0.5, 0.25), strict=True))
+
+
+def method(path, config):
+    pruner = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
+    pruner.layer = min(pruner.layer, families.SIZES["num_hidden_layers"] - 1)
+    return validate(pruner, Uniform(), config)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", VLMS)
+def test_a_frame_is_answered_as_its_questions_are(make_family, name, path):
+    if path.stem == "vispruner" and name in WINDOWED:
+        pytest.skip("refused: the vision tower attends in windows")
+    family = make_family(name)
+    pruner = method(path, family.model.config)
+    if not can_share(family.model.config, pruner):
+        assert name == "qwen3_vl" and not pruner.traits.shares_picks_per_frame
+        return
+    frames.assert_same(frames.by_frame(family, pruner, KEEP), frames.by_question(family, pruner, KEEP))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    "pruner", [TFPS(layer=1), TFPS(layer=0), FastV(layer=2), PyramidDrop().resolve(4), NoPruner()], ids=repr
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 2},
+        {"repetition_penalty": 1.5},
+        {"min_new_tokens": 3, "eos_token_id": list(range(40, 90))},
+    ],
+    ids=str,
+)
+def test_options_of_generate_count_the_whole_prompt(make_family, attention, pruner, options):
+    family = make_family("llava_onevision", attention)
+    pair = (way(family, pruner, 0.25, options) for way in (frames.by_frame, frames.by_question))
+    frames.assert_same(*pair, beams=options.get("num_beams", 1))
+
+
+@pytest.mark.parametrize("positions", ["keep", "renumber"])
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("name", ["internvl", "qwen2_5_vl"])
+def test_position_ids_go_on_behind_a_frame(make_family, name, layer, positions):
+    pair = (
+        way(make_family(name), TFPS(layer=layer), 0.2, positions=positions)
+        for way in (frames.by_frame, frames.by_question)
+    )
+    frames.assert_same(*pair)
+
+
+@pytest.mark.parametrize(
+    ("frame_of", "ends"),
+    [([0], [[51, 52]]), ([0, 1], [[51], [52, 53]]), ([0, 0, 0], [[51, 52], [51, 52], [51, 52, 53]])],
+)
+def test_frames_with_one_question_and_questions_that_are_alike(make_family, frame_of, ends):
+    family = make_family("llava")
+    for pruner in (TFPS(), FastV(layer=1)):
+        asked = {"frame_of": frame_of, "ends": ends}
+        frames.assert_same(
+            frames.by_frame(family, pruner, 0.3, **asked), frames.by_question(family, pruner, 0.3, **asked)
+        )
+
+
+def positions_computed(family, monkeypatch):
+    """Counts the positions that each decoder layer computes."""
+    counts = [0] * len(family.model.get_decoder().layers)
+    for index, layer in enumerate(family.model.get_decoder().layers):
+
+        def forward(hidden, run=layer.mlp.forward, index=index):
+            counts[index] += hidden.shape[0] * hidden.shape[1]
+            return run(hidden)
+
+        monkeypatch.setattr(layer.mlp, "forward", forward)
+    return counts
+
+
+def behind_frames(asked):
+    """Positions that a batch has behind what its prompts share with others of their frames, padding included."""
+    rest = [length - asked.shared[frame] for length, frame in zip(asked.lengths, asked.frame_of, strict=True)]
+    return len(rest) * max(rest)
+
+
+@pytest.mark.parametrize("pruner", [TFPS(layer=2), FastV(layer=2)], ids=repr)
+def test_images_are_encoded_and_shared_layers_run_once_a_frame(make_family, monkeypatch, pruner):
+    family = make_family("llava_onevision")
+    encoded, encode = [], family.model.base_model.get_image_features
+
+    def counted(pixel_values, *args, **more):
+        encoded.append(len(pixel_values))
+        return encode(pixel_values, *args, **more)
+
+    monkeypatch.setattr(family.model.base_model, "get_image_features", functools.wraps(encode)(counted))
+    counts = positions_computed(family, monkeypatch)
+    trace = frames.by_frame(family, pruner, 0.25).trace
+    asked = frames.prompts(family)
+    count, longest, questions = len(asked.frames.lengths), max(asked.shared), len(frames.ENDS)
+    behind, steps = behind_frames(asked), questions * (frames.STEPS - 1)
+    dropped = trace.full_tokens[0] - trace.kept_tokens[0]
+    assert encoded == [count * len(CAMERAS)]
+    assert counts[:2] == [count * longest + behind + steps] * 2
+    if pruner.traits.shares_picks_per_frame:
+        assert counts[2:] == [count * (longest - dropped) + behind + steps] * 2
+    else:
+        assert counts[2:] == [questions * (max(asked.lengths) - dropped) + steps] * 2
+
+
+def test_nothing_is_left_on_the_model(make_family):
+    family = make_family("llava")
+    before = frames.by_question(family, NoPruner(), 1.0)
+    for pruner in (TFPS(layer=2), FastV(layer=2)):
+        frames.by_frame(family, pruner, 0.5)
+    decoder = family.model.get_decoder()
+    modules = (family.model, family.model.base_model, decoder, *decoder.layers)
+    assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in modules)
+    assert torch.equal(frames.by_question(family, NoPruner(), 1.0).logits, before.logits)
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "smolvlm", "qwen2_5_vl"])
+@pytest.mark.parametrize(
+    "pruner",
+    [TFPS(layer=1), TFPS(layer=0), FastV(layer=2), PyramidDrop().resolve(4), DivPrune(), VisPruner(), NoPruner()],
+    ids=repr,
+)
+def test_frames_come_from_memory_at_any_ratio(make_family, name, pruner):
+    if isinstance(pruner, VisPruner) and name in WINDOWED:
+        pytest.skip("refused: the vision tower attends in windows")
+    family, memory = make_family(name), FrameMemory(PrefixStore(1), "model")
+    frames.assert_same(frames.by_frame(family, pruner, 0.5, memory=memory), frames.by_question(family, pruner, 0.5))
+    for keep in (KEEP, 0.2, 1.0):
+        recalled = frames.by_frame(family, pruner, keep, memory=memory, images=False)
+        frames.assert_same(recalled, frames.by_question(family, pruner, keep))
+
+
+def test_what_is_remembered_is_not_computed(make_family, monkeypatch):
+    family, memory = make_family("llava_onevision"), FrameMemory(PrefixStore(1), "model")
+    selected = []
+
+    class Counting(TFPS):
+        def select(self, tokens_CND, k, ctx):
+            selected.append(len(tokens_CND))
+            return super().select(tokens_CND, k, ctx)
+
+    pruner = Counting(layer=2)
+    frames.by_frame(family, pruner, 0.5, memory=memory)
+    counts = positions_computed(family, monkeypatch)
+    frames.by_frame(family, pruner, 0.25, memory=memory, images=False)
+    steps = len(frames.ENDS) * (frames.STEPS - 1)
+    assert counts[:2] == [behind_frames(frames.prompts(family)) + steps] * 2
+    assert selected == [len(CAMERAS) * 3], "the order in which tokens are picked is found once"
+    other = Counting(layer=1)
+    frames.assert_same(
+        frames.by_frame(family, other, 0.25, memory=memory), frames.by_question(family, TFPS(layer=1), 0.25)
+    )
