@@ -54,19 +54,20 @@ def group_by_frame(dataset: Dataset, remaining: Sequence[int], by_frame: bool = 
     return list(groups.values())
 
 
-def check_ranks(groups: int, ranks: int, what: str = "frames") -> None:
+def check_ranks(groups: int, ranks: int) -> None:
     """Refuses fewer frames than ranks: the other ranks would wait for one without a question for ever.
 
     Args:
         groups: number of frames with questions that remain to do.
         ranks: number of ranks.
-        what: the groups' name, for the message.
 
     Raises:
         InputError: fewer frames than ranks.
     """
     if 0 < groups < ranks:
-        raise InputError(f"{groups} {what} left for {ranks} ranks; set trainer.devices to at most {groups}")
+        raise InputError(
+            f"trainer: {ranks} ranks for questions about {groups} frames, which are never divided; use at most {groups}"
+        )
 
 
 def divide(groups: Sequence[list[int]], ranks: int) -> list[list[list[int]]]:

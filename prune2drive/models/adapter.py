@@ -93,7 +93,7 @@ class Adapter(ABC):
         messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns.items() if text]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
-    def collate(self, samples: Sequence[Sample], by_frame: bool = True) -> Prompts:
+    def collate(self, samples: Sequence[Sample], by_frame: bool = False) -> Prompts:
         """Returns the token maps of prompts, and inputs for `generate`, padded on the left and on the CPU.
 
         Args:
@@ -108,7 +108,7 @@ class Adapter(ABC):
     def _collate_frames(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts | None:
         """Returns prompts that share their frames' images; None where a text's end changes what comes before it."""
         heads, ends = zip(*(text.rsplit(self.image_marker, 1) for text in texts), strict=True)
-        names = [(sample.frame or sample.id, head) for sample, head in zip(samples, heads, strict=True)]
+        names = [(sample.frame or sample.id, sample.cameras, head) for sample, head in zip(samples, heads, strict=True)]
         frames = {name: row for row, name in reversed(list(enumerate(names)))}
         order = sorted(frames, key=frames.__getitem__)
         firsts = [frames[name] for name in order]

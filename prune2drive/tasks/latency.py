@@ -62,7 +62,7 @@ def measure_latency(
         return phases | ({"select": trace.select_seconds} if ways[way].cuts else {})
 
     for number, sample in enumerate(_of_different_frames(components, questions)):
-        prompts = adapter.collate([sample], by_frame=False).to(device)
+        prompts = adapter.collate([sample]).to(device)
         for _ in range(0 if number else warm_up):
             for way in ways:
                 answer(sample, prompts, way)

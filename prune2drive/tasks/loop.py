@@ -79,8 +79,6 @@ class Evaluation(LightningModule):
                 row.seconds = (now - self.since) / len(rows)
             self.since = now
         self.folder.append([*batch.failures, *rows])
-        if batch.samples and self.components.session:
-            self.components.session.keep(self.components.pruner, batch)
 
     def on_test_end(self) -> None:
         self.peak_mb = peak_memory_mb(self.device)
@@ -127,6 +125,8 @@ class Evaluation(LightningModule):
             if cache is not None:
                 left, cached = prompts.behind(start, adapter.pad), {"past_key_values": cache}
             yield left, trace, cached
+        if session and memory and memory.knows(frames, self.components.pruner):
+            session.keep(self.components.pruner, batch)
 
     @property
     def pruned(self) -> tuple[Any, Pruner, RatioPolicy]:

@@ -19,9 +19,9 @@ class Numbers:
     cameras = ("CAM_FRONT",)
     fingerprint = "numbers"
 
-    def __init__(self, size, bad=()):
+    def __init__(self, size, bad=(), of_frame=1):
         self.ids = [f"id{index}" for index in range(size)]
-        self.bad = bad
+        self.bad, self.of_frame = bad, of_frame
 
     def __len__(self):
         return len(self.ids)
@@ -36,7 +36,7 @@ class Numbers:
         return f"{index}?"
 
     def frame(self, index):
-        return "frame"
+        return f"frame{index // self.of_frame}"
 
     def check(self):
         pass
@@ -69,7 +69,7 @@ def test_over_all_ranks_each_id_once(size, world_size, batch_size, done, bad):
     left = [name for i, name in enumerate(dataset.ids) if i not in done]
     assert [dataset.ids[i] for i in module.remaining] == left
     if 0 < len(left) < world_size:
-        with pytest.raises(InputError, match=f"{len(left)} samples left for {world_size} ranks.*trainer.devices"):
+        with pytest.raises(InputError, match=f"^trainer: {world_size} ranks for questions about {len(left)} frames"):
             module.loader(world_size, 0)
         return
     batches = [list(module.loader(world_size, rank)) for rank in range(world_size)]
@@ -85,6 +85,28 @@ def test_ranks_share_without_padding(world_size):
     shares = [ids(module.loader(world_size, rank)) for rank in range(world_size)]
     assert sorted(sum(shares, [])) == [f"id{i}" for i in range(7)]
     assert max(map(len, shares)) - min(map(len, shares)) == 1
+
+
+@given(
+    st.lists(st.integers(0, 9), max_size=40), st.integers(1, 4), st.integers(1, 7), st.sets(st.integers(0, 39))
+)
+def test_frames_stay_together(frames, world_size, batch_size, done):
+    dataset = Numbers(len(frames))
+    dataset.frame = lambda index: f"frame{frames[index]}"
+    module = DriveDataModule(dataset, collate, batch_size, done={f"id{i}" for i in done})
+    remaining = Counter(frames[index] for index in module.remaining)
+    if len(remaining) < world_size:
+        return
+    shares = [[ids([batch]) for batch in module.loader(world_size, rank)] for rank in range(world_size)]
+    asked = [[Counter(frames[int(name[2:])] for name in batch) for batch in batches] for batches in shares]
+    for frame, questions in remaining.items():
+        assert len([share for share in asked if any(frame in batch for batch in share)]) == 1, "on one rank"
+        parts = [batch[frame] for share in asked for batch in share if frame in batch]
+        assert len(parts) == -(-questions // batch_size), "in no more batches than it fills"
+    sizes = [sum(map(len, batches)) for batches in shares]
+    assert max(sizes) - min(sizes) <= max(remaining.values())
+    alone = DriveDataModule(dataset, collate, batch_size, done={f"id{i}" for i in done}, by_frame=False)
+    assert all(len(ids([batch])) == batch_size for batch in list(alone.loader(1, 0))[:-1])
 
 
 def test_batches_keep_the_order():

@@ -90,19 +90,21 @@ def test_a_single_image_has_an_overview_and_details(adapter):
 
 
 def test_mixed_numbers_of_cameras_answer_as_alone(adapter):
-    samples = [sample(["A"]), sample(["A", "B", "C"], "Is the car red or blue?"), sample(["B", "A"]), sample(["C"])]
+    shown = (["A"], ["A", "B", "C"], ["B", "A"], ["C"])
+    questions = ("What is there?", "Is the car red or blue?", "What is there?", "What is there?")
+    samples = [sample(names, text, name="".join(names)) for names, text in zip(shown, questions, strict=True)]
     together = adapter.collate(samples)
     assert [len(each.cameras) for each in together.token_maps] == [1, 3, 2, 1]
     alone = [adapter.collate([each]) for each in samples]
     for mine, batched in zip(alone, together.token_maps, strict=True):
         assert mine.token_maps[0].view_P.equal(batched.view_P) and mine.token_maps[0].cameras == batched.cameras
     expected = [adapter.generate(prompts, **GREEDY)[0] for prompts in alone]
-    assert adapter.generate(together, **GREEDY) == expected
+    assert adapter.generate(together.with_images, **GREEDY) == expected
     assert len({answer.text for answer in expected}) == 4
 
 
 def test_images_that_are_not_square(adapter):
-    wide, tall = (sample(["A", "B"], size=size) for size in ((160, 90), (90, 160)))
+    wide, tall = (sample(["A", "B"], size=size, name=str(size)) for size in ((160, 90), (90, 160)))
     prompts = adapter.collate([wide, tall])
     assert all(each.counts == {"A": GRID, "B": GRID} for each in prompts.token_maps)
     x0, y0, x1, y1 = prompts.token_maps[0].views[0].frame

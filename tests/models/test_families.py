@@ -67,7 +67,7 @@ def test_token_boxes_are_where_the_pixels_are(family, folders):
     for image in (gray, marked):
         sample = Sample("a", {"F": image}, "?", "<image> what ?")
         prompts = adapter.collate([sample, sample])
-        pixels.append(prompts.inputs["pixel_values"])
+        pixels.append(prompts.with_images.inputs["pixel_values"])
     assert not torch.equal(*pixels)
     boxes = prompts.token_maps[0].boxes("F")
     assert boxes[0, :2].max() <= 1e-6 and boxes[:, 2:].max() >= 1 - 1e-6

@@ -115,10 +115,10 @@ def test_a_run_leaves_its_submission(files, tmp_path, caplog):
 def test_a_failed_sample_is_said_and_the_resumed_run_submits(files, tmp_path, monkeypatch):
     good = runs.Lively.collate
 
-    def collate(self, samples):
+    def collate(self, samples, **options):
         if any(sample.id == IDS[3] for sample in samples):
             raise InputError("too long")
-        return good(self, samples)
+        return good(self, samples, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(runs.Lively, "collate", collate)

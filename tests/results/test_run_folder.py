@@ -19,7 +19,7 @@ VALUES = {
     **dict.fromkeys(("id", "question", "scene", "frame"), TEXT),
     **dict.fromkeys(("answer", "reference", "error"), st.none() | TEXT),
     "kept": st.dictionaries(TEXT, TEXT, max_size=2),
-    "times": st.dictionaries(TEXT, st.floats(0, allow_infinity=False), max_size=2),
+    "seconds": st.none() | st.floats(0, allow_infinity=False),
 }
 
 

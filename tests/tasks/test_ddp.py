@@ -13,8 +13,8 @@ from prune2drive.minidrive.dataset import MiniDrive
 pytestmark = pytest.mark.slow  # whole runs
 
 
-OPTIONS = ("dataset.size=7", "batch_size=2", "pruner=random", "ratios.keep=0.3", "pictures=1")
-IDS = MiniDrive(size=7).ids
+OPTIONS = ("dataset.size=14", "batch_size=2", "pruner=random", "ratios.keep=0.3", "pictures=1")
+IDS = MiniDrive(size=14).ids
 
 
 AT_EXIT = """
@@ -51,26 +51,25 @@ def test_ranks_finish_what_an_interrupted_run_left(tmp_path):
     done = two_ranks(folder, *OPTIONS, "full=true", "logger=wandb", f"resume={folder}")
     assert done.returncode == 0, done.stderr
     assert "still in the process group" not in done.stderr
-    assert done.stdout.count("7 of 7 questions answered") == 1
+    assert done.stdout.count("14 of 14 questions answered") == 1
     for half in (".", "full"):
         rows, expected = runs.rows(folder / half), runs.rows(alone / half)
         assert [row.id for row in rows] == IDS
         assert [(row.answer, row.kept) for row in rows] == [(row.answer, row.kept) for row in expected]
-        assert runs.read(folder / half, "run.json")["counts"] == {"planned": 7, "done": 7, "failed": 0}
+        assert runs.read(folder / half, "run.json")["counts"] == {"planned": 14, "done": 14, "failed": 0}
         assert [file.name for file in (folder / half).glob("predictions*")] == ["predictions.jsonl"]
     metrics, expected = (runs.without_costs(runs.read(each, "metrics.json")) for each in (folder, alone))
-    assert metrics == pytest.approx(expected, rel=1e-12) and metrics["score_n"] == 7
+    assert metrics == pytest.approx(expected, rel=1e-12) and metrics["score_n"] == 14
     lines_now = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     assert lines_now[3:5] == lines[3:5], "not computed again"
-    assert {row.batch for row in runs.rows(folder / "full")} == {IDS[0], IDS[1], IDS[4], IDS[5]}, "samples in turn"
     assert len(list(folder.rglob("*.wandb"))) == 1
     assert len(list((folder / "pictures").iterdir())) == 1
 
 
-def test_fewer_samples_than_ranks(cli, tmp_path, monkeypatch):
+def test_fewer_frames_than_ranks(cli, tmp_path, monkeypatch):
     launcher = "lightning.pytorch.strategies.launchers.subprocess_script._SubprocessScriptLauncher"
     monkeypatch.setattr(f"{launcher}.launch", lambda *_, **__: pytest.fail("another rank was started"))
     options = ("dataset.size=1", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
     code, _, said = cli("model=tiny", runs.LIVELY, *runs.BARE, *options, f"hydra.run.dir={tmp_path}/run")
-    assert (code, said) == (2, "error: 1 samples left for 2 ranks; set trainer.devices to at most 1\n")
+    assert (code, said) == (2, "error: trainer: 2 ranks for questions about 1 frames, which are never divided; use at most 1\n")
     assert not (tmp_path / "run" / "run.json").exists()

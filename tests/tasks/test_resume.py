@@ -68,9 +68,9 @@ def generated(monkeypatch) -> Counter:
     counts = Counter()
     collate = Adapter.collate
 
-    def counting(self, samples):
+    def counting(self, samples, **options):
         counts.update(sample.id for sample in samples)
-        return collate(self, samples)
+        return collate(self, samples, **options)
 
     monkeypatch.setattr(Adapter, "collate", counting)
     return counts
@@ -253,7 +253,7 @@ def test_the_same_folder_with_other_questions_is_refused(tmp_path):
         runs.ask(tmp_path / "run", questions, f"resume={tmp_path}/run")
 
 
-@pytest.mark.parametrize("more", ["batch_size=8", "num_workers=1", "on_error=skip", "pictures=0", "warm_up=1"])
+@pytest.mark.parametrize("more", ["batch_size=8", "num_workers=1", "on_error=skip", "pictures=0", "latency.warm_up=2"])
 def test_what_changes_no_answer_may_change(more, whole, tmp_path, generated):
     folder = interrupted(whole, tmp_path / "run", {"predictions.jsonl": b"".join(lines(whole)[:9])})
     runs.resume(folder, *OPTIONS, more)

@@ -11,6 +11,7 @@ from torch import nn
 
 from prune2drive.errors import InputError
 from prune2drive.families import decoder_of
+from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.reuse.frame_states import StatesWanted, Tensors
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
 from prune2drive.pruning.reuse.selection_orders import Orders
@@ -51,6 +52,10 @@ class FrameMemory:
         states = [self.store.get(key) for key in self._keys(frames, wanted)]
         known = [each for each in states if each is not None]
         return known if len(known) == len(states) else None
+
+    def knows(self, frames: Frames, pruner: Pruner) -> bool:
+        """Returns whether the states that a method needs of frames are all remembered."""
+        return self.states(frames, StatesWanted.of(pruner)) is not None
 
     def remember(self, frames: Frames, wanted: StatesWanted, states: Sequence[Tensors]) -> None:
         """Remembers the states of frames, as far as there is room."""
