@@ -164,7 +164,7 @@ class DriveDataModule(LightningDataModule):
         self.make_batch.drawn = {self.dataset.ids[index] for index in first}
         ready, rest = self.split_ready(batches)
         return _Loader(
-            range(len(self.dataset)),  # type: ignore[arg-type]  # the batches' indices, which `make_batch` reads
+            range(len(self.dataset)),  # indices, which `make_batch` reads
             batch_sampler=rest,
             num_workers=self.num_workers if rest else 0,
             collate_fn=self.make_batch,

@@ -115,7 +115,7 @@ class RatioOfSums:
 
     def flat(self, key: str) -> dict[str, float]:
         """Returns `key`, `key_n`, the denominator, and `key_stderr`."""
-        return flat(key, self.value, self.denominator, self.stderr)
+        return flat(key, self.value, int(self.denominator), self.stderr)
 
 
 @dataclass(frozen=True)

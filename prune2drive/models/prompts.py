@@ -5,9 +5,9 @@ Shape suffixes: B batch rows, F frames, P prompt positions (padded), T positions
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ class Prompts:
         """Returns prompts that each ask another question about one of this batch's frames.
 
         Args:
-            frame_of: index of each new prompt's frame; the frames in this batch's order, each with its own prompt first.
+            frame_of: index of each new prompt's frame, in this batch's order; a frame's own prompt is its first.
             endings: token ids of each new prompt behind its last image.
             pad: token id of the padding.
 
@@ -71,8 +71,10 @@ class Prompts:
         if not all(endings) or not all(fits):
             return None
         lengths = [len(own[frame]) - len(endings[firsts[frame]]) for frame in frame_of]
-        of_frame = [[ids for ids, of in zip(endings, frame_of, strict=True) if of == frame] for frame in range(len(own))]
-        common = [min(len(os.path.commonprefix(texts)), *(len(ids) - 1 for ids in texts)) for texts in of_frame]
+        of_frame = [
+            [ids for ids, of in zip(endings, frame_of, strict=True) if of == frame] for frame in range(len(own))
+        ]
+        common = [min(_shared_length(texts), *(len(ids) - 1 for ids in texts)) for texts in of_frame]
         shared = [lengths[first] + count for first, count in zip(firsts, common, strict=True)]
         asked = self._rearranged(frame_of, lengths, endings, pad)
         return replace(asked, frames=self, frame_of=tuple(frame_of), shared=tuple(shared))
@@ -176,3 +178,8 @@ def _padded(name: str, rows: list[Tensor], pad: int) -> Tensor:
     """Pads the rows of a model input on the left; [B, P]."""
     filler = pad if name == "input_ids" else 0
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=filler, padding_side="left")
+
+
+def _shared_length(texts: Sequence[Sequence[int]]) -> int:
+    """Returns how many first token ids all texts have in common."""
+    return sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, zip(*texts, strict=False)))

@@ -6,7 +6,6 @@ The vision tower runs, and the decoder as deep as the pruner looks; the rest is 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from omegaconf import DictConfig
 

@@ -24,9 +24,9 @@ from prune2drive.results.resume import resume_run
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction
 from prune2drive.tasks.components import Components
+from prune2drive.tasks.frame_session import RememberingDataModule
 from prune2drive.tasks.latency import LATENCY
 from prune2drive.tasks.loop import Evaluation
-from prune2drive.tasks.frame_session import RememberingDataModule
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class EvaluationRun:
         components, cfg, by_frame = self.components, self.cfg, self.by_frame
         collate = partial(components.adapter.collate, by_frame=by_frame)
         options = (components.dataset, collate, cfg.batch_size, cfg.num_workers, self.done, cfg.on_error)
-        more = {"keep_images": self.pictures, "by_frame": by_frame}
+        more: dict[str, Any] = {"keep_images": self.pictures, "by_frame": by_frame}
         if components.session:
             return RememberingDataModule(*options, ready=components.session.ready(components.pruner), **more)
         return DriveDataModule(*options, **more)

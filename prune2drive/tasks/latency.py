@@ -50,7 +50,11 @@ def measure_latency(
     ratio, decoding = RatioOfSums(), {way: RatioOfSums() for way in ways}
 
     def answer(sample: Sample, prompts: Prompts, way: str) -> dict[str, float]:
-        naming = {"token_map": prompts.token_maps, "sample_ids": [sample.id], "questions": [sample.question]}
+        naming: dict[str, Any] = {
+            "token_map": prompts.token_maps,
+            "sample_ids": [sample.id],
+            "questions": [sample.question],
+        }
         with (
             prune(adapter.model, ways[way], policy, **naming, **options) as trace,
             timed(adapter.model, adapter.vision_modules) as times,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,8 @@ from prune2drive.metrics.object_coverage import count_covered_objects
 from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.pruning import Pruner, RatioPolicy, Trace, prune
-from prune2drive.pruning.reuse.frames import Frames, prune_frames
+from prune2drive.pruning.reuse.frame_states import Frames
+from prune2drive.pruning.reuse.frames import prune_frames
 from prune2drive.pruning.surgery.early_exit import stop_at
 from prune2drive.report.token_overlay import save_picture
 from prune2drive.results.run_folder import RunFolder
@@ -67,7 +68,11 @@ class Evaluation(LightningModule):
         """Measures the latency of the pruned model and of the full one, where an earlier process has not."""
         if not (self.folder.path / LATENCY).exists():
             measured = measure_latency(
-                self.components, **self.cfg.latency, device=self.device, options=self.options, generation=self.generation
+                self.components,
+                **self.cfg.latency,
+                device=self.device,
+                options=self.options,
+                generation=self.generation,
             )
             self.folder.write_json(LATENCY, measured)
 
@@ -91,9 +96,7 @@ class Evaluation(LightningModule):
         return self.rows(batch, trace, answers)
 
     @contextmanager
-    def reading(
-        self, batch: Batch, until: int | None = None
-    ) -> Iterator[tuple[Prompts, Trace, dict[str, Any]]]:
+    def reading(self, batch: Batch, until: int | None = None) -> Iterator[tuple[Prompts, Trace, dict[str, Any]]]:
         """Prunes a batch's prompts inside this context, reading once what the questions of a frame have in common.
 
         Args:

@@ -87,9 +87,7 @@ def test_ranks_share_without_padding(world_size):
     assert max(map(len, shares)) - min(map(len, shares)) == 1
 
 
-@given(
-    st.lists(st.integers(0, 9), max_size=40), st.integers(1, 4), st.integers(1, 7), st.sets(st.integers(0, 39))
-)
+@given(st.lists(st.integers(0, 9), max_size=40), st.integers(1, 4), st.integers(1, 7), st.sets(st.integers(0, 39)))
 def test_frames_stay_together(frames, world_size, batch_size, done):
     dataset = Numbers(len(frames))
     dataset.frame = lambda index: f"frame{frames[index]}"

@@ -9,7 +9,8 @@ from prune2drive.families.base import ImageInfo
 from prune2drive.families.locate import locate_batch
 from prune2drive.models.prompts import Prompts
 from prune2drive.pruning import prune
-from prune2drive.pruning.reuse.frames import Frames, prune_frames
+from prune2drive.pruning.reuse.frame_states import Frames
+from prune2drive.pruning.reuse.frames import prune_frames
 
 FRAME_OF = [0, 1, 0, 2, 1, 0]
 ENDS = [[51], [52, 53, 54], [55, 56], list(range(60, 71)), [57], [58, 59, 60, 61]]
@@ -37,7 +38,8 @@ def prompts(family, frame_of=FRAME_OF, ends=ENDS, repeat=False):
     endings = [COMMON + end for end in ends]
     firsts = endings if repeat else [endings[frame_of.index(frame)] for frame in shown]
     whole = whole._rearranged(range(len(shown)), whole.lengths, firsts, PAD)
-    return whole if repeat else whole.asked(frame_of, endings, PAD)
+    asked = whole if repeat else whole.asked(frame_of, endings, PAD)
+    return asked.to(family.model.device)
 
 
 def naming(asked, count):

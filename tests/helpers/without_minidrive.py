@@ -34,7 +34,13 @@ def main(folder: Path) -> None:
     frame = drivelm_files.key_frame(perception=["What is near?", "What is far?"], planning=["What now?"])
     drivelm_files.draw(drivelm_files.write(folder, drivelm_files.scenes(f=frame)))
     stock.save("llava_onevision", folder / "checkpoint")
-    options = ["dataset=drivelm", f"dataset.root={folder}", f"folder={folder}/run", "logger=none", "latency.questions=0"]
+    options = [
+        "dataset=drivelm",
+        f"dataset.root={folder}",
+        f"folder={folder}/run",
+        "logger=none",
+        "latency.questions=0",
+    ]
     options += ["model=llava_onevision", f"model.checkpoint={folder}/checkpoint", "generation.max_new_tokens=3"]
     evaluate.run(config.compose([*options, "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]))
     assert REMOVED not in sys.modules

@@ -1,4 +1,3 @@
-import statistics
 import weakref
 
 import pytest

@@ -96,7 +96,9 @@ def test_resuming(finished, tmp_path, monkeypatch):
     (tmp_path / "run.json").write_bytes((finished / "run.json").read_bytes())
     asked = []
     collate = Adapter.collate
-    monkeypatch.setattr(Adapter, "collate", lambda self, rows, **options: asked.extend(rows) or collate(self, rows, **options))
+    monkeypatch.setattr(
+        Adapter, "collate", lambda self, rows, **options: asked.extend(rows) or collate(self, rows, **options)
+    )
     run(tmp_path, f"resume={tmp_path}", "pictures=1")
     assert [sample.id for sample in asked] == MiniDrive(size=8).ids[5:]
     assert (tmp_path / "predictions.jsonl").read_bytes() == (finished / "predictions.jsonl").read_bytes()

@@ -17,7 +17,7 @@ pytest.importorskip("submitit", reason="no submitit: pip install 'prune2drive[pa
 pytestmark = pytest.mark.slow
 SCRIPT = "slurm_node.sh"
 LAUNCHER = ("-m", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10", "model=tiny", *runs.QUIET)
-SMALL = ("generation.max_new_tokens=3", "warm_up=0", "pictures=0")
+SMALL = ("generation.max_new_tokens=3", "latency.questions=0", "pictures=0")
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from prune2drive.errors import InputError
 from prune2drive.families import decoder_of
 from prune2drive.pruning.base import Pruner
-from prune2drive.pruning.reuse.frame_states import StatesWanted, Tensors
+from prune2drive.pruning.reuse.frame_states import Frames, StatesWanted, Tensors
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
 from prune2drive.pruning.reuse.selection_orders import Orders
-
-if TYPE_CHECKING:
-    from prune2drive.pruning.reuse.frames import Frames
 
 
 def check_memory(config: Any) -> None:

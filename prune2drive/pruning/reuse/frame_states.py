@@ -6,7 +6,7 @@ channels, G key-value heads, E their width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,31 @@ from torch import Tensor, nn
 
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.surgery.patch import Args, Kwargs, override_method
+from prune2drive.token_map import TokenMap
 
-Tensors = dict[str, Tensor]
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames that a batch of prompts asks about.
+
+    Args:
+        names: the frames' names.
+        ids: token ids of the beginning that the prompts of each frame share, up to its last image at least.
+        token_maps: where the visual tokens of each beginning lie.
+        frame_of: index of each prompt's frame.
+        lengths: number of positions of each prompt, without padding.
+        read: lets the model read the beginnings, with or without their images; takes `with_images`, and options of
+            `generate`.
+    """
+
+    names: Sequence[str]
+    ids: Sequence[Tensor]
+    token_maps: Sequence[TokenMap]
+    frame_of: Sequence[int]
+    lengths: Sequence[int]
+    read: Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +90,7 @@ class StateRecorder:
             for before, layer in enumerate(kwargs["past_key_values"].layers[:index]):
                 self.recorded |= {f"keys.{before}": layer.keys, f"values.{before}": layer.values}
 
-    def of_prompts(self, lengths: Sequence[int]) -> list[Tensors]:
+    def of_prompts(self, lengths: Sequence[int]) -> list[dict[str, Tensor]]:
         """Returns the states of each prompt without padding; positions are on the last axis but one."""
         return [
             {name: states[row, ..., states.shape[-2] - length :, :] for name, states in self.recorded.items()}

@@ -8,9 +8,9 @@ Shape suffixes: B batch rows, F frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.reuse.frame_memory import FrameMemory
-from prune2drive.pruning.reuse.frame_states import StateRecorder, StateReplay, StatesWanted, Tensors
+from prune2drive.pruning.reuse.frame_states import Frames, StateRecorder, StateReplay, StatesWanted, Tensors
 from prune2drive.pruning.reuse.selection_orders import select_with_orders
 from prune2drive.pruning.surgery.early_exit import stop_at
 from prune2drive.pruning.surgery.hooks import PruningHooks
@@ -31,29 +31,6 @@ from prune2drive.pruning.surgery.prompt import PromptInfo
 from prune2drive.pruning.surgery.select import Picks
 from prune2drive.pruning.surgery.trace import Trace
 from prune2drive.pruning.vision import VisionTokens
-from prune2drive.token_map import TokenMap
-
-
-@dataclass(frozen=True)
-class Frames:
-    """The frames that a batch of prompts asks about.
-
-    Args:
-        names: the frames' names.
-        ids: token ids of the beginning that the prompts of each frame share, up to its last image at least.
-        token_maps: where the visual tokens of each beginning lie.
-        frame_of: index of each prompt's frame.
-        lengths: number of positions of each prompt, without padding.
-        read: lets the model read the beginnings, with or without their images; takes `with_images`, and options of
-            `generate`.
-    """
-
-    names: Sequence[str]
-    ids: Sequence[Tensor]
-    token_maps: Sequence[TokenMap]
-    frame_of: Sequence[int]
-    lengths: Sequence[int]
-    read: Callable[..., None]
 
 
 def can_share(config: Any, pruner: Pruner) -> bool:
@@ -198,11 +175,12 @@ class FrameHooks(PruningHooks):
         if self.states or not recorder.recorded:
             return
         frames = self.frames
-        self.states = recorder.of_prompts([len(ids) for ids in frames.ids])
+        recorded = recorder.of_prompts([len(ids) for ids in frames.ids])
         if self.pruner.traits.needs_vision:
             vision = self.capture.vision_tokens(frames.token_maps)
-            for states, received_V, features_VD in zip(self.states, vision.received, vision.features, strict=True):
+            for states, received_V, features_VD in zip(recorded, vision.received, vision.features, strict=True):
                 states |= {"received": received_V, "features": features_VD}
+        self.states = recorded
         if self.memory:
             self.memory.remember(frames, self.wanted, self.states)
 
@@ -215,12 +193,12 @@ class FrameHooks(PruningHooks):
     def _repeat(self, cache: FrameCache, repeats: int) -> None:
         """Turns rows of frames into rows of prompts, in the KV cache and in what is known of the cuts."""
         frames, frame_of_B = self.frames, torch.tensor(self.frames.frame_of)
-        rows = frame_of_B.repeat_interleave(repeats)
+        rows: Any = frame_of_B.repeat_interleave(repeats)
         cache.reorder_cache(rows)
         self.cuts = [cut.of_rows(rows) for cut in self.cuts]
         self.trace.repeat(rows.tolist())
         for row, kept_K in enumerate(self.trace.positions):
-            begun, length = len(frames.ids[rows[row]]), frames.lengths[row // repeats]
+            begun, length = len(frames.ids[frames.frame_of[row // repeats]]), frames.lengths[row // repeats]
             self.trace.positions[row] = torch.cat([kept_K, torch.arange(begun, length)])
         base = self.model.base_model
         if getattr(base, "rope_deltas", None) is not None:  # from which multimodal rotary positions count on

@@ -37,6 +37,4 @@ def select_with_orders(
         new = list(missing.values())
         found = select_tokens(pruner, hidden_BPD, new, [len(pool.at_N) for pool in new], context)
         orders.update(zip(missing, found, strict=True))
-    return [
-        replace(orders[key], picks_K=orders[key].picks_K[:size]) for key, size in zip(keys, budgets, strict=True)
-    ]
+    return [replace(orders[key], picks_K=orders[key].picks_K[:size]) for key, size in zip(keys, budgets, strict=True)]

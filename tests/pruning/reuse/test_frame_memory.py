@@ -7,8 +7,7 @@ from helpers import frames
 from prune2drive.errors import InputError
 from prune2drive.pruning import TFPS
 from prune2drive.pruning.reuse.frame_memory import FrameMemory, check_memory, fingerprint
-from prune2drive.pruning.reuse.frame_states import StatesWanted
-from prune2drive.pruning.reuse.frames import Frames
+from prune2drive.pruning.reuse.frame_states import Frames, StatesWanted
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
 
 

@@ -4,12 +4,10 @@ import warnings
 
 import pytest
 import torch
-from helpers import families
-from helpers.shared_frames import answers, prompts
+from helpers import families, frames
 
 from prune2drive import prune
 from prune2drive.pruning import DART, PACT, TFPS, CDPruner, FastV, RandomPruner, SparseVLM, UniformPruner, VisPruner
-from prune2drive.pruning.reuse.selection_cache import SelectionCache
 from prune2drive.pruning.selection import farthest_points
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -66,11 +64,9 @@ def test_a_ragged_batch_in_bfloat16(name, pruner):
     assert trace.kept_tokens == [len(families.CAMERAS) * families.TOKENS // 4] * 2
 
 
-def test_questions_share_their_frames():
+@pytest.mark.parametrize("pruner", [TFPS(), FastV(layer=2)], ids=lambda p: type(p).__name__)
+def test_questions_share_their_frames(pruner):
     family = families.make("llava_onevision")
-    asked, beginnings = prompts(family)
     family.model.cuda()
-    asked = asked.to("cuda")
-    ids, logits, _ = answers(family.model, asked, TFPS(), 0.3)
-    mine, my_logits, _ = answers(family.model, asked, TFPS(), 0.3, SelectionCache({}, beginnings))
-    assert torch.equal(mine, ids) and torch.allclose(my_logits, logits, atol=1e-3)
+    found, expected = (way(family, pruner, 0.3) for way in (frames.by_frame, frames.by_question))
+    assert torch.equal(found.tokens, expected.tokens) and torch.allclose(found.logits, expected.logits, atol=1e-3)
