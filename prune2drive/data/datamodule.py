@@ -18,6 +18,8 @@ from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.sample import Prediction, Sample
 
 Collate = Callable[[list[Sample]], Any]
+AUTO, AUTO_START = "auto", 64
+"""The batch size that halves where memory does not suffice, and with which it begins."""
 
 
 @dataclass
@@ -38,6 +40,16 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Moves the inputs to a device; Lightning calls this, since it cannot move frozen samples itself."""
         return replace(self, inputs=move_data_to_device(self.inputs, device))
+
+
+def check_batch_size(size: Any) -> None:
+    """Checks a number of questions in a batch.
+
+    Raises:
+        InputError: neither a whole number above 0 nor `auto`.
+    """
+    if size != AUTO and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise InputError(f"batch_size={size}: use a whole number, 1 or more, or auto")
 
 
 def group_by_frame(dataset: Dataset, remaining: Sequence[int], by_frame: bool = True) -> list[list[int]]:
@@ -103,7 +115,7 @@ class DriveDataModule(LightningDataModule):
     Args:
         dataset: the questions.
         collate: makes model inputs of samples; runs in the loader's workers.
-        batch_size: number of samples in a batch.
+        batch_size: number of samples in a batch; `auto` begins with `AUTO_START`.
         by_frame: whether the questions of a frame stay together, on one rank and in one batch as long as they fit.
         num_workers: number of processes that read and collate ahead; 0 for none.
         done: ids of questions that an earlier run finished.
@@ -122,7 +134,7 @@ class DriveDataModule(LightningDataModule):
         self,
         dataset: Dataset,
         collate: Collate,
-        batch_size: int = 1,
+        batch_size: int | Literal["auto"] = 1,
         num_workers: int = 0,
         done: Set[str] = frozenset(),
         on_error: Literal["fail", "skip"] = "fail",
@@ -130,14 +142,14 @@ class DriveDataModule(LightningDataModule):
         by_frame: bool = True,
     ) -> None:
         super().__init__()
-        check_whole("batch_size", batch_size)
+        check_batch_size(batch_size)
         check_whole("num_workers", num_workers, least=0)
         check_choice("on_error", on_error, ("fail", "skip"))
         self.keep_images = keep_images
         self.remaining = [index for index, name in enumerate(dataset.ids) if name not in done]
         self.dataset, self.by_frame = dataset, by_frame
         self.make_batch = _MakeBatch(dataset, collate, skip=on_error == "skip")
-        self.batch_size = batch_size
+        self.batch_size: int = AUTO_START if batch_size == "auto" else batch_size
         self.num_workers = num_workers
 
     def test_dataloader(self) -> DataLoader[Any]:
@@ -170,6 +182,20 @@ class DriveDataModule(LightningDataModule):
             collate_fn=self.make_batch,
             ready=ready,
         )
+
+    def divided(self, ids: Sequence[str], size: int) -> Iterator[Batch]:
+        """Reads some questions again, in smaller batches.
+
+        Raises:
+            InputError: a sample that cannot be read or collated any more.
+        """
+        wanted = set(ids)
+        indices = [index for index in self.remaining if self.dataset.ids[index] in wanted]
+        for start in range(0, len(indices), size):
+            batch = self.make_batch(indices[start : start + size])
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
 
     def split_ready(self, batches: list[list[int]]) -> tuple[list[Batch], list[list[int]]]:
         """Returns batches that are made already, and the questions of each batch that has to be made."""

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from prune2drive.data.datamodule import check_batch_size
 from prune2drive.data.dataset import Dataset
 from prune2drive.data.shard import Shard
 from prune2drive.errors import InputError, check_choice, check_whole
@@ -28,7 +29,7 @@ from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
 
 log = logging.getLogger(__name__)
 
-LEAST = {"seed": 0, "batch_size": 1, "num_workers": 0, "latency.questions": 0, "latency.warm_up": 0, "pictures": 0}
+LEAST = {"seed": 0, "num_workers": 0, "latency.questions": 0, "latency.warm_up": 0, "pictures": 0}
 
 
 @dataclass
@@ -119,6 +120,7 @@ def check_settings(cfg: DictConfig) -> None:
     check_choice("on_error", cfg.on_error, ("fail", "skip"))
     if cfg.shard is not None:
         Shard.parse(cfg.shard)
+    check_batch_size(cfg.batch_size)
     check_choice("batching", cfg.batching, ("frame", "question"))
 
 

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from omegaconf import DictConfig, OmegaConf
 
-from prune2drive.data.datamodule import Batch
+from prune2drive.data.datamodule import AUTO, AUTO_START, Batch, DriveDataModule
 from prune2drive.errors import InputError
 from prune2drive.metrics.flops import VisionFlops
 from prune2drive.metrics.object_coverage import count_covered_objects
@@ -49,9 +50,15 @@ class Evaluation(LightningModule):
         self.generation: Any = OmegaConf.to_container(cfg.generation, resolve=True)
         self.peak_mb: float | None = None
         self.since = 0.0
+        self.most = AUTO_START if cfg.batch_size == AUTO else cfg.batch_size
         self.pictures = pictures
         if getattr(components.adapter.model, "hf_device_map", None) is None:
             self.model = components.adapter.model  # registered, so that the trainer places it
+
+    @property
+    def data(self) -> DriveDataModule:
+        """What the batches come from."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @cached_property
     def count_vision(self) -> VisionFlops | None:
@@ -77,7 +84,7 @@ class Evaluation(LightningModule):
             self.folder.write_json(LATENCY, measured)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        rows = self.answer(batch) if batch.samples else []
+        rows = self._answer_within_memory(batch) if batch.samples else []
         if self.components.session is None:  # else most of the work was done before
             now = time.perf_counter()
             for row in rows:
@@ -88,6 +95,27 @@ class Evaluation(LightningModule):
     def on_test_end(self) -> None:
         self.peak_mb = peak_memory_mb(self.device)
         self.trainer.strategy.barrier("all rows are written")
+
+    def _answer_within_memory(self, batch: Batch) -> list[Prediction]:
+        """Answers a batch, with `batch_size=auto` in smaller parts where there is no memory for all of it at once.
+
+        Raises:
+            InputError: there is too little memory, also for a question alone.
+        """
+        size = len(batch.samples)
+        if size <= self.most:
+            try:
+                return self.answer(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not (isinstance(error, MemoryError) or is_oom_error(error)):
+                    raise
+                if self.cfg.batch_size != AUTO or size == 1:
+                    raise InputError(too_large(size)) from error
+            garbage_collection_cuda()
+            self.most = size // 2
+            log.warning("no memory for %d questions at once: going on with batches of %d", size, self.most)
+        parts = self.data.divided([sample.id for sample in batch.samples], self.most)
+        return [row for part in parts for row in self._answer_within_memory(part.to(self.device))]
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answers a batch of samples from pruned prompts; returns their rows."""
@@ -195,6 +223,13 @@ class Evaluation(LightningModule):
                 at = row * len(trace.kept) // len(batch.samples)
                 save_picture(self.folder.path, sample, sample.images, trace.token_maps[at], trace.kept[at])
                 self.pictures -= 1
+
+
+def too_large(size: int) -> str:
+    """Says what to do where a batch finds no memory."""
+    if size == 1:
+        return "no memory for a single question: use a smaller model or model.dtype, or a device with more memory"
+    return f"no memory for {size} questions at once: set batch_size={size // 2}, or batch_size=auto, which finds out"
 
 
 def _kept(trace: Trace, at: int) -> dict[str, Any]:
