@@ -76,7 +76,8 @@ def measure_latency(
             for phase, spent in phases.items():
                 means[f"{way}time/{phase}_ms"].add(1000 * spent)
         if IN_FULL in seconds:
-            ratio.add(sample.id, seconds[PRUNED]["prefill"], seconds[IN_FULL]["prefill"])
+            pruned, full = (round(1e9 * seconds[way]["prefill"]) for way in (PRUNED, IN_FULL))
+            ratio.add(sample.id, pruned, full)
     table = {name: value for key, mean in means.items() for name, value in mean.flat(key).items()}
     for way, steps in decoding.items():
         if steps.groups:
