@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,6 +86,17 @@ def measure_latency(
     if ratio.groups:
         table |= flat("time/prefill_ratio", ratio.value, ratio.groups, ratio.stderr)
     return table
+
+
+def pooled(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Joins what `measure_latency` returned in several runs: means by their numbers of measurements."""
+    joined: dict[str, float] = {}
+    for key in dict.fromkeys(name.removesuffix("_n") for table in tables for name in table if name.endswith("_n")):
+        parts = [(table[key], int(table[f"{key}_n"]), table[f"{key}_stderr"]) for table in tables if key in table]
+        n = sum(count for _, count, _ in parts)
+        stderr = math.sqrt(sum((count * error) ** 2 for _, count, error in parts)) / n
+        joined |= flat(key, sum(value * count for value, count, _ in parts) / n, n, stderr)
+    return joined
 
 
 def _of_different_frames(components: Components, questions: int) -> Iterator[Sample]:

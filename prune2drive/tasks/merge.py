@@ -27,6 +27,7 @@ from prune2drive.results.run_folder import RunFolder
 from prune2drive.results.shards import Part, join_rows, merged_record, read_parts
 from prune2drive.tasks.evaluate import run_task
 from prune2drive.tasks.evaluation_run import FULL, EvaluationRun
+from prune2drive.tasks.latency import LATENCY, pooled
 
 ONE_PROCESS = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
 
@@ -72,6 +73,9 @@ def _assemble(run: EvaluationRun, parts: Sequence[Part]) -> None:
     peaks = [part.peak_mb for part in parts]
     known = [peak for peak in peaks if peak is not None]
     run.folder.write_json("metrics.json", {"memory/peak_mb": max(known)} if known else {})
+    measured = [read_json(part.path / LATENCY) for part in parts if (part.path / LATENCY).exists()]
+    if measured:
+        run.folder.write_json(LATENCY, pooled(measured))
     join_rows(parts, run.folder)
     left = run.pictures
     for part in parts:
