@@ -19,7 +19,7 @@ from prune2drive.report.token_overlay import saved_pictures
 from prune2drive.tasks.components import Components, build, check_metric, check_settings
 from prune2drive.tasks.evaluation_run import FULL, EvaluationRun, Task
 from prune2drive.tasks.loop import Evaluation
-from prune2drive.tasks.trainer import build_trainer
+from prune2drive.tasks.trainer import build_trainer, say_how_to_go_on
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ def run_task(
         components = replace(components, dataset=Shard.parse(cfg.shard).take(components.dataset))
     pruned = EvaluationRun.of(cfg, task, components)
     folder = pruned.folder.path
+    say_how_to_go_on(folder)
     trainer = build_trainer(
         cfg.trainer,
         logger=build(cfg.logger, save_dir=str(folder)) if cfg.logger else False,

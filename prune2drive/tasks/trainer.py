@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -29,6 +32,22 @@ def build_trainer(node: DictConfig, **more: Any) -> lightning.Trainer:
             advice = "with hydra/launcher=submitit_slurm, set hydra.launcher.tasks_per_node and hydra.launcher.nodes"
             raise InputError(f"trainer: {error} {advice}") from error
     return trainer
+
+
+def say_how_to_go_on(folder: Path) -> None:
+    """Lets Lightning, which ends a run one of whose ranks is gone, say in one line how to go on."""
+    logger = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
+
+    def told(record: logging.LogRecord) -> bool:
+        if found := re.match(r"\[rank: (\d+)\] Child process .* terminated with code (-?\d+)", record.getMessage()):
+            what = f"rank {found[1]} ended with code {found[2]}, and with it the run"
+            record.msg, record.args, record.levelno = f"{what}; the same command with resume={folder} goes on", (), 40
+            record.levelname = "ERROR"
+        return True
+
+    logger.filters[:] = [told]
+    if logging.getLogger().handlers:
+        logging.getLogger("lightning").handlers.clear()  # which would say everything a second time
 
 
 def _leave_group() -> None:

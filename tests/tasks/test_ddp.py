@@ -1,5 +1,6 @@
 """Two ranks, each a process that Lightning starts with the same command."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from helpers import runs
 
 from prune2drive.minidrive.dataset import MiniDrive
+from prune2drive.tasks.trainer import say_how_to_go_on
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -76,3 +78,17 @@ def test_fewer_frames_than_ranks(cli, tmp_path, monkeypatch):
         "error: trainer: 2 ranks for questions about 1 frames, which are never divided; use at most 1\n",
     )
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_lost_rank_ends_the_run_in_one_line(tmp_path, caplog):
+    say_how_to_go_on(tmp_path / "run")
+    launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
+    with caplog.at_level(logging.INFO, launcher.name):
+        launcher.info("[rank: 1] Child process with PID 7 terminated with code -9. Forcefully terminating all others")
+        launcher.info("something else")
+    going_on = f"the same command with resume={tmp_path}/run goes on"
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [
+        ("ERROR", f"rank 1 ended with code -9, and with it the run; {going_on}"),
+        ("INFO", "something else"),
+    ]
