@@ -121,12 +121,15 @@ class Decoder:
         rope_axes: axes of its rotary positions: 1, or 3 (time, height, width) for multimodal rotary embeddings.
         adds_features: method by which it adds vision features to the states of its first layers (DeepStack, arXiv
             2406.04334), if it does.
+        feature_inputs: arguments by which it is then given the visual positions [B, P], and a list with the features
+            [V, D] of each of these layers.
     """
 
     model_types: tuple[str, ...]
     has_gated_mlp: bool = False
     rope_axes: int = 1
     adds_features: str | None = None
+    feature_inputs: tuple[str, str] | None = None
 
 
 def split_runs(runs: Sequence[Tensor], size: int, unit: str) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,5 +34,10 @@ def grids(runs: list[Tensor], config: Any, images: ImageInfo) -> list[list[Grid]
 
 QWEN_VL = Family(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), grids, vision_modules=("visual",))
 QWEN2_DECODER = Decoder(("qwen2_vl_text", "qwen2_5_vl_text"), has_gated_mlp=True, rope_axes=3)
-QWEN3_DECODER = Decoder(("qwen3_vl_text",), has_gated_mlp=True, rope_axes=3, adds_features="_deepstack_process")
-QWEN3_EXPERTS = Decoder(("qwen3_vl_moe_text",), rope_axes=3, adds_features="_deepstack_process")
+QWEN3_EXPERTS = Decoder(
+    ("qwen3_vl_moe_text",),
+    rope_axes=3,
+    adds_features="_deepstack_process",
+    feature_inputs=("visual_pos_masks", "deepstack_visual_embeds"),
+)
+QWEN3_DECODER = replace(QWEN3_EXPERTS, model_types=("qwen3_vl_text",), has_gated_mlp=True)

@@ -20,7 +20,6 @@ from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.metrics.base import Metric
 from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
-from prune2drive.pruning.reuse.frame_memory import check_memory
 from prune2drive.pruning.surgery.checks import validate
 from prune2drive.results.submission import Submission
 from prune2drive.tasks.config import in_multirun
@@ -79,7 +78,6 @@ class Components:
         if cfg.on_error == "fail":
             dataset.check()
         if cfg.prefix_cache:
-            check_memory(adapter.config)
             about = (fingerprint_config(cfg.model), dataset.fingerprint, fingerprint_config(cfg.generation))
             components.session = reuse_or_build(
                 "session",

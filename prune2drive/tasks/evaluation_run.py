@@ -18,7 +18,6 @@ from prune2drive.data.shard import identify
 from prune2drive.errors import InputError
 from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.pruning import NoPruner
-from prune2drive.pruning.reuse.frames import can_share
 from prune2drive.results.provenance import describe_run
 from prune2drive.results.resume import resume_run
 from prune2drive.results.run_folder import RunFolder
@@ -169,7 +168,7 @@ class EvaluationRun:
     @property
     def by_frame(self) -> bool:
         """Whether the questions of a frame are answered together."""
-        return self.cfg.batching == "frame" and can_share(self.components.adapter.config, self.components.pruner)
+        return self.cfg.batching == "frame"
 
     def _measure(self, peak_mb: float | None) -> None:
         """Computes the metrics of all rows and writes metrics.json and run.json."""

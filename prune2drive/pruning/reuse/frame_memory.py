@@ -5,29 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import nn
 
-from prune2drive.errors import InputError
-from prune2drive.families import decoder_of
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.reuse.frame_states import Frames, StatesWanted, Tensors
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
 from prune2drive.pruning.reuse.selection_orders import Orders
-
-
-def check_memory(config: Any) -> None:
-    """Checks that a model reads nothing of images that remembered states leave out.
-
-    Raises:
-        InputError: a model that adds vision features behind its first layers.
-    """
-    if decoder_of(config).adds_features:
-        raise InputError(
-            f"prefix_cache: {config.model_type} adds vision features behind its first layers, which remembered states "
-            "leave out; set prefix_cache=none"
-        )
 
 
 @dataclass

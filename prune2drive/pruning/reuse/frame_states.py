@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prune2drive.families import decoder_of
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.surgery.patch import Args, Kwargs, override_method
 from prune2drive.token_map import TokenMap
@@ -77,12 +78,18 @@ class StateRecorder:
     def __init__(self, decoder: Any, wanted: StatesWanted) -> None:
         self.decoder, self.wanted = decoder, wanted
         self.recorded: dict[str, Tensor] = {}
+        self.features: list[Tensor] = []
 
     def install(self, undo: ExitStack) -> None:
         """Registers the hooks, which must come before those that prune."""
+        undo.callback(self.decoder.register_forward_pre_hook(self._on_decoder, with_kwargs=True).remove)
         for index in self.wanted.inputs:
             layer = self.decoder.layers[index]
             undo.callback(layer.register_forward_pre_hook(partial(self._on_input, index), with_kwargs=True).remove)
+
+    def _on_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if names := decoder_of(self.decoder.config).feature_inputs:
+            self.recorded["visual"], self.features = kwargs[names[0]][..., None], list(kwargs[names[1]])
 
     def _on_input(self, index: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         self.recorded[f"hidden.{index}"] = args[0]
@@ -92,10 +99,15 @@ class StateRecorder:
 
     def of_prompts(self, lengths: Sequence[int]) -> list[dict[str, Tensor]]:
         """Returns the states of each prompt without padding; positions are on the last axis but one."""
-        return [
+        prompts = [
             {name: states[row, ..., states.shape[-2] - length :, :] for name, states in self.recorded.items()}
             for row, length in enumerate(lengths)
         ]
+        for layer, features_VD in enumerate(self.features):
+            counts = [int(states["visual"].sum()) for states in prompts]
+            for states, part_VD in zip(prompts, features_VD.split(counts), strict=True):
+                states[f"features.{layer}"] = part_VD
+        return prompts
 
 
 class StateReplay:
@@ -129,10 +141,19 @@ class StateReplay:
         for index, layer in enumerate(self.decoder.layers[: self.wanted.cut]):
             override_method(undo, layer, "forward", partial(self._on_layer, index))
 
-    def _on_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+    def _on_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         cache = kwargs.get("past_key_values")
         self.is_prefill = cache is not None and cache.get_seq_length() == 0
         self.padding_BP, self.mask = kwargs.get("attention_mask"), None
+        names = decoder_of(self.decoder.config).feature_inputs
+        if not (names and self.is_prefill):
+            return None
+        embeds_BPD = kwargs["inputs_embeds"]
+        visual_BP1 = embeds_BPD.new_zeros(*embeds_BPD.shape[:2], 1, dtype=torch.bool)
+        shown = [self.beginnings[row * len(self.beginnings) // len(embeds_BPD)] for row in range(len(embeds_BPD))]
+        layers = [name for name in self.beginnings[0] if name.startswith("features.")]
+        features = [torch.cat([states[name].to(embeds_BPD) for states in shown]) for name in layers]
+        return args, kwargs | {names[0]: self._filled("visual", visual_BP1, 0)[..., 0], names[1]: features}
 
     def _on_input(self, index: int, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         if not self.is_prefill:
@@ -151,7 +172,7 @@ class StateReplay:
             for_layer.append(self._filled(f"{part}.{index}", empty, 0, length))
         cache.update(*for_layer, index)
         if not self.behind:
-            return hidden_BPD
+            return hidden_BPD.clone()  # to which vision features may be added in place
         last_BTD = hidden_BPD[:, -self.behind :]
         if self.mask is None:
             from transformers.masking_utils import create_causal_mask  # slow to import: it takes torch._dynamo along

@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from prune2drive.families import decoder_of
-from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.reuse.frame_memory import FrameMemory
@@ -31,15 +29,6 @@ from prune2drive.pruning.surgery.prompt import PromptInfo
 from prune2drive.pruning.surgery.select import Picks
 from prune2drive.pruning.surgery.trace import Trace
 from prune2drive.pruning.vision import VisionTokens
-
-
-def can_share(config: Any, pruner: Pruner) -> bool:
-    """Returns whether questions about a frame can share what comes before the cut.
-
-    They cannot where the method looks at the question and the decoder adds vision features behind its first layers,
-    which then differ between questions.
-    """
-    return pruner.traits.shares_picks_per_frame or not decoder_of(config).adds_features
 
 
 @contextmanager

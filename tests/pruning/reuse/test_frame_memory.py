@@ -1,12 +1,10 @@
 """What tells remembered frames and models apart."""
 
-import pytest
 import torch
 from helpers import frames
 
-from prune2drive.errors import InputError
 from prune2drive.pruning import TFPS
-from prune2drive.pruning.reuse.frame_memory import FrameMemory, check_memory, fingerprint
+from prune2drive.pruning.reuse.frame_memory import FrameMemory, fingerprint
 from prune2drive.pruning.reuse.frame_states import Frames, StatesWanted
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
 
@@ -30,12 +28,6 @@ def test_a_full_memory_leaves_the_rest_to_be_computed(make_family):
     for keep in (0.5, 0.25):
         found = frames.by_frame(family, TFPS(), keep, memory=memory)
         frames.assert_same(found, frames.by_question(family, TFPS(), keep))
-
-
-def test_models_that_add_features_later_are_refused(make_family):
-    with pytest.raises(InputError, match="^prefix_cache: qwen3_vl adds vision features[^\n]*prefix_cache=none$"):
-        check_memory(make_family("qwen3_vl").model.config)
-    check_memory(make_family("llava").model.config)
 
 
 def test_weights_are_told_apart(make_family):

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from prune2drive.pruning import TFPS, DivPrune, FastV, NoPruner, PyramidDrop, VisPruner
 from prune2drive.pruning.ratios import Uniform
 from prune2drive.pruning.reuse.frame_memory import FrameMemory
-from prune2drive.pruning.reuse.frames import can_share
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
 from prune2drive.pruning.surgery.checks import validate
 
@@ -36,9 +35,6 @@ def test_a_frame_is_answered_as_its_questions_are(make_family, name, path):
         pytest.skip("refused: the vision tower attends in windows")
     family = make_family(name)
     pruner = method(path, family.model.config)
-    if not can_share(family.model.config, pruner):
-        assert name == "qwen3_vl" and not pruner.traits.shares_picks_per_frame
-        return
     frames.assert_same(frames.by_frame(family, pruner, KEEP), frames.by_question(family, pruner, KEEP))
 
 
@@ -139,7 +135,7 @@ def test_nothing_is_left_on_the_model(make_family):
     assert torch.equal(frames.by_question(family, NoPruner(), 1.0).logits, before.logits)
 
 
-@pytest.mark.parametrize("name", ["llava_onevision", "smolvlm", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["llava_onevision", "smolvlm", "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize(
     "pruner",
     [TFPS(layer=1), TFPS(layer=0), FastV(layer=2), PyramidDrop().resolve(4), DivPrune(), VisPruner(), NoPruner()],
