@@ -8,9 +8,10 @@ of 10 %: with `prefix_cache=memory` in one process and, every few trials, also w
 running `run.py` anew, answering by frame and by question. The first trial, which fills the cache, is in no rate.
 Further arguments are options of `run.py`.
 
-Figures to reach: 10 times as many cached trials a minute as with `run.py`, and no score different. The model computes in bfloat16, and what is computed together rounds otherwise,
-so that an answer may fall otherwise where two are level: `rows_that_differ` counts the cached trials' such answers, and
-`without_cache_in_smaller_batches` those of runs without any cache in batches of two fifths of the size.
+Figures to reach: 10 times as many cached trials a minute as with `run.py`, and no score different. The model computes
+in bfloat16, and what is computed together rounds otherwise, so that an answer may fall otherwise where two are level:
+`rows_that_differ` counts the cached trials' such answers, and `without_cache_in_smaller_batches` those of runs without
+any cache in batches of two fifths of the size.
 """
 
 from __future__ import annotations
