@@ -85,7 +85,7 @@ def waits(pruner, rows, cameras, count, k):
         picks = select_tokens(pruner, hidden, pools, budgets, seen)
         selecting = +device.waits
         device.waits.clear()
-        kept_BK, real_BK = pad_left(kept_positions(torch.ones(rows, prompt.length, dtype=torch.bool), pools, picks))
+        kept_BK, real_BK = pad_left(kept_positions(torch.Size([rows, prompt.length]), None, pools, picks))
         cut = Cut.at(1, kept_BK, real_BK, hidden.device)
         states = gather(hidden, cut.kept_BK)
         after = remaining_pools(pools, picks, cut)
