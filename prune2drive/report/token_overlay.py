@@ -42,7 +42,7 @@ def save_picture(
 
 def saved_pictures(folder: Path, predictions: Iterable[Prediction]) -> list[tuple[Prediction, Path]]:
     """Returns the predictions of which a run folder holds a picture, with the picture's file; reads no more of them."""
-    left = set((folder / "pictures").glob("[!.]*.png"))
+    left = set((folder / "pictures").glob("*.png"))  # an id, and so a name, may begin with a dot
     found = []
     for prediction in predictions if left else ():
         if (file := _picture_file(folder, prediction.id)) in left:

@@ -52,7 +52,8 @@ def prepare(cfg: DictConfig) -> tuple[Task, Components]:
     """
     check_settings(cfg)
     components = Components.build(cfg)
-    check_metric(components.metric, components.dataset)
+    if not components.submission:  # whose questions are scored elsewhere
+        check_metric(components.metric, components.dataset)
     return ANSWER, components
 
 

@@ -31,7 +31,9 @@ def main(folder: Path) -> None:
     from helpers import drivelm_files, stock
     from prune2drive.tasks import config, evaluate
 
-    frame = drivelm_files.key_frame(perception=["What is near?", "What is far?"], planning=["What now?"])
+    frame = drivelm_files.key_frame(
+        perception=[drivelm_files.ask("What is near?", tag=[0]), "What is far?"], planning=["What now?"]
+    )
     drivelm_files.draw(drivelm_files.write(folder, drivelm_files.scenes(f=frame)))
     stock.save("llava_onevision", folder / "checkpoint")
     options = [

@@ -36,7 +36,7 @@ def two_ranks(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
     (folder.parent / "sitecustomize.py").write_text(AT_EXIT)
     paths = (str(folder.parent), str(runs.REPOSITORY / "tests"), os.environ.get("PYTHONPATH"))
     path = os.pathsep.join(filter(None, paths))
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PATH": ""}  # no Java here either
     command = [sys.executable, str(runs.REPOSITORY / "run.py"), *options]
     return subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=300)
 
