@@ -97,7 +97,7 @@ def test_fail_names_the_file(broken, tmp_path, spoil):
     spoil(bad)
     before = runs.Lively.loaded
     with pytest.raises(InputError, match=re.escape(str(bad))) as caught:
-        runs.ask(tmp_path / "run", broken)
+        runs.ask(tmp_path / "run", broken, "batch_size=4")
     assert "\n" not in str(caught.value)
     if not bad.exists():
         assert runs.Lively.loaded == before, "known before a model is loaded"
