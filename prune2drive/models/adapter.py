@@ -6,20 +6,23 @@ Shape suffixes: B batch rows, T generated tokens.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import Cache, GenerationConfig
 
 from prune2drive.errors import InputError
 from prune2drive.families import family_of
 from prune2drive.families.base import Family, ImageInfo
 from prune2drive.families.locate import locate_batch
 from prune2drive.models.prompts import Answer, Prompts
+from prune2drive.models.retiring import can_retire, generate_retiring
 from prune2drive.sample import IMAGE_MARKER, Sample
+
+KeepRows = Callable[[Tensor], None]
 
 
 class Adapter(ABC):
@@ -163,15 +166,23 @@ class Adapter(ABC):
             raise InputError(f"generation: {' '.join(str(error).split())}") from error
 
     @torch.inference_mode()
-    def generate(self, prompts: Prompts, **options: Any) -> list[Answer]:
+    def generate(
+        self, prompts: Prompts, cache: Cache | None = None, keep_rows: KeepRows | None = None, **options: Any
+    ) -> list[Answer]:
         """Answers a batch of prompts.
 
         Args:
             prompts: the batch.
+            cache: the KV cache to fill; `generate`'s own by default.
+            keep_rows: called with the batch rows that go on when others have ended; None keeps all rows to the end.
             **options: options of the model's `generate`.
         """
-        inputs = self._placed(prompts)
-        tokens = self.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+        inputs, config = self._placed(prompts), self.model.generation_config
+        if cache is not None and keep_rows is not None and can_retire(config, options):
+            tokens = generate_retiring(self.model, inputs, cache, self._ends, keep_rows, **options)
+        else:
+            more = {} if cache is None else {"past_key_values": cache}
+            tokens = self.model.generate(**inputs, **more, **options)[:, inputs["input_ids"].shape[1] :]
         lengths = self._answer_lengths(tokens)
         return self.read([tuple(ids[:length].tolist()) for ids, length in zip(tokens, lengths, strict=True)])
 
@@ -197,9 +208,13 @@ class Adapter(ABC):
             for name, value in prompts.inputs.items()
         }
 
+    @property
+    def _ends(self) -> Tensor:
+        """Ids of the tokens that end an answer."""
+        end = self.model.generation_config.eos_token_id
+        return torch.tensor([end] if isinstance(end, int) else end or [-1], device=self.model.device)
+
     def _answer_lengths(self, tokens_BT: Tensor) -> list[int]:
         """Returns the number of tokens of each answer, the end token included."""
-        end = self.model.generation_config.eos_token_id
-        ends = torch.tensor([end] if isinstance(end, int) else end or [-1], device=tokens_BT.device)
-        is_end_BT = torch.isin(tokens_BT, ends)
+        is_end_BT = torch.isin(tokens_BT, self._ends)
         return torch.where(is_end_BT.any(dim=1), is_end_BT.int().argmax(dim=1) + 1, tokens_BT.shape[1]).tolist()

@@ -30,8 +30,8 @@ class SelectionOnlyEvaluation(Evaluation):
 
     def answer(self, batch: Batch) -> list[Prediction]:
         adapter, last = self.components.adapter, max(self.components.pruner.cuts, default=0)
-        with self.reading(batch, until=last) as (prompts, trace, cached):
-            if not cached:
+        with self.reading(batch, until=last) as (prompts, trace, _):
+            if not trace.kept:  # else reading the frames was all that was needed
                 with stop_at(adapter.model, last):
                     adapter.prefill(prompts)
         return self.rows(batch, trace)

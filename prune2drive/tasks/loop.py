@@ -119,8 +119,8 @@ class Evaluation(LightningModule):
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answers a batch of samples from pruned prompts; returns their rows."""
-        with self.reading(batch) as (prompts, trace, cached):
-            answers = self.components.adapter.generate(prompts, **cached, **self.generation)
+        with self.reading(batch) as (prompts, trace, following):
+            answers = self.components.adapter.generate(prompts, **following, **self.generation)
         return self.rows(batch, trace, answers)
 
     @contextmanager
@@ -132,7 +132,8 @@ class Evaluation(LightningModule):
             until: decoder layer at which reading may stop; None to read whole prompts.
 
         Yields:
-            The prompts as they are left to be read, the trace of what is kept of them, and options of `generate`.
+            The prompts as they are left to be read, the trace of what is kept of them, and arguments of
+            `Adapter.generate` that go on from there.
         """
         adapter, prompts, session = self.components.adapter, batch.inputs, self.components.session
         if prompts.frames is None or (session is None and len(prompts.frames.lengths) == len(prompts.lengths)):
@@ -151,11 +152,9 @@ class Evaluation(LightningModule):
         memory = session.memory(adapter) if session else None
         repeats = max(self.generation.get(name) or 1 for name in ("num_beams", "num_return_sequences"))
         options = self.prune_options(batch)
-        with prune_frames(frames, *self.pruned, repeats=repeats, memory=memory, **options) as (trace, cache):
-            left, cached = prompts.without_images(), {}
-            if cache is not None:
-                left, cached = prompts.behind(start, adapter.pad), {"past_key_values": cache}
-            yield left, trace, cached
+        with prune_frames(frames, *self.pruned, repeats=repeats, memory=memory, **options) as hooks:
+            left = prompts.behind(start, adapter.pad) if hooks.is_begun else prompts.without_images()
+            yield left, hooks.trace, {"cache": hooks.cache, "keep_rows": hooks.keep_rows}
         if session and memory and memory.knows(frames, self.components.pruner):
             session.keep(self.components.pruner, batch)
 

@@ -8,6 +8,7 @@ from helpers.families import CAMERAS, PAD
 from prune2drive.families.base import ImageInfo
 from prune2drive.families.locate import locate_batch
 from prune2drive.models.prompts import Prompts
+from prune2drive.models.retiring import generate_retiring
 from prune2drive.pruning import prune
 from prune2drive.pruning.reuse.frame_states import Frames
 from prune2drive.pruning.reuse.frames import prune_frames
@@ -15,7 +16,7 @@ from prune2drive.pruning.reuse.frames import prune_frames
 FRAME_OF = [0, 1, 0, 2, 1, 0]
 ENDS = [[51], [52, 53, 54], [55, 56], list(range(60, 71)), [57], [58, 59, 60, 61]]
 COMMON = [41, 42]  # behind the images of every prompt
-STEPS = 3
+STEPS, RETIRING_STEPS = 3, 12
 
 
 @dataclass
@@ -65,7 +66,9 @@ def by_question(family, pruner, keep, options=(), frame_of=FRAME_OF, ends=ENDS, 
 
 
 @torch.inference_mode()
-def by_frame(family, pruner, keep, options=(), frame_of=FRAME_OF, ends=ENDS, memory=None, images=True, **pruning):
+def by_frame(
+    family, pruner, keep, options=(), frame_of=FRAME_OF, ends=ENDS, memory=None, images=True, ends_at=None, **pruning
+):
     model, asked = family.model, prompts(family, frame_of, ends)
     start = asked.beginnings(PAD)
 
@@ -78,10 +81,17 @@ def by_frame(family, pruner, keep, options=(), frame_of=FRAME_OF, ends=ENDS, mem
     frames = Frames(names, start.own_ids, start.token_maps, asked.frame_of, asked.lengths, read)
     repeats = dict(options).get("num_beams", 1)
     more = {**naming(asked, len(ends)), **pruning, "memory": memory, "repeats": repeats}
-    with prune_frames(frames, model, pruner, keep, **more) as (trace, cache):
-        if cache is None:
-            return said(model, trace, asked.without_images().inputs, **dict(options))
-        return said(model, trace, asked.behind(start, PAD).inputs, past_key_values=cache, **dict(options))
+    with prune_frames(frames, model, pruner, keep, **more) as hooks:
+        left = asked.behind(start, PAD) if hooks.is_begun else asked.without_images()
+        if ends_at is None:
+            return said(model, hooks.trace, left.inputs, past_key_values=hooks.cache, **dict(options))
+        ends = torch.tensor(ends_at)
+        model.generation_config.eos_token_id = ends_at
+        try:
+            tokens = generate_retiring(model, left.inputs, hooks.cache, ends, hooks.keep_rows, RETIRING_STEPS)
+        finally:
+            model.generation_config.eos_token_id = None
+        return Asked(tokens, torch.zeros(1), hooks.trace)
 
 
 def assert_same(found, expected, beams=1):

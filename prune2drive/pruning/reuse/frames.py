@@ -8,14 +8,14 @@ Shape suffixes: B batch rows, F frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prune2drive.pruning.context import Context
@@ -27,18 +27,18 @@ from prune2drive.pruning.surgery.early_exit import stop_at
 from prune2drive.pruning.surgery.hooks import PruningHooks
 from prune2drive.pruning.surgery.prompt import PromptInfo
 from prune2drive.pruning.surgery.select import Picks
-from prune2drive.pruning.surgery.trace import Trace
 from prune2drive.pruning.vision import VisionTokens
 
 
 @contextmanager
 def prune_frames(
     frames: Frames, *args: Any, repeats: int = 1, memory: FrameMemory | None = None, **options: Any
-) -> Iterator[tuple[Trace, FrameCache | None]]:
+) -> Iterator[FrameHooks]:
     """Prunes as `prune` does, with what the questions about a frame have in common computed once.
 
-        with prune_frames(frames, model, pruner, keep, **options) as (trace, cache):
-            model.generate(**(prompts if cache is None else behind), past_key_values=cache)
+        with prune_frames(frames, model, pruner, keep, **options) as hooks:
+            inputs = behind if hooks.is_begun else prompts
+            model.generate(**inputs, past_key_values=hooks.cache)
 
     Args:
         frames: the frames, and how to read them.
@@ -48,24 +48,24 @@ def prune_frames(
         options: keyword arguments of `prune`.
 
     Yields:
-        The trace of what is kept of each prompt, and the KV cache of the frames' beginnings, behind which the prompts'
-        own texts are to be read. It is None where a method looks at the question: prompts are then to be read from
-        the start, but without images.
+        The hooks, with the trace of what is kept of each prompt and the KV cache. `is_begun` says whether the cache holds
+        the frames' beginnings, behind which the prompts' own texts are to be read. Where a method looks at the question
+        it is empty, and prompts are to be read from the start, but without images.
 
     Raises:
         InputError: options that cannot be right, here or, as they show, in the model's forward.
     """
     hooks = FrameHooks.of(*args, **options)
-    hooks.frames, hooks.memory = frames, memory
+    hooks.cache, hooks.frames, hooks.memory = FrameCache(config=hooks.decoder.config), frames, memory
     hooks.states = memory.states(frames, hooks.wanted) if memory else None
     with ExitStack() as undo:
         if hooks.pruner.traits.shares_picks_per_frame:
-            yield hooks.trace, hooks.read_pruned(undo, repeats)
+            hooks.read_pruned(undo, repeats)
         else:
             hooks.read_states()
             hooks.replay(frames.frame_of, frames.lengths, undo)
             hooks.install(undo)
-            yield hooks.trace, None
+        yield hooks
 
 
 class FrameCache(DynamicCache):
@@ -86,11 +86,13 @@ class FrameHooks(PruningHooks):
     """The hooks that prune prompts about frames.
 
     Attributes:
+        cache: the KV cache of the prompts.
         frames: the frames.
         memory: frames from earlier runs; None where there is no such memory.
         states: the frames' states up to the first cut, where they are known.
     """
 
+    cache: FrameCache
     frames: Frames
     memory: FrameMemory | None = None
     states: Sequence[Tensors] | None = None
@@ -102,14 +104,19 @@ class FrameHooks(PruningHooks):
         """The states that the method's first cut needs."""
         return StatesWanted.of(self.pruner)
 
-    def read_pruned(self, undo: ExitStack, repeats: int) -> FrameCache:
-        """Reads and prunes each frame's beginning; returns the KV cache with a row for every prompt.
+    @property
+    def is_begun(self) -> bool:
+        """Whether the KV cache holds the prompts' beginnings."""
+        return self.cache.get_seq_length() > 0
+
+    def read_pruned(self, undo: ExitStack, repeats: int) -> None:
+        """Reads and prunes each frame's beginning, and fills the KV cache with it, a row for every prompt.
 
         Args:
             undo: takes back the hooks when it closes.
             repeats: how often each prompt is repeated in place.
         """
-        frames, cache = self.frames, FrameCache(config=self.decoder.config)
+        frames = self.frames
         self.info = PromptInfo(token_map=frames.token_maps, sample_ids=frames.names)
         with ExitStack() as first:
             if self.states:
@@ -118,13 +125,9 @@ class FrameHooks(PruningHooks):
             if self.memory and not self.states:
                 recorder.install(first)
             self.install(undo)
-            frames.read(with_images=not self.states, past_key_values=cache)
+            frames.read(with_images=not self.states, past_key_values=self.cache)
         self._remember(recorder)
-        if self.cuts and self.cuts[0].layer == 0:
-            assert self.prompt is not None
-            cache.dropped = self.prompt.length - self.cuts[0].length
-        self._repeat(cache, repeats)
-        return cache
+        self._repeat(repeats)
 
     def read_states(self) -> None:
         """Reads each frame's beginning up to the first cut, where that is not remembered."""
@@ -179,20 +182,35 @@ class FrameHooks(PruningHooks):
         states = [self.states[self.shows[row * len(self.shows) // rows]] for row in range(rows)]
         return VisionTokens([each["received"] for each in states], [each["features"] for each in states])
 
-    def _repeat(self, cache: FrameCache, repeats: int) -> None:
-        """Turns rows of frames into rows of prompts, in the KV cache and in what is known of the cuts."""
-        frames, frame_of_B = self.frames, torch.tensor(self.frames.frame_of)
-        rows: Any = frame_of_B.repeat_interleave(repeats)
-        cache.reorder_cache(rows)
-        self.cuts = [cut.of_rows(rows) for cut in self.cuts]
+    def _repeat(self, repeats: int) -> None:
+        """Turns rows of frames into rows of prompts."""
+        frames = self.frames
+        rows = torch.tensor(frames.frame_of).repeat_interleave(repeats)
+        self.cache.reorder_cache(rows)  # type: ignore[arg-type]  # a LongTensor
+        self.keep_rows(rows, repeats)
         self.trace.repeat(rows.tolist())
         for row, kept_K in enumerate(self.trace.positions):
             begun, length = len(frames.ids[frames.frame_of[row // repeats]]), frames.lengths[row // repeats]
             self.trace.positions[row] = torch.cat([kept_K, torch.arange(begun, length)])
+        self.is_first_behind = True
+
+    def keep_rows(self, rows: Tensor, repeats: int = 1) -> None:
+        """Follows a batch of whose rows only some go on, or go on several times; the trace stays as it is.
+
+        Args:
+            rows: the rows that go on.
+            repeats: how often in place.
+        """
+        self.cuts = [cut.of_rows(rows) for cut in self.cuts]
         base = self.model.base_model
         if getattr(base, "rope_deltas", None) is not None:  # from which multimodal rotary positions count on
-            base.rope_deltas = base.rope_deltas[frame_of_B.to(base.rope_deltas.device)]
-        self.is_first_behind = True
+            base.rope_deltas = base.rope_deltas[rows[::repeats].to(base.rope_deltas.device)]
+
+    def _make_cut(self, index: int, module: nn.Module, hidden_BPD: Tensor, given: Mapping[str, Any]) -> Tensor:
+        states_BKD = super()._make_cut(index, module, hidden_BPD, given)
+        if index == 0:
+            self.cache.dropped = hidden_BPD.shape[1] - states_BKD.shape[1]
+        return states_BKD
 
     def _continue(self, width: int) -> None:
         if not self.is_first_behind:

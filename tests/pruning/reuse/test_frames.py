@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import families, frames
-from helpers.families import CAMERAS
+from helpers.families import CAMERAS, PAD
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from prune2drive.pruning import TFPS, DivPrune, FastV, NoPruner, PyramidDrop, VisPruner
+from prune2drive.models import retiring
+from prune2drive.pruning import TFPS, DivPrune, FastV, NoPruner, PyramidDrop, RandomPruner, VisPruner
 from prune2drive.pruning.ratios import Uniform
 from prune2drive.pruning.reuse.frame_memory import FrameMemory
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
@@ -79,6 +80,27 @@ def test_frames_with_one_question_and_questions_that_are_alike(make_family, fram
         frames.assert_same(
             frames.by_frame(family, pruner, 0.3, **asked), frames.by_question(family, pruner, 0.3, **asked)
         )
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl"])
+@pytest.mark.parametrize("pruner", [TFPS(layer=1), TFPS(layer=0), FastV(layer=2), RandomPruner(layer=0)], ids=repr)
+def test_rows_leave_as_they_end(make_family, monkeypatch, name, pruner):
+    monkeypatch.setattr(retiring, "LEAST", 2)
+    family = make_family(name)
+    calls, generate = [], family.model.generate
+    options = {"max_new_tokens": frames.RETIRING_STEPS}
+    endless = frames.by_question(family, pruner, KEEP, options).tokens
+    ends = sorted({*endless[:2, 2].tolist(), endless[2, 4].item()})
+    expected = frames.by_question(family, pruner, KEEP, {**options, "eos_token_id": ends})
+    monkeypatch.setattr(
+        family.model, "generate", lambda **more: calls.append(len(more["input_ids"])) or generate(**more)
+    )
+    found = frames.by_frame(family, pruner, KEEP, ends_at=ends)
+    if (expected.tokens[:, -1] != PAD).any():
+        assert len(calls) >= 3 and calls[-1] <= len(frames.ENDS) // 2, "generate goes on with fewer rows"
+    for mine, theirs in zip(found.tokens.tolist(), expected.tokens.tolist(), strict=True):
+        length = next((place for place, token in enumerate(theirs, start=1) if token in ends), len(theirs))
+        assert mine[:length] == theirs[:length]
 
 
 def positions_computed(family, monkeypatch):
