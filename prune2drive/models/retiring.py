@@ -82,7 +82,7 @@ def generate_retiring(
             return tokens_BT
         going = going_B.nonzero().flatten()
         keep_rows(going)
-        cache.reorder_cache(going)
+        cache.reorder_cache(going)  # type: ignore[arg-type]  # a LongTensor
         rows, ids_BP = rows[going], ids_BP[going]
         mask_BP = torch.cat([mask_BP, mask_BP.new_ones(len(mask_BP), ids_BP.shape[1] - mask_BP.shape[1])], dim=1)[going]
         inputs = {"input_ids": ids_BP, "attention_mask": mask_BP}

@@ -48,9 +48,9 @@ def prune_frames(
         options: keyword arguments of `prune`.
 
     Yields:
-        The hooks, with the trace of what is kept of each prompt and the KV cache. `is_begun` says whether the cache holds
-        the frames' beginnings, behind which the prompts' own texts are to be read. Where a method looks at the question
-        it is empty, and prompts are to be read from the start, but without images.
+        The hooks, with the trace of what is kept of each prompt and the KV cache. `is_begun` says whether the cache
+        holds the frames' beginnings, behind which the prompts' own texts are to be read. Where a method looks at the
+        question it is empty, and prompts are to be read from the start, but without images.
 
     Raises:
         InputError: options that cannot be right, here or, as they show, in the model's forward.
