@@ -85,11 +85,11 @@ class Evaluation(LightningModule):
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         rows = self._answer_within_memory(batch) if batch.samples else []
-        if self.components.session is None:  # else most of the work was done before
-            now = time.perf_counter()
-            for row in rows:
+        now = time.perf_counter()
+        for row in rows:
+            if row.answer is not None and self.components.session is None:  # else much of the work was done before
                 row.seconds = (now - self.since) / len(rows)
-            self.since = now
+        self.since = now
         self.folder.append([*batch.failures, *rows])
 
     def on_test_end(self) -> None:
