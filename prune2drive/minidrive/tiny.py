@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,8 @@ from prune2drive.models.adapter import Adapter
 
 log = logging.getLogger(__name__)
 
+SMALL = {"vision_width": 96, "vision_layers": 2, "width": 128, "layers": 4, "mlp": 256}
+
 
 class Tiny(Adapter):
     """Adapts an untrained LLaVA-OneVision with random weights, for tests and first steps; its answers are noise.
@@ -20,18 +23,19 @@ class Tiny(Adapter):
     Args:
         seed: seed of the weights.
         attention: `sdpa` or `eager`.
+        sizes: fields of `Architecture` in place of its own small ones.
 
     Raises:
-        InputError: the attention is neither.
+        InputError: the attention is neither, or the patches do not fit the resolution.
     """
 
     is_noise: ClassVar[bool] = True
     cpu_threads: ClassVar[int | None] = 1
 
-    def __init__(self, seed: int = 0, attention: str = "sdpa") -> None:
+    def __init__(self, seed: int = 0, attention: str = "sdpa", sizes: Mapping[str, int] | None = None) -> None:
         check_choice("model.attention", attention, ("sdpa", "eager"))
         self.seed, self.attention = seed, attention
-        self.sizes = Architecture(vision_width=96, vision_layers=2, width=128, layers=4, mlp=256)
+        self.sizes = Architecture(**(SMALL | dict(sizes or {})))
         with torch.device("meta"):
             config = build_model(self.sizes).config
         super().__init__(config, build_processor(self.sizes.resolution, self.sizes.patch))

@@ -53,9 +53,7 @@ class Pretrained(Adapter):
         published: Mapping[str, Any] | None = None,
     ) -> None:
         check_choice("model.dtype", dtype, DTYPES)
-        check_choice("model.attention", attention, ATTENTION)
-        if attention == "flash_attention_2" and not is_flash_attn_2_available():
-            raise InputError("model.attention=flash_attention_2: the package flash-attn is not installed; use sdpa")
+        check_attention("model.attention", attention)
         self.options = {"dtype": dtype, "attn_implementation": attention, "device_map": device_map}
         self.system = system
         if checkpoint is not None:
@@ -126,6 +124,20 @@ class Pretrained(Adapter):
     def _readers(cls) -> dict[str, type[Original]]:
         """Returns the readers of formats that become one of the adapter's families, by the format's `model_type`."""
         return {name: reader for reader in ORIGINALS for name in reader.model_types if reader.family in cls.families}
+
+
+def check_attention(option: str, attention: str) -> None:
+    """Refuses an attention that models cannot use here.
+
+    Args:
+        option: the option's name as a user writes it.
+
+    Raises:
+        InputError: it is unknown or not installed.
+    """
+    check_choice(option, attention, ATTENTION)
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise InputError(f"{option}=flash_attention_2: the package flash-attn is not installed; use sdpa")
 
 
 def without_video(processor_class: Any) -> Any:

@@ -10,37 +10,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from markupsafe import Markup
+from typing import Any
 
 from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
 from prune2drive.metrics.statistics import Interval
-from prune2drive.report.page import render
+from prune2drive.report.charts import bars
+from prune2drive.report.page import Section, render
 from prune2drive.search import charts
 from prune2drive.search.study import FEWEST, Study
 from prune2drive.search.trials import Trial, best, has_one_total, pareto
 
 REPORT = "report.html"
-
-
-class Section(NamedTuple):
-    """Holds a part of the page.
-
-    Args:
-        heading: its heading.
-        note: a sentence below the heading.
-        chart: an SVG element.
-        rows: the cells of a table, the header first.
-        folded: whether the table is hidden until it is asked for.
-    """
-
-    heading: str
-    note: str = ""
-    chart: Markup = Markup("")
-    rows: Sequence[Sequence[str]] = ()
-    folded: bool = False
 
 
 def write_search_report(folder: Path, study: Study) -> Path:
@@ -55,8 +36,7 @@ def write_search_report(folder: Path, study: Study) -> Path:
     trials = sorted(study.trials, key=lambda trial: trial.number)
     about, verdict = study.about, study.verdict
     html = render(
-        "search.html",
-        "prune2drive.search",
+        "sections.html",
         title=f"Keep ratios of {about['model']} on {about['dataset']}" if about else f"Keep ratios: {study.name}",
         sentence=_sentence(verdict, trials),
         facts=_facts(study, trials),
@@ -108,7 +88,7 @@ def _winner(study: Study) -> Section:
         return Section("Best ratios", "No trial has succeeded.")
     heading = f"{'The winner' if study.verdict else 'Best ratios so far'}: trial {winner.number}"
     note = f"The line is the same total shared out evenly, {winner.mean:.3f} for each camera."
-    return Section(heading, note, charts.bars("winner", winner.ratios, winner.mean))
+    return Section(heading, note, bars("winner", winner.ratios, winner.mean))
 
 
 def _tested(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> list[Section]:
@@ -146,7 +126,7 @@ def _importance(study: Study) -> Section:
         return Section("Importance", note)
     what = "weight" if study.identity.get("space") == "simplex" else "ratio"
     note = f"How far each {what} decides whether a trial's {study.explained} is among the best (PED-ANOVA); sum 1."
-    return Section("Importance", note, charts.bars("importance", values))
+    return Section("Importance", note, bars("importance", values))
 
 
 def _front(trials: Sequence[Trial]) -> Section:

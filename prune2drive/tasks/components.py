@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -135,6 +136,6 @@ def build(node: DictConfig, **more: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, (TypeError, ValueError, MisconfigurationException)):
-            raise InputError(f"{node.get('_target_')}: {error.__cause__}") from error
+        if isinstance(error.__cause__, (TypeError, ValueError, MisconfigurationException, StrictDataclassError)):
+            raise InputError(f"{node.get('_target_')}: {' '.join(str(error.__cause__).split())}") from error
         raise

@@ -43,6 +43,12 @@ def test_attention(attention):
     assert model.config.get_text_config()._attn_implementation == attention
 
 
+def test_other_sizes():
+    adapter = Tiny(sizes={"resolution": 56, "layers": 2})
+    assert adapter.processor.num_image_tokens == 16 and adapter.text_config.num_hidden_layers == 2
+    assert adapter.text_config.hidden_size == Tiny().text_config.hidden_size, "others stay small"
+
+
 def test_unknown_attention():
     with pytest.raises(InputError, match="model.attention=foo: choose from sdpa, eager"):
         Tiny(attention="foo")

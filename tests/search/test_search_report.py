@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
+from prune2drive.report.charts import bars
 from prune2drive.search import page as search
-from prune2drive.search.charts import bars
 from prune2drive.search.page import write_search_report
 from prune2drive.search.study import FEWEST, Study
 from prune2drive.search.trials import Trial, best, best_so_far, pareto
