@@ -21,12 +21,12 @@ COLUMNS = {
     "tokens/visual_kept": Column("kept", in_comparison=True),
     "tokens/layer_average": Column("layer avg", in_run=False, in_comparison=True),
     "flops/ratio": Column("FLOPs", in_comparison=True),
-    "time/vision_ms": Column("vision ms"),
-    "time/select_ms": Column("select ms", in_comparison=True),
-    "time/prefill_ms": Column("prefill ms", in_comparison=True),
-    "time/prefill_ratio": Column("prefill time"),
-    "time/decode_ms_per_token": Column("decode ms per token"),
-    "time/samples_per_s": Column("samples per s"),
+    "time/vision_ms": Column("vision ms, alone"),
+    "time/select_ms": Column("select ms, alone", in_comparison=True),
+    "time/prefill_ms": Column("prefill ms, alone", in_comparison=True),
+    "time/prefill_ratio": Column("prefill time of full"),
+    "time/decode_ms_per_token": Column("decode ms per token, alone"),
+    "time/samples_per_s": Column("samples per s, whole run"),
 }
 
 

@@ -18,7 +18,8 @@ from prune2drive.sample import Prediction
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
 QUALITY = "Quality"
-HEADINGS = {"coverage": "Object coverage", "flops": "Compute", "full": "Without pruning"}
+TIME = "Time: ms of questions answered one at a time, samples per s of the whole run"
+HEADINGS = {"coverage": "Object coverage", "flops": "Compute", "full": "Without pruning", "time": TIME}
 """The part of a key before its slash -> the heading of its table, where the part itself is not that."""
 
 

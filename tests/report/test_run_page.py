@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from prune2drive.errors import InputError
-from prune2drive.report.run_page import write_report
+from prune2drive.report.run_page import TIME, write_report
 from prune2drive.sample import Prediction
 
 
@@ -98,7 +98,7 @@ def test_metrics_are_grouped_by_the_part_before_the_slash(tmp_path):
         "full/time/a_ms": 2,
     }
     shown = page(tmp_path, metrics=metrics)
-    headings = ("Quality", "Time", "X", "Object coverage", "Without pruning")
+    headings = ("Quality", TIME, "X", "Object coverage", "Without pruning")
     assert [word for word in shown.words if word in headings] == list(headings)
     labels = [row[0] for row in shown.rows if "mean" not in row]
     assert labels == ["score", "wait n", "vision", "y z", "CAM_BACK", "time a"]
