@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.pool import Pool
+from prune2drive.pruning.reuse.frame_cache import FrameCache
 from prune2drive.pruning.reuse.frame_memory import FrameMemory
 from prune2drive.pruning.reuse.frame_states import Frames, StateRecorder, StateReplay, StatesWanted, Tensors
 from prune2drive.pruning.reuse.selection_orders import select_with_orders
@@ -56,7 +57,7 @@ def prune_frames(
         InputError: options that cannot be right, here or, as they show, in the model's forward.
     """
     hooks = FrameHooks.of(*args, **options)
-    hooks.cache, hooks.frames, hooks.memory = FrameCache(config=hooks.decoder.config), frames, memory
+    hooks.cache, hooks.frames, hooks.memory = FrameCache(len(hooks.decoder.layers)), frames, memory
     hooks.states = memory.states(frames, hooks.wanted) if memory else None
     with ExitStack() as undo:
         if hooks.pruner.traits.shares_picks_per_frame:
@@ -66,20 +67,6 @@ def prune_frames(
             hooks.replay(frames.frame_of, frames.lengths, undo)
             hooks.install(undo)
         yield hooks
-
-
-class FrameCache(DynamicCache):
-    """A KV cache that counts the whole prompt, though a cut before the first layer left only the kept part in it.
-
-    Attributes:
-        dropped: positions of the prompt that the first layer does not hold.
-    """
-
-    dropped = 0
-
-    def get_seq_length(self, layer_idx: int | None = None) -> int:
-        """Returns the length of a layer; of the whole prompt where none is named, as `generate` asks."""
-        return super().get_seq_length() + self.dropped if layer_idx is None else super().get_seq_length(layer_idx)
 
 
 class FrameHooks(PruningHooks):
