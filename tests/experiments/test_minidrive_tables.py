@@ -10,6 +10,8 @@ from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.pruning import Adaptive, Uniform
 from prune2drive.pruning.selection import budget
 
+pytestmark = pytest.mark.slow  # whole runs
+
 QUESTIONS = 40
 IDS = MiniDrive("test", size=QUESTIONS).ids
 

@@ -19,6 +19,8 @@ from pycocoevalcap.tokenizer import ptbtokenizer
 from prune2drive.errors import InputError
 from prune2drive.metrics.language import score_captions, tokenize_java, tokenize_regex
 
+pytestmark = pytest.mark.slow  # corpora, and Java
+
 needs_java = pytest.mark.skipif(not shutil.which("java"), reason="no java on PATH")
 needs_library_tokenizer = pytest.mark.skipif(
     not shutil.which("java") or not os.access(Path(ptbtokenizer.__file__).parent, os.W_OK),

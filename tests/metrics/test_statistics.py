@@ -18,6 +18,8 @@ from prune2drive.metrics.statistics import (
     share_interval,
 )
 
+pytestmark = pytest.mark.slow  # many random samples
+
 VALUES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60)
 
 

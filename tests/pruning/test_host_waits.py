@@ -20,6 +20,8 @@ from prune2drive.pruning.surgery.select import kept_positions, remaining_pools, 
 from prune2drive.pruning.vision import VisionTokens
 from prune2drive.token_map import TokenMap
 
+pytestmark = pytest.mark.slow  # every method on every family
+
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
 WIDTH, HEADS, TEXT = 16, 2, 7
 SMALL = {"rows": 2, "cameras": 2, "count": 36, "k": 6}

@@ -10,6 +10,8 @@ from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.results.drivelm_submission import DriveLMSubmission
 from prune2drive.sample import Prediction
 
+pytestmark = pytest.mark.slow  # whole runs
+
 WHO = {
     "method": "Tokens left out",
     "team": "Us",

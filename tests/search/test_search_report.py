@@ -18,6 +18,8 @@ from prune2drive.search.page import write_search_report
 from prune2drive.search.study import FEWEST, Study
 from prune2drive.search.trials import Trial, best, best_so_far, pareto
 
+pytestmark = pytest.mark.slow  # whole studies
+
 VERDICT = {
     "sentence": "The searched ratios beat uniform ones.",
     "trials": 24,

@@ -8,6 +8,8 @@ from helpers import runs
 from prune2drive.errors import InputError
 from prune2drive.models.adapter import Adapter
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.fixture(autouse=True)
 def no_java():

@@ -10,6 +10,8 @@ from prune2drive.models.adapter import Adapter
 from prune2drive.tasks.components import Components
 from prune2drive.tasks.latency import measure_latency, pooled
 
+pytestmark = pytest.mark.slow  # whole runs
+
 OPTIONS = {"device": torch.device("cpu"), "options": {}, "generation": {"max_new_tokens": 4, "do_sample": False}}
 
 

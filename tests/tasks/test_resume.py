@@ -14,7 +14,7 @@ from helpers import runs
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.models.adapter import Adapter
-from prune2drive.results.run_folder import RunFolder
+from prune2drive.results.run_folder import FORMAT, RunFolder
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -272,7 +272,7 @@ def test_a_folder_without_a_runs_description_is_refused(content, tmp_path):
 def test_a_folder_of_an_earlier_version_is_refused(whole, tmp_path, generated):
     folder = interrupted(whole, tmp_path / "run", {"predictions.jsonl": b"".join(lines(whole)[:2])})
     run = runs.read(folder, "run.json")
-    assert run.pop("format") == 2
+    assert run.pop("format") == FORMAT
     (folder / "run.json").write_text(json.dumps(run))
     with pytest.raises(InputError, match=f"^resume={folder}: written by an earlier version; run the command again"):
         runs.resume(folder, *OPTIONS)

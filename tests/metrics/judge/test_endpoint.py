@@ -16,6 +16,8 @@ from prune2drive.metrics.base import JudgeUnavailable
 from prune2drive.metrics.judge.endpoint import Endpoint
 from prune2drive.metrics.judge.response_cache import ResponseCache
 
+pytestmark = pytest.mark.slow  # a server of its own
+
 PLACES = {f"id{n}": f"question {n}" for n in range(20)}
 
 

@@ -17,6 +17,8 @@ from prune2drive.pruning.reuse.frame_memory import FrameMemory
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
 from prune2drive.pruning.surgery.checks import validate
 
+pytestmark = pytest.mark.slow  # every method on every family
+
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs/pruner").glob("*.yaml"))
 VLMS = [name for name in families.FAMILIES if name not in ("llama", "qwen2")]
 WINDOWED = ("qwen2_5_vl", "qwen3_vl")

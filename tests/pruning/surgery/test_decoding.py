@@ -9,6 +9,8 @@ from transformers import DynamicCache
 
 from prune2drive.pruning import TFPS, FastV, prune
 
+pytestmark = pytest.mark.slow  # every family, option by option
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("positions", ["keep", "renumber"])

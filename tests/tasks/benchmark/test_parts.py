@@ -11,6 +11,8 @@ from prune2drive.pruning.selection import farthest_points
 from prune2drive.tasks.benchmark import frames, phases, prefill, selection
 from prune2drive.tasks.benchmark.rounds import Turns
 
+pytestmark = pytest.mark.slow  # whole measurements
+
 SHAPE = (
     *("task.shape.small.cameras=2", "task.shape.small.tokens=12", "task.shape.small.text=6"),
     *("task.shape.reference.decoder.hidden_size=32", "task.shape.reference.decoder.num_hidden_layers=4"),
