@@ -23,6 +23,7 @@ from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.reuse.frame_cache import FrameCache
 from prune2drive.pruning.reuse.frame_memory import FrameMemory
 from prune2drive.pruning.reuse.frame_states import Frames, StateRecorder, StateReplay, StatesWanted, Tensors
+from prune2drive.pruning.reuse.padding import PaddingSkip
 from prune2drive.pruning.reuse.selection_orders import select_with_orders
 from prune2drive.pruning.surgery.early_exit import stop_at
 from prune2drive.pruning.surgery.hooks import PruningHooks
@@ -57,6 +58,7 @@ def prune_frames(
         InputError: options that cannot be right, here or, as they show, in the model's forward.
     """
     hooks = FrameHooks.of(*args, **options)
+    hooks.padding = PaddingSkip()
     hooks.cache, hooks.frames, hooks.memory = FrameCache(len(hooks.decoder.layers)), frames, memory
     hooks.states = memory.states(frames, hooks.wanted) if memory else None
     with ExitStack() as undo:
@@ -74,12 +76,14 @@ class FrameHooks(PruningHooks):
 
     Attributes:
         cache: the KV cache of the prompts.
+        padding: leaves out the padding between frames and questions.
         frames: the frames.
         memory: frames from earlier runs; None where there is no such memory.
         states: the frames' states up to the first cut, where they are known.
     """
 
     cache: FrameCache
+    padding: PaddingSkip
     frames: Frames
     memory: FrameMemory | None = None
     states: Sequence[Tensors] | None = None
@@ -115,6 +119,7 @@ class FrameHooks(PruningHooks):
             frames.read(with_images=not self.states, past_key_values=self.cache)
         self._remember(recorder)
         self._repeat(repeats)
+        self.padding.install(self.decoder, undo)
 
     def read_states(self) -> None:
         """Reads each frame's beginning up to the first cut, where that is not remembered."""
@@ -200,6 +205,8 @@ class FrameHooks(PruningHooks):
         return states_BKD
 
     def _continue(self, width: int) -> None:
+        mask = self.step.mask
+        self.padding.expect(None if mask is None or not self.is_first_behind else mask[:, -width:].bool())
         if not self.is_first_behind:
             super()._continue(width)
         self.is_first_behind = False  # whose padding would look like positions that were seen before

@@ -105,6 +105,24 @@ def test_rows_leave_as_they_end(make_family, monkeypatch, name, pruner):
         assert mine[:length] == theirs[:length]
 
 
+def test_padding_before_questions_is_not_computed(make_family, monkeypatch):
+    family = make_family("llava_onevision")
+    asked = frames.prompts(family)
+    rest = [length - asked.shared[frame] for length, frame in zip(asked.lengths, asked.frame_of, strict=True)]
+    counts, linear = [], torch.nn.functional.linear
+
+    def counted(states, *weights):
+        counts.append(states[..., 0].numel())
+        return linear(states, *weights)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", counted)
+    found = frames.by_frame(family, TFPS(layer=1), 0.25)
+    assert counts.count(sum(rest)) == 7 * 4, "each linear layer of four decoder layers, once"
+    assert len(rest) * max(rest) not in counts
+    monkeypatch.undo()
+    frames.assert_same(found, frames.by_question(family, TFPS(layer=1), 0.25))
+
+
 def positions_computed(family, monkeypatch):
     """Counts the positions that each decoder layer computes."""
     counts = [0] * len(family.model.get_decoder().layers)
