@@ -37,6 +37,7 @@ SEARCH = (
     "logger=none",
     "generation.max_new_tokens=20",
 )
+TIMED = ("times", "batch", "seconds")
 MACHINE = ("time/", "memory/")
 
 
@@ -81,9 +82,7 @@ def results(folder: Path) -> dict[str, Any]:
             found[name] = {key: value for key, value in metrics.items() if not any(part in key for part in MACHINE)}
         elif path.name == "predictions.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
-            found[name] = [
-                {key: value for key, value in row.items() if key not in ("times", "batch", "seconds")} for row in rows
-            ]
+            found[name] = [{key: value for key, value in row.items() if key not in TIMED} for row in rows]
         elif path.name == "flops.json":
             found[name] = json.loads(path.read_text())
         elif path.name == "winner.yaml":
