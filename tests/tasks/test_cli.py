@@ -146,7 +146,7 @@ MISTYPED = {
     "pruner=uniform pruner.scope=global": "pruner.scope: no such option; pruner has layer",
     "ratios.keep.CAM_FRONT=0.3": "ratios.keep.CAM_FRONT: no such option; ratios.keep has no options",
     "pruner=foo": "pruner=foo: no such choice; pruner has cdpruner, .*, vispruner",
-    "task=covrage": "task=covrage: no such choice; task has benchmark, coverage, .*, train; did you mean task=coverage?",
+    "task=covrage": "task=covrage: no such choice; task has benchmark, .*, train; did you mean task=coverage?",
     "hydra/launcher=jobli": "hydra/launcher=jobli: no such choice; .*; did you mean hydra/launcher=joblib?",
     "foo=1": "foo: no such option; there are seed, .*, prefix_cache",
     "pruner=none,tfps": r"pruner=none,tfps: has several values; add -m to run each of them",
