@@ -13,7 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from prune2drive.data.dataset import Dataset
+from prune2drive.data.dataset import Dataset, group_by_frame
 from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.sample import Prediction, Sample
 
@@ -52,33 +52,22 @@ def check_batch_size(size: Any) -> None:
         raise InputError(f"batch_size={size}: use a whole number, 1 or more, or auto")
 
 
-def group_by_frame(dataset: Dataset, remaining: Sequence[int], by_frame: bool = True) -> list[list[int]]:
-    """Groups questions that are to be answered together: those of each frame, or each alone.
+def check_ranks(groups: int, ranks: int, unit: str) -> None:
+    """Refuses fewer frames or questions than ranks: the other ranks would wait for one for ever.
 
     Args:
-        dataset: the questions.
-        remaining: their indices in the dataset.
-        by_frame: whether the questions of a frame stay together.
-    """
-    groups: dict[str, list[int]] = {}
-    for index in remaining:
-        groups.setdefault(dataset.frame(index) if by_frame else dataset.ids[index], []).append(index)
-    return list(groups.values())
-
-
-def check_ranks(groups: int, ranks: int) -> None:
-    """Refuses fewer frames than ranks: the other ranks would wait for one without a question for ever.
-
-    Args:
-        groups: number of frames with questions that remain to do.
+        groups: number of frames with questions that remain to do or, where questions do not stay together, of these.
         ranks: number of ranks.
+        unit: `frame` or `question`.
 
     Raises:
-        InputError: fewer frames than ranks.
+        InputError: there are fewer than ranks.
     """
     if 0 < groups < ranks:
+        some = f"{groups} {unit}" if groups == 1 else f"{groups} {unit}s"
         raise InputError(
-            f"trainer: {ranks} ranks for questions about {groups} frames, which are never divided; use at most {groups}"
+            f"trainer: {ranks} ranks for {some} left to answer, and a {unit} is never divided; let trainer.devices "
+            f"times trainer.num_nodes be at most {groups}"
         )
 
 
@@ -169,8 +158,8 @@ class DriveDataModule(LightningDataModule):
         Raises:
             InputError: fewer samples than ranks.
         """
-        groups = group_by_frame(self.dataset, self.remaining, self.by_frame)
-        check_ranks(len(groups), world_size)
+        groups = group_by_frame(self.dataset, self.remaining) if self.by_frame else [[at] for at in self.remaining]
+        check_ranks(len(groups), world_size, "frame" if self.by_frame else "question")
         batches = fill_batches(divide(groups, world_size)[rank], self.batch_size)
         first = islice((index for batch in batches for index in batch), self.keep_images)
         self.make_batch.drawn = {self.dataset.ids[index] for index in first}

@@ -63,6 +63,19 @@ def fingerprint(asked: Iterable[tuple[str, ...]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def frame_name(dataset: Dataset, index: int) -> str:
+    """Returns the name of a question's frame; a question without one is a frame of its own."""
+    return dataset.frame(index) or dataset.ids[index]
+
+
+def group_by_frame(dataset: Dataset, indices: Iterable[int]) -> list[list[int]]:
+    """Groups questions, given by their indices, by frame; frames in the order of their first question."""
+    groups: dict[str, list[int]] = {}
+    for index in indices:
+        groups.setdefault(frame_name(dataset, index), []).append(index)
+    return list(groups.values())
+
+
 def check_unique(ids: Iterable[str], file: Path, name: str) -> None:
     """Refuses a file in which two questions have one id, which the file calls `name`.
 

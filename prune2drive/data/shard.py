@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections import Counter
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
-from prune2drive.data.dataset import Dataset
+from prune2drive.data.dataset import Dataset, group_by_frame
 from prune2drive.data.view import DatasetView
 from prune2drive.errors import InputError, shortened
 
@@ -57,14 +56,13 @@ class Shard:
         Raises:
             InputError: there are more parts than frames.
         """
-        frames = [_frame(dataset, index) for index in range(len(dataset))]
-        sizes = Counter(frames)  # in the order of the frames
-        if self.count > len(sizes):
-            few = f"the {len(frames)} questions are about {len(sizes)} frames"
-            raise InputError(f"shard={self}: {few}, and a frame is never divided; use at most {len(sizes)} parts")
-        bounds = _bounds(list(sizes.values()), self.count)
-        mine = set(list(sizes)[bounds[self.number - 1] : bounds[self.number]])
-        return DatasetShard(dataset, [index for index, frame in enumerate(frames) if frame in mine], self)
+        frames = group_by_frame(dataset, range(len(dataset)))
+        if self.count > len(frames):
+            few = f"the {len(dataset)} questions are about {len(frames)} frames"
+            raise InputError(f"shard={self}: {few}, and a frame is never divided; use at most {len(frames)} parts")
+        bounds = _bounds([len(frame) for frame in frames], self.count)
+        mine = frames[bounds[self.number - 1] : bounds[self.number]]
+        return DatasetShard(dataset, sorted(chain.from_iterable(mine)), self)
 
 
 class DatasetShard(DatasetView):
@@ -87,11 +85,6 @@ def identify(dataset: Dataset) -> dict[str, Any]:
     if isinstance(dataset, DatasetShard):
         identity |= {"shard": str(dataset.shard), "whole": identify(dataset.whole)}
     return identity
-
-
-def _frame(dataset: Dataset, index: int) -> str:
-    """Returns the name of a question's frame; a question without one is a frame of its own."""
-    return dataset.frame(index) or dataset.ids[index]
 
 
 def _bounds(sizes: list[int], count: int) -> list[int]:

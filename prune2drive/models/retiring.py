@@ -13,7 +13,14 @@ from torch import Tensor
 from transformers import Cache, StoppingCriteria
 
 LEAST = 8  # rows for which starting `generate` again costs less than rows that have ended
-COUNTING = ("min_length", "min_new_tokens", "exponential_decay_length_penalty", "forced_eos_token_id")
+COUNTING = (
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "min_length",
+    "min_new_tokens",
+)
 """Settings that count tokens from where `generate` starts."""
 
 
@@ -82,7 +89,7 @@ def generate_retiring(
             return tokens_BT
         going = going_B.nonzero().flatten()
         keep_rows(going)
-        cache.reorder_cache(going)  # type: ignore[arg-type]  # a LongTensor
+        cache.reorder_cache(going)  # type: ignore[arg-type]  # wants a LongTensor
         rows, ids_BP = rows[going], ids_BP[going]
         mask_BP = torch.cat([mask_BP, mask_BP.new_ones(len(mask_BP), ids_BP.shape[1] - mask_BP.shape[1])], dim=1)[going]
         inputs = {"input_ids": ids_BP, "attention_mask": mask_BP}

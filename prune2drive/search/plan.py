@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from prune2drive.data.dataset import frame_name
 from prune2drive.errors import InputError, check_whole
 from prune2drive.metrics.base import Metric
 from prune2drive.pruning.selection import budget
@@ -16,7 +17,7 @@ from prune2drive.search.objective import Objective
 from prune2drive.search.runner import RunLauncher
 from prune2drive.search.samplers import SamplerChoice
 from prune2drive.search.space import Space, make_space
-from prune2drive.tasks.components import Components, build, check_metric, check_settings
+from prune2drive.tasks.components import Components, build, check_metric, check_settings, refuse_options
 
 SPLITS = ("search", "val", "test")
 HEADLINE = {"score": 1.0}
@@ -72,6 +73,7 @@ def make_plan(settings: DictConfig, launcher: RunLauncher) -> Plan:
     splits = {name: _split(settings, name) for name in SPLITS}
     cfg, choices = launcher.compose(splits["search"])
     check_settings(cfg)
+    refuse_options(cfg, "a search", ("shard",))
     if choices["task"] != "evaluate":
         raise InputError(f"task={choices['task']}: a search compares answers; leave the task out")
     parts = Components.build(cfg)
@@ -147,7 +149,7 @@ def _check_apart(datasets: Mapping[str, Any]) -> None:
     """
     seen: dict[str, str] = {}
     for name, dataset in datasets.items():
-        for frame in {dataset.frame(index) for index in range(len(dataset))}:
+        for frame in {frame_name(dataset, index) for index in range(len(dataset))}:
             if seen.setdefault(frame, name) != name:
                 raise InputError(f"search.splits: {seen[frame]} and {name} share frame {frame}; they must not overlap")
 

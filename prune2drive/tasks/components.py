@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from omegaconf.errors import MissingMandatoryValue
 from prune2drive.data.datamodule import check_batch_size
 from prune2drive.data.dataset import Dataset
 from prune2drive.data.shard import Shard
-from prune2drive.errors import InputError, check_choice, check_whole
+from prune2drive.errors import InputError, check_choice, check_whole, shortened
 from prune2drive.metrics.base import Metric
 from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
@@ -106,6 +107,22 @@ def check_metric(metric: Metric, dataset: Dataset) -> None:
     if reason:
         name = type(metric).__name__
         raise InputError(f"metrics: {name} can score none of these {len(dataset)} questions: {reason}")
+
+
+def refuse_options(cfg: DictConfig, task: str, options: Sequence[str]) -> None:
+    """Refuses options that a task would leave unread.
+
+    Args:
+        cfg: the configuration.
+        task: the task as a user names it, such as `task=flops`.
+        options: names of the options.
+
+    Raises:
+        InputError: one of them is set.
+    """
+    for name in options:
+        if cfg[name] is not None:
+            raise InputError(f"{name}={shortened(str(cfg[name]))}: {task} has no use for it; leave {name} out")
 
 
 def check_settings(cfg: DictConfig) -> None:

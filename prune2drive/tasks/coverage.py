@@ -10,7 +10,7 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from prune2drive.data.datamodule import Batch
-from prune2drive.data.dataset import Dataset
+from prune2drive.data.dataset import Dataset, group_by_frame
 from prune2drive.data.view import DatasetView
 from prune2drive.errors import InputError
 from prune2drive.pruning.surgery.early_exit import stop_at
@@ -79,7 +79,4 @@ def prepare(cfg: DictConfig) -> tuple[Task, Components]:
 
 def first_question_per_frame(dataset: Dataset) -> DatasetView:
     """Returns a dataset's first question of each frame: enough for a pruner that does not read the question."""
-    first: dict[str, int] = {}
-    for index in range(len(dataset)):
-        first.setdefault(dataset.frame(index) or dataset.ids[index], index)
-    return DatasetView(dataset, list(first.values()))
+    return DatasetView(dataset, [first for first, *_ in group_by_frame(dataset, range(len(dataset)))])

@@ -13,7 +13,8 @@ import lightning
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from prune2drive.data.datamodule import DriveDataModule, check_ranks, group_by_frame
+from prune2drive.data.datamodule import DriveDataModule, check_ranks
+from prune2drive.data.dataset import group_by_frame
 from prune2drive.data.shard import identify
 from prune2drive.errors import InputError
 from prune2drive.metrics import efficiency, object_coverage
@@ -141,7 +142,8 @@ class EvaluationRun:
             raise InputError(f"{path} holds another run: go on with resume={path}, or choose another folder")
         dataset = self.components.dataset
         remaining = [index for index, name in enumerate(dataset.ids) if name not in self.done]
-        check_ranks(len(group_by_frame(dataset, remaining, self.by_frame)), ranks)
+        groups = group_by_frame(dataset, remaining) if self.by_frame else remaining
+        check_ranks(len(groups), ranks, self.cfg.batching)
         self.folder.write_json("run.json", self.record)
 
     def execute(self, trainer: lightning.Trainer) -> None:

@@ -26,7 +26,7 @@ from prune2drive.pruning import Pruner
 from prune2drive.pruning.selection import budget
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import IMAGE_MARKER, Sample
-from prune2drive.tasks.components import build
+from prune2drive.tasks.components import build, refuse_options
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ def run(cfg: DictConfig) -> float:
     Raises:
         InputError: a model or pruner that cannot be built, or a keep ratio outside (0, 1].
     """
+    refuse_options(cfg, "task=flops", ("shard", "resume"))
     transformers_logging.set_verbosity_error()
     keeps = [float(keep) for keep in cfg.task.keep]
     if not keeps or not all(0 < keep <= 1 for keep in keeps):

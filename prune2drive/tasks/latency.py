@@ -4,23 +4,61 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from prune2drive.data.datamodule import group_by_frame
+from prune2drive.data.dataset import group_by_frame
 from prune2drive.errors import InputError
 from prune2drive.metrics.statistics import RatioOfSums, RunningMean, flat
-from prune2drive.metrics.timing import timed
+from prune2drive.metrics.timing import Times, timed
 from prune2drive.models.prompts import Prompts
-from prune2drive.pruning import NoPruner, prune
+from prune2drive.pruning import NoPruner, Pruner, prune
 from prune2drive.sample import Sample
 from prune2drive.tasks.components import Components
 
-PRUNED, IN_FULL = "", "full/"
+IN_FULL = "full/"
 LATENCY = "latency.json"
 """The file of a run folder that keeps what was measured."""
+
+Answer = Callable[[Sample, Prompts], tuple[Times, float]]
+"""Answers a question; returns the seconds of its phases and, of the prefill, those of the selection."""
+
+
+class Way:
+    """One way of answering questions, and the time that it took so far.
+
+    Args:
+        prefix: what the keys of its metrics begin with.
+        pruner: the method.
+        answer: answers a question in this way.
+    """
+
+    def __init__(self, prefix: str, pruner: Pruner, answer: Answer) -> None:
+        self.prefix, self.selects, self.answer = prefix, bool(pruner.cuts), answer
+        self.means: dict[str, RunningMean] = defaultdict(RunningMean)
+        self.decoding = RatioOfSums()
+
+    def take(self, sample: Sample, prompts: Prompts) -> float:
+        """Answers a question, adds its times, and returns the seconds of its prefill."""
+        times, select_seconds = self.answer(sample, prompts)
+        self.means["vision"].add(1000 * times.vision)
+        self.means["prefill"].add(1000 * times.prefill)
+        if self.selects:
+            self.means["select"].add(1000 * select_seconds)
+        if times.decode_steps:
+            self.decoding.add(sample.id, 1000 * times.decode, times.decode_steps)
+        return times.prefill
+
+    def flat(self) -> dict[str, float]:
+        """Returns the means as metrics.json has them."""
+        at = f"{self.prefix}time/"
+        table: dict[str, float] = {}
+        for phase, mean in self.means.items():
+            table |= mean.flat(f"{at}{phase}_ms")
+        return table | (self.decoding.flat(f"{at}decode_ms_per_token") if self.decoding.groups else {})
 
 
 def measure_latency(
@@ -45,47 +83,30 @@ def measure_latency(
         options: keyword arguments of `prune` that a configuration sets.
         generation: options of `generate`.
     """
-    pruner, policy, adapter = components.pruner, components.policy, components.adapter
-    ways = {PRUNED: pruner} | ({IN_FULL: NoPruner()} if pruner.cuts else {})
-    means: dict[str, RunningMean] = defaultdict(RunningMean)
-    ratio, decoding = RatioOfSums(), {way: RatioOfSums() for way in ways}
+    adapter, policy = components.adapter, components.policy
 
-    def answer(sample: Sample, prompts: Prompts, way: str) -> dict[str, float]:
-        naming: dict[str, Any] = {
-            "token_map": prompts.token_maps,
-            "sample_ids": [sample.id],
-            "questions": [sample.question],
-        }
+    def answer(pruner: Pruner, sample: Sample, prompts: Prompts) -> tuple[Times, float]:
+        naming: dict[str, Any] = {"sample_ids": [sample.id], "questions": [sample.question]}
         with (
-            prune(adapter.model, ways[way], policy, **naming, **options) as trace,
+            prune(adapter.model, pruner, policy, token_map=prompts.token_maps, **naming, **options) as trace,
             timed(adapter.model, adapter.vision_modules) as times,
         ):
             adapter.generate(prompts, **generation)
-        if times.decode_steps:
-            decoding[way].add(sample.id, 1000 * times.decode, times.decode_steps)
-        phases = {"vision": times.vision, "prefill": times.prefill}
-        return phases | ({"select": trace.select_seconds} if ways[way].cuts else {})
+        return times, trace.select_seconds
 
+    methods = {"": components.pruner} | ({IN_FULL: NoPruner()} if components.pruner.cuts else {})
+    ways = [Way(prefix, pruner, partial(answer, pruner)) for prefix, pruner in methods.items()]
+    ratio = RatioOfSums()
     for number, sample in enumerate(_of_different_frames(components, questions)):
         prompts = adapter.collate([sample]).to(device)
         for _ in range(0 if number else warm_up):
             for way in ways:
-                answer(sample, prompts, way)
-                decoding[way] = RatioOfSums()
-        seconds = {way: answer(sample, prompts, way) for way in ways}
-        for way, phases in seconds.items():
-            for phase, spent in phases.items():
-                means[f"{way}time/{phase}_ms"].add(1000 * spent)
-        if IN_FULL in seconds:
-            pruned, full = (round(1e9 * seconds[way]["prefill"]) for way in (PRUNED, IN_FULL))
-            ratio.add(sample.id, pruned, full)
-    table = {name: value for key, mean in means.items() for name, value in mean.flat(key).items()}
-    for way, steps in decoding.items():
-        if steps.groups:
-            table |= steps.flat(f"{way}time/decode_ms_per_token")
-    if ratio.groups:
-        table |= flat("time/prefill_ratio", ratio.value, ratio.groups, ratio.stderr)
-    return table
+                way.answer(sample, prompts)
+        pruned, *full = (round(1e9 * way.take(sample, prompts)) for way in ways)  # whole ns
+        if full:
+            ratio.add(sample.id, pruned, *full)
+    table = {key: value for way in ways for key, value in way.flat().items()}
+    return table | (flat("time/prefill_ratio", ratio.value, ratio.groups, ratio.stderr) if ratio.groups else {})
 
 
 def pooled(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -58,7 +58,7 @@ class Evaluation(LightningModule):
     @property
     def data(self) -> DriveDataModule:
         """What the batches come from."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning
 
     @cached_property
     def count_vision(self) -> VisionFlops | None:

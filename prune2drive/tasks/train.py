@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 
 from prune2drive.errors import InputError
-from prune2drive.tasks.components import build
+from prune2drive.tasks.components import build, refuse_options
 from prune2drive.tasks.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def run(cfg: DictConfig) -> float:
     Raises:
         InputError: the settings of the module or the trainer are wrong, or `resume` has no checkpoint.
     """
+    refuse_options(cfg, "task=train", ("shard",))
     folder = Path(cfg.folder)
     seed_everything(cfg.seed, verbose=False)
     module: Trainable = build(cfg.task.module)

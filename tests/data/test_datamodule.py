@@ -69,7 +69,7 @@ def test_over_all_ranks_each_id_once(size, world_size, batch_size, done, bad):
     left = [name for i, name in enumerate(dataset.ids) if i not in done]
     assert [dataset.ids[i] for i in module.remaining] == left
     if 0 < len(left) < world_size:
-        with pytest.raises(InputError, match=f"^trainer: {world_size} ranks for questions about {len(left)} frames"):
+        with pytest.raises(InputError, match=f"^trainer: {world_size} ranks for {len(left)} frames? left"):
             module.loader(world_size, 0)
         return
     batches = [list(module.loader(world_size, rank)) for rank in range(world_size)]
@@ -105,6 +105,15 @@ def test_frames_stay_together(frames, world_size, batch_size, done):
     assert max(sizes) - min(sizes) <= max(remaining.values())
     alone = DriveDataModule(dataset, collate, batch_size, done={f"id{i}" for i in done}, by_frame=False)
     assert all(len(ids([batch])) == batch_size for batch in list(alone.loader(1, 0))[:-1])
+
+
+def test_questions_without_a_frame_are_divided():
+    dataset = Numbers(6)
+    dataset.frame = lambda index: ""
+    module = DriveDataModule(dataset, collate, batch_size=2)
+    assert [ids([batch]) for batch in module.loader(2, 0)] == [["id0", "id2"], ["id4"]]
+    with pytest.raises(InputError, match="^trainer: 7 ranks for 6 questions left to answer, and a question is never"):
+        DriveDataModule(dataset, collate, by_frame=False).loader(7, 0)
 
 
 def test_batches_keep_the_order():

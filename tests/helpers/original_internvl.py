@@ -23,16 +23,38 @@ TEXT = {
 }
 
 
+class Noise:
+    """Random tensors, each as it is asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, *shape, scale=None):
+        return torch.randn(*shape, generator=self.generator) * (scale if scale is not None else shape[-1] ** -0.5)
+
+    def near_one(self, size):
+        return 1 + self(size, scale=0.1)
+
+
 def original_internvl_weights(decoder: str, vocabulary: int) -> dict[str, torch.Tensor]:
     """Random weights under the names of InternVL's remote code."""
-    generator = torch.Generator().manual_seed(1)
+    noise, d, width = Noise(1), TEXT["hidden_size"], VISION["hidden_size"]
+    weights = vision_weights(noise)
+    weights |= {"mlp1.0.weight": noise.near_one(4 * width), "mlp1.0.bias": noise(4 * width)}
+    weights |= {"mlp1.1.weight": noise(d, 4 * width), "mlp1.1.bias": noise(d)}
+    weights |= {"mlp1.3.weight": noise(d, d), "mlp1.3.bias": noise(d)}
+    layer_weights = internlm2_layer if decoder == "internlm2" else qwen2_layer
+    for layer in range(TEXT["num_hidden_layers"]):
+        weights |= layer_weights(noise, f"language_model.model.layers.{layer}.")
+    first, last = ("tok_embeddings", "output") if decoder == "internlm2" else ("embed_tokens", "lm_head")
+    return weights | {
+        f"language_model.model.{first}.weight": noise(vocabulary, d, scale=1.0),
+        "language_model.model.norm.weight": noise.near_one(d),
+        f"language_model.{last}.weight": noise(vocabulary, d),
+    }
 
-    def noise(*shape, scale=None):
-        return torch.randn(*shape, generator=generator) * (scale if scale is not None else shape[-1] ** -0.5)
 
-    def near_one(size):
-        return 1 + noise(size, scale=0.1)
-
+def vision_weights(noise: Noise) -> dict[str, torch.Tensor]:
     width, mlp = VISION["hidden_size"], VISION["intermediate_size"]
     weights = {
         "vision_model.embeddings.class_embedding": noise(1, 1, width),
@@ -42,48 +64,42 @@ def original_internvl_weights(decoder: str, vocabulary: int) -> dict[str, torch.
     }
     for layer in range(VISION["num_hidden_layers"]):
         at = f"vision_model.encoder.layers.{layer}."
-        weights |= {f"{at}ls{i}": near_one(width) for i in (1, 2)}
+        weights |= {f"{at}ls{i}": noise.near_one(width) for i in (1, 2)}
         for name, rows, cols in (("attn.qkv", 3 * width, width), ("attn.proj", width, width)):
             weights |= {f"{at}{name}.weight": noise(rows, cols), f"{at}{name}.bias": noise(rows)}
         for name, rows, cols in (("mlp.fc1", mlp, width), ("mlp.fc2", width, mlp)):
             weights |= {f"{at}{name}.weight": noise(rows, cols), f"{at}{name}.bias": noise(rows)}
         for name in ("norm1", "norm2"):
-            weights |= {f"{at}{name}.weight": near_one(width), f"{at}{name}.bias": noise(width)}
-    d, ffn = TEXT["hidden_size"], TEXT["intermediate_size"]
-    weights |= {"mlp1.0.weight": near_one(4 * width), "mlp1.0.bias": noise(4 * width)}
-    weights |= {"mlp1.1.weight": noise(d, 4 * width), "mlp1.1.bias": noise(d)}
-    weights |= {"mlp1.3.weight": noise(d, d), "mlp1.3.bias": noise(d)}
-    heads, kv_heads = TEXT["num_attention_heads"], TEXT["num_key_value_heads"]
-    size = d // heads
-    for layer in range(TEXT["num_hidden_layers"]):
-        at = f"language_model.model.layers.{layer}."
-        if decoder == "internlm2":
-            weights |= {
-                f"{at}attention.wqkv.weight": noise((heads + 2 * kv_heads) * size, d),
-                f"{at}attention.wo.weight": noise(d, d),
-                f"{at}feed_forward.w1.weight": noise(ffn, d),
-                f"{at}feed_forward.w2.weight": noise(d, ffn),
-                f"{at}feed_forward.w3.weight": noise(ffn, d),
-                f"{at}attention_norm.weight": near_one(d),
-                f"{at}ffn_norm.weight": near_one(d),
-            }
-        else:
-            for name, rows in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
-                weights |= {f"{at}self_attn.{name}_proj.weight": noise(rows * size, d)}
-                weights |= {f"{at}self_attn.{name}_proj.bias": noise(rows * size)}
-            weights |= {
-                f"{at}self_attn.o_proj.weight": noise(d, d),
-                f"{at}mlp.gate_proj.weight": noise(ffn, d),
-                f"{at}mlp.down_proj.weight": noise(d, ffn),
-                f"{at}mlp.up_proj.weight": noise(ffn, d),
-                f"{at}input_layernorm.weight": near_one(d),
-                f"{at}post_attention_layernorm.weight": near_one(d),
-            }
-    first, last = ("tok_embeddings", "output") if decoder == "internlm2" else ("embed_tokens", "lm_head")
+            weights |= {f"{at}{name}.weight": noise.near_one(width), f"{at}{name}.bias": noise(width)}
+    return weights
+
+
+def internlm2_layer(noise: Noise, at: str) -> dict[str, torch.Tensor]:
+    d, ffn, heads = TEXT["hidden_size"], TEXT["intermediate_size"], TEXT["num_attention_heads"]
+    return {
+        f"{at}attention.wqkv.weight": noise((heads + 2 * TEXT["num_key_value_heads"]) * d // heads, d),
+        f"{at}attention.wo.weight": noise(d, d),
+        f"{at}feed_forward.w1.weight": noise(ffn, d),
+        f"{at}feed_forward.w2.weight": noise(d, ffn),
+        f"{at}feed_forward.w3.weight": noise(ffn, d),
+        f"{at}attention_norm.weight": noise.near_one(d),
+        f"{at}ffn_norm.weight": noise.near_one(d),
+    }
+
+
+def qwen2_layer(noise: Noise, at: str) -> dict[str, torch.Tensor]:
+    d, ffn, heads = TEXT["hidden_size"], TEXT["intermediate_size"], TEXT["num_attention_heads"]
+    weights = {}
+    for name, count in (("q", heads), ("k", TEXT["num_key_value_heads"]), ("v", TEXT["num_key_value_heads"])):
+        weights |= {f"{at}self_attn.{name}_proj.weight": noise(count * d // heads, d)}
+        weights |= {f"{at}self_attn.{name}_proj.bias": noise(count * d // heads)}
     return weights | {
-        f"language_model.model.{first}.weight": noise(vocabulary, d, scale=1.0),
-        "language_model.model.norm.weight": near_one(d),
-        f"language_model.{last}.weight": noise(vocabulary, d),
+        f"{at}self_attn.o_proj.weight": noise(d, d),
+        f"{at}mlp.gate_proj.weight": noise(ffn, d),
+        f"{at}mlp.down_proj.weight": noise(d, ffn),
+        f"{at}mlp.up_proj.weight": noise(ffn, d),
+        f"{at}input_layernorm.weight": noise.near_one(d),
+        f"{at}post_attention_layernorm.weight": noise.near_one(d),
     }
 
 

@@ -178,6 +178,7 @@ WRONG = {
     "pruner=none": "pruner=none: drops no tokens",
     "pruner.layer=99": "pruner.layer=99",
     "batch_size=0": "batch_size=0",
+    "shard=1/2": "shard=1/2: a search has no use for it; leave shard out",
     "search.engine=foo": "search.engine=foo: choose from optuna, nni",
     "search.sampler=foo": "search.sampler=foo: optuna has no such sampler",
     "search.space=foo": "search.space=foo: choose from penalty, simplex",

@@ -11,12 +11,6 @@ from prune2drive.models.adapter import Adapter
 pytestmark = pytest.mark.slow  # whole runs
 
 
-@pytest.fixture(autouse=True)
-def no_java():
-    with runs.without_java():
-        yield
-
-
 def room_for(questions, monkeypatch):
     """Lets batches of more questions run out of memory; returns the sizes of those that were answered."""
     generate, sizes = Adapter.generate, []

@@ -112,6 +112,7 @@ def test_without_a_published_shape(tmp_path):
         ("task.text=0", "task.text=0: use a whole number"),
         ("pruner.layer=5", "pruner.layer=5: the model's decoder has layers 0 to 3"),
         ("task.layout=[[A,A]]", "name each camera once"),
+        ("shard=1/2", "^shard=1/2: task=flops has no use for it; leave shard out$"),
     ],
 )
 def test_impossible_options(option, message, tmp_path):

@@ -24,12 +24,6 @@ def nothing_from_other_tests():
     process_cache.clear()
 
 
-@pytest.fixture(autouse=True)
-def no_java():
-    with runs.without_java():
-        yield
-
-
 def told(folder: Path) -> list[tuple]:
     """What a run found, but for its costs."""
     return [(row.id, row.answer, row.new_tokens, row.kept, row.stages, row.flops) for row in runs.rows(folder)]

@@ -20,19 +20,6 @@ OPTIONS = ("dataset.size=45", "full=true", "pictures=2", "batch_size=5")
 SHARDS = (1, 2, 3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_java():
-    with runs.without_java():
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    runs.run(folder, *OPTIONS)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A folder of all shards; copy it before changing it."""

@@ -48,14 +48,6 @@ def seconds_of(folder: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """An uninterrupted run."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    runs.run(folder, *OPTIONS)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def length(whole, tmp_path_factory) -> float:
     """Seconds that an uninterrupted run takes in a child."""
     folder = tmp_path_factory.mktemp("length")

@@ -79,8 +79,7 @@ def test_shards_with_two_ranks_each(launch, tmp_path):
     started = launch("logger=none", "dataset.size=60", "shard=1/2,2/2", *ranks)
     assert not started.wait(), started.communicate()[1]
     shards = [tmp_path / "sweep" / name for name in "01"]
-    with runs.without_java():
-        merged = merge(shards)
+    merged = merge(shards)
     assert sorted(row.id for shard in shards for row in runs.rows(shard)) == sorted(runs.answers(merged))
     assert len(runs.rows(merged)) == 60
 

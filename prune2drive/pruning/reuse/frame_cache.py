@@ -55,7 +55,7 @@ class FrameCache(DynamicCache):
 
     def __init__(self, layers: int) -> None:
         super().__init__()
-        self.layers = [GrowingLayer() for _ in range(layers)]  # type: ignore[no-untyped-call]
+        self.layers = [GrowingLayer() for _ in range(layers)]  # type: ignore[no-untyped-call]  # of transformers
 
     def get_seq_length(self, layer_idx: int | None = None) -> int:
         """Returns the length of a layer; of the whole prompt where none is named, as `generate` asks."""

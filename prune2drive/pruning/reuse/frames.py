@@ -178,7 +178,7 @@ class FrameHooks(PruningHooks):
         """Turns rows of frames into rows of prompts."""
         frames = self.frames
         rows = torch.tensor(frames.frame_of).repeat_interleave(repeats)
-        self.cache.reorder_cache(rows)  # type: ignore[arg-type]  # a LongTensor
+        self.cache.reorder_cache(rows)  # type: ignore[arg-type]  # wants a LongTensor
         self.keep_rows(rows, repeats)
         self.trace.repeat(rows.tolist())
         for row, kept_K in enumerate(self.trace.positions):

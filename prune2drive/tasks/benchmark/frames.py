@@ -11,7 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from prune2drive.data.datamodule import Batch, DriveDataModule, group_by_frame
+from prune2drive.data.datamodule import Batch, DriveDataModule
+from prune2drive.data.dataset import group_by_frame
 from prune2drive.data.view import DatasetView
 from prune2drive.errors import InputError, check_whole, shortened
 from prune2drive.pruning import prune

@@ -22,7 +22,7 @@ from prune2drive.results.provenance import describe_run
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.tasks.benchmark import frames, phases, prefill, selection
 from prune2drive.tasks.benchmark.rounds import QUARTILES, Turns
-from prune2drive.tasks.components import check_settings
+from prune2drive.tasks.components import check_settings, refuse_options
 from prune2drive.tasks.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ def _check(cfg: DictConfig) -> None:
     for name, least in {"rounds": 1, "warm_up": 0, "threads": 1}.items():
         check_whole(f"task.{name}", task[name], least)
     check_settings(cfg)
+    refuse_options(cfg, "task=benchmark", ("shard", "resume"))
 
 
 def write_page(file: Path, record: Mapping[str, Any], found: Mapping[str, Rows]) -> None:

@@ -33,8 +33,9 @@ def test_settings_that_cannot_work(settings, message, tmp_path, monkeypatch):
 @pytest.mark.parametrize("url", ["http://localhost:8000/v1", "http://127.0.0.1/v1", "http://[::1]:8000/v1"])
 def test_no_key_is_needed_on_this_machine(url, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    Endpoint(url, "m", cache=str(tmp_path))
-    Endpoint("https://example.org/v1", "m", api_key_env=None, cache=str(tmp_path))
+    assert Endpoint(url, "m", cache=str(tmp_path)).base_url == url
+    elsewhere = "https://example.org/v1"
+    assert Endpoint(elsewhere, "m", api_key_env=None, cache=str(tmp_path)).base_url == elsewhere
 
 
 def test_the_package_is_named_where_it_is_missing(tmp_path, monkeypatch):

@@ -50,6 +50,8 @@ def test_json_table_and_page(tmp_path, capsys):
         ("task.rounds=0", "task.rounds=0: use a whole number"),
         ("task.threads=0", "task.threads=0"),
         ("task.selection.keep=[3]", "3"),
+        ("shard=1/2", "^shard=1/2: task=benchmark has no use for it; leave shard out$"),
+        ("resume=run", "^resume=run: task=benchmark has no use for it"),
     ],
 )
 def test_bad_options_are_said_before_anything_is_measured(option, message, tmp_path, capsys):
