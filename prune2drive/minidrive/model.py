@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from prune2drive.errors import InputError
 from prune2drive.models.llava_onevision import LlavaOnevision
 from prune2drive.models.prompts import Prompts
@@ -21,7 +23,8 @@ class MiniDriveModel(LlavaOnevision):
 
     Args:
         checkpoint: folder that training wrote; the packaged checkpoint by default.
-        dtype: data type of the weights; `auto` takes the checkpoint's, bfloat16.
+        dtype: data type of the weights; `auto` takes the checkpoint's, bfloat16, where the CPU computes in it, and
+            float32 elsewhere: a CPU that has to imitate bfloat16 takes several times as long.
         attention: `sdpa` or `eager`.
 
     Raises:
@@ -34,6 +37,8 @@ class MiniDriveModel(LlavaOnevision):
                 "model=minidrive: this installation has no trained model; train one with `python run.py task=train "
                 "model=minidrive` and name its folder as model.checkpoint=, or use model=tiny"
             )
+        if dtype == "auto" and not has_bfloat16():
+            dtype = "float32"
         super().__init__(str(Path(checkpoint or PACKAGED).expanduser().absolute()), dtype=dtype, attention=attention)
         self._resizes = False
 
@@ -48,3 +53,9 @@ class MiniDriveModel(LlavaOnevision):
                 "model=minidrive reads %d x %d pixels: images of %d x %d are resized", side, side, width, height
             )
         return super()._collate(samples, texts)
+
+
+def has_bfloat16() -> bool:
+    """Returns whether the CPU has instructions that compute in bfloat16; False where torch is too old to tell."""
+    found = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 from helpers import runs
 from hydra import compose, initialize_config_dir
 from safetensors import safe_open
@@ -35,6 +36,20 @@ def test_it_fits_the_datasets_default_resolution():
     adapter, dataset = MiniDriveModel(), MiniDrive("val", size=10)
     side = adapter.config.vision_config.image_size
     assert dataset[0].image_sizes == dict.fromkeys(dataset.cameras, (side, side))
+
+
+@pytest.mark.parametrize(
+    ("found", "given", "taken"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, "auto", "float32"),
+        ({"avx512_bf16": True}, "auto", "auto"),
+        ({"neon": True, "bf16": True}, "auto", "auto"),
+        ({}, "bfloat16", "bfloat16"),
+    ],
+)
+def test_its_dtype_is_one_that_the_cpu_computes_in(monkeypatch, found, given, taken):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert MiniDriveModel(dtype=given).options["dtype"] == taken
 
 
 @pytest.mark.slow
