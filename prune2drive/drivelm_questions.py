@@ -15,6 +15,7 @@ class Asked(NamedTuple):
     """One question of a key frame.
 
     Args:
+        kind: the stage: perception, prediction, planning or behavior.
         number: place among the questions of its frame, through all stages; the last part of the official id.
         entry: the key frame in the file, with its images and objects.
         where: the place of the frame in the file, for messages.
@@ -22,6 +23,7 @@ class Asked(NamedTuple):
 
     scene: str
     frame: str
+    kind: str
     number: int
     text: str
     answer: str | None
@@ -49,14 +51,15 @@ def read_scenes(scenes: Any, file: str) -> Iterator[Asked]:
         for frame, entry in field(scenes[scene], "key_frames", dict, f"{file}: scene {shortened(scene)}").items():
             where = place(file, scene, frame)
             asked = field(entry, "QA", dict, where)
-            rows = [row for stage in STAGES for row in field(asked, stage, list, f"{where}, QA", optional=True)]
-            for number, row in enumerate(rows):
+            listed = {stage: field(asked, stage, list, f"{where}, QA", optional=True) for stage in STAGES}
+            rows = [(stage, row) for stage in STAGES for row in listed[stage]]
+            for number, (kind, row) in enumerate(rows):
                 at = f"{where}, question {number}"
                 text, answer = field(row, "Q", str, at), field(row, "A", str, at, optional=True)
                 tags = tuple(field(row, "tag", list, at, optional=True))
                 if not all(isinstance(tag, int) for tag in tags):
                     raise InputError(f"{at}: field 'tag' should list whole numbers, found {shortened(list(tags))}")
-                yield Asked(scene, frame, number, text, answer or None, tags, entry, where)
+                yield Asked(scene, frame, kind, number, text, answer or None, tags, entry, where)
 
 
 def place(file: str, scene: str, frame: str) -> str:

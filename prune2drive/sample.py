@@ -73,6 +73,7 @@ class Sample:
         tags: DriveLM's scoring tags (0 accuracy, 1 judge, 2 language, 3 match).
         scene: name of the frame's scene.
         frame: name of the frame.
+        kind: kind of question, as the dataset calls it; empty where it has none.
         objects: annotated objects.
         image_sizes: camera -> (width, height) in which `objects` are annotated.
         mosaic: how the images make one picture, which the prompt shows at a single marker.
@@ -88,6 +89,7 @@ class Sample:
     tags: tuple[int, ...] = ()
     scene: str = ""
     frame: str = ""
+    kind: str = ""
     objects: tuple[ObjectBox, ...] = ()
     image_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     mosaic: Mosaic | None = None
@@ -128,6 +130,7 @@ class Prediction:
         tags: DriveLM's scoring tags.
         scene: name of the frame's scene.
         frame: name of the frame.
+        kind: kind of question, as the dataset calls it; empty where it has none.
         text_tokens: prompt positions that hold no visual token.
         full_counts: camera -> number of visual tokens.
         kept_counts: camera -> number of kept tokens.
@@ -150,6 +153,7 @@ class Prediction:
     tags: tuple[int, ...] = ()
     scene: str = ""
     frame: str = ""
+    kind: str = ""
     text_tokens: int = 0
     full_counts: dict[str, int] = field(default_factory=dict)
     kept_counts: dict[str, int] = field(default_factory=dict)
@@ -178,6 +182,7 @@ class Prediction:
             tags=sample.tags,
             scene=sample.scene,
             frame=sample.frame,
+            kind=sample.kind,
             **results,
         )
 

@@ -49,13 +49,14 @@ class Frame:
 
 
 class Question(NamedTuple):
-    """A question of the file, with its reference answer and scoring tags."""
+    """A question of the file, with its reference answer, scoring tags and stage."""
 
     id: str
     frame: Frame
     text: str
     answer: str | None
     tags: tuple[int, ...]
+    kind: str = ""
 
 
 class DriveLM:
@@ -132,6 +133,7 @@ class DriveLM:
             tags=question.tags,
             scene=frame.scene,
             frame=frame.token,
+            kind=question.kind,
             objects=tuple(box for box in objects if box.camera in images),
             image_sizes={camera: sizes[camera] for camera in images},
         )
@@ -140,8 +142,8 @@ class DriveLM:
         return self._questions[index].text
 
     def row(self, index: int) -> Prediction:
-        id, frame, text, answer, tags = self._questions[index]
-        return Prediction(id, text, reference=answer, tags=tags, scene=frame.scene, frame=frame.token)
+        id, frame, text, answer, tags, kind = self._questions[index]
+        return Prediction(id, text, reference=answer, tags=tags, scene=frame.scene, frame=frame.token, kind=kind)
 
     def frame(self, index: int) -> str:
         return self._questions[index].frame.token
@@ -219,7 +221,7 @@ def _by_scene(scenes: dict[str, Any], file: Path) -> Iterator[Question]:
         if (key := id(asked.entry)) not in frames:
             frames[key] = _frame(asked.scene, asked.frame, asked.entry, asked.where)
         answer = None if asked.answer is None else intern(asked.answer)
-        yield Question(asked.id, frames[key], intern(asked.text), answer, asked.tags)
+        yield Question(asked.id, frames[key], intern(asked.text), answer, asked.tags, asked.kind)
 
 
 def _frame(scene: str, token: str, entry: Any, where: str) -> Frame:

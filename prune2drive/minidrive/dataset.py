@@ -98,6 +98,7 @@ class MiniDrive:
             tags=question.tags,
             scene=scene.name,
             frame=scene.frame,
+            kind=question.kind,
             objects=tuple(_box(obj, side) for obj in scene.objects if obj.camera in self.cameras),
             image_sizes=dict.fromkeys(self.cameras, (side, side)),
         )
@@ -107,8 +108,15 @@ class MiniDrive:
 
     def row(self, index: int) -> Prediction:
         scene, question = self._ask(index)
-        about, reference, tags = self.ids[index], question.reference, question.tags
-        return Prediction(about, question.text, None, reference, tags=tags, scene=scene.name, frame=scene.frame)
+        return Prediction(
+            self.ids[index],
+            question.text,
+            reference=question.reference,
+            tags=question.tags,
+            scene=scene.name,
+            frame=scene.frame,
+            kind=question.kind,
+        )
 
     def frame(self, index: int) -> str:
         return self._ask(index)[0].frame

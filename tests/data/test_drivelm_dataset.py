@@ -27,6 +27,8 @@ def test_scene_layout(tmp_path):
     assert dataset.ids == ["s_f_0", "s_f_1", "s_f_2", "s_f_3"]
     assert [dataset.question(i) for i in range(len(dataset))] == ["A?", "A2?", "P?", "B?"]
     assert [sample.reference for sample in dataset] == ["Nothing."] * 4
+    kinds = ["perception", "perception", "planning", "behavior"]
+    assert [sample.kind for sample in dataset] == [dataset.row(at).kind for at in range(4)] == kinds
     assert dataset.cameras == SIX
 
     sample = dataset[2]

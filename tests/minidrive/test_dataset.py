@@ -78,6 +78,7 @@ def test_samples_are_drivelm_shaped():
         assert sample.id == dataset.ids[index] == f"{sample.scene}_{sample.frame}_{index % PER_FRAME}"
         assert sample.id.count("_") == 2
         assert sample.question == dataset.question(index)
+        assert sample.kind == dataset.row(index).kind == dataset.kind(index)
         assert sample.cameras == CAMERAS
         assert sample.prompt.count(IMAGE_MARKER) == len(CAMERAS) and sample.prompt.endswith(sample.question)
         assert {image.size for image in sample.images.values()} == {(112, 112)}
