@@ -57,5 +57,5 @@ class MiniDriveModel(LlavaOnevision):
 
 def has_bfloat16() -> bool:
     """Returns whether the CPU has instructions that compute in bfloat16; False where torch is too old to tell."""
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
