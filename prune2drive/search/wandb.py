@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import wandb
 
 from prune2drive.report.wandb import RunLogger
+from prune2drive.search.page import REPORT
 from prune2drive.search.study import Study
 from prune2drive.search.trials import Trial, best_so_far, has_one_total, pareto
+from prune2drive.search.verdict import WINNER
 
 
 class SearchLogger(RunLogger):
@@ -26,20 +27,18 @@ class SearchLogger(RunLogger):
     """
 
     def __init__(self, save_dir: str, offline: bool = True, **options: Any) -> None:
-        super().__init__(save_dir, offline, **options)
+        super().__init__(save_dir, offline, **options | {"job_type": "search", "resume": None})  # all steps again
         self._sent = 0
 
     def log_trials(self, trials: Sequence[Trial]) -> None:
         """Sends the trials that W&B does not have yet, in the order of their numbers."""
-        if self._experiment is None:
-            begun = sorted(Path(self.save_dir or "", "wandb").glob("*run-*-*"))  # W&B's: kind, time and id
-            self._wandb_init["id"] = self._wandb_init["id"] or (begun[-1].name.rpartition("-")[2] if begun else None)
-            self.experiment.define_metric("*", step_metric="trial")
-            self._sent = self.experiment.summary.get("trials", 0)  # an online run knows what it was sent before
-        rows = list(zip(trials, best_so_far(trials), strict=True))
-        for trial, highest in rows[self._sent :]:
-            self._sent += 1
-            self.log_metrics({"trials": self._sent, **_step(trial, highest)})
+        with self.harmless():
+            if self._experiment is None:
+                self.experiment.define_metric("*", step_metric="trial")
+            rows = list(zip(trials, best_so_far(trials), strict=True))
+            for trial, highest in rows[self._sent :]:
+                self._sent += 1
+                self.log_metrics(_step(trial, highest))
 
     def publish_search(self, study: Study, ended: bool) -> None:
         """Sends charts of all trials and the verdict, and ends the W&B run.
@@ -50,11 +49,13 @@ class SearchLogger(RunLogger):
         """
         trials = study.trials
         self.log_trials(trials)
-        self.log_hyperparams({"config": study.identity, "search": {"study": study.name, **study.about}})
-        if charts := _charts(study, trials):
-            self.experiment.log(charts)
-        self.experiment.summary.update(_outcome(study))
-        self.experiment.finish(exit_code=0 if ended else 1)
+        with self.harmless():
+            self.log_hyperparams({"config": study.identity, "search": {"study": study.name, **study.about}})
+            if charts := _charts(study, trials):
+                self.experiment.log(charts)
+            self.experiment.summary.update(_outcome(study))
+            self.log_files((REPORT, WINNER))
+        self.end(exit_code=0 if ended else 1)
 
 
 def _step(trial: Trial, highest: float | None) -> dict[str, float]:

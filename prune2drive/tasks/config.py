@@ -30,6 +30,9 @@ OmegaConf.register_new_resolver("first", lambda *values: next(value for value in
 OmegaConf.register_new_resolver(
     "shard_suffix", lambda shard: f"_{Shard.parse(shard).file_name}" if shard else "", replace=True
 )
+OmegaConf.register_new_resolver(
+    "label", lambda *parts: "-".join(str(part) for part in parts if isinstance(part, str | int | float)), replace=True
+)
 OmegaConf.register_new_resolver("single_run", lambda mode: mode != RunMode.MULTIRUN, replace=True)
 
 

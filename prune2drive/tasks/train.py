@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from hydra.utils import instantiate
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> float:
     folder = Path(cfg.folder)
     seed_everything(cfg.seed, verbose=False)
     module: Trainable = build(cfg.task.module)
-    loggers = [CSVLogger(folder, name="curves", flush_logs_every_n_steps=5)]
+    loggers: list[Any] = [CSVLogger(folder, name="curves", flush_logs_every_n_steps=5)]
     if cfg.logger:
         loggers.append(instantiate(cfg.logger, save_dir=str(folder)))
     every = timedelta(minutes=cfg.task.checkpoint_minutes)
@@ -74,6 +74,8 @@ def run(cfg: DictConfig) -> float:
     if trainer.is_global_zero:
         module.save(Path(cfg.task.save_to))
         log.info("saved the model to %s", cfg.task.save_to)
+        for logger in loggers[1:]:
+            logger.end()
     return float(trainer.callback_metrics[cfg.task.monitor])
 
 

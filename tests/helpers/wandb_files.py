@@ -44,8 +44,11 @@ def read(folder: Path) -> SimpleNamespace:
 
 
 def read_file(file: Path) -> SimpleNamespace:
-    """A W&B run: `steps` are what was logged, one after the other, and `history` the last of each name."""
-    found = SimpleNamespace(run=None, config={}, history={}, steps=[], summary={}, exit_code=None)
+    """A W&B run: `steps` are what was logged, one after the other, and `history` the last of each name.
+
+    `artifacts` has the names of the files of each type of artifact.
+    """
+    found = SimpleNamespace(run=None, config={}, history={}, steps=[], summary={}, artifacts={}, exit_code=None)
     found.files = file.parent / "files"
     for record in records(file):
         kind = record.WhichOneof("record_type")
@@ -60,6 +63,9 @@ def read_file(file: Path) -> SimpleNamespace:
             update(found.steps[-1], record.history.item)
         elif kind == "summary":
             update(found.summary, record.summary.update)
+        elif kind == "artifact":
+            names = {entry.path for entry in record.artifact.manifest.contents}
+            found.artifacts.setdefault(record.artifact.type, set()).update(names)
         elif kind == "exit":
             found.exit_code = record.exit.exit_code
     return found

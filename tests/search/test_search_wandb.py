@@ -50,8 +50,8 @@ def test_a_search_is_one_run(at_home, cli, launcher, tmp_path):
     folder = tmp_path / "outputs/sweeps/s"
     found = read(folder)
     assert {job["logger"] for job in launcher.launched} == {"none"}
-    assert (found.run.project, found.run.display_name) == ("mine", "tfps-optuna-tpe")
-    assert found.exit_code == 0
+    assert (found.run.project, found.run.display_name) == ("mine", "tfps-optuna-tpe-penalty")
+    assert (found.exit_code, found.run.job_type) == (0, "search")
     steps = trials(found)
     assert [step["trial"] for step in steps] == list(range(21))
     assert [step["failed"] for step in steps] == [0, 1] + [0] * 19 and "objective" not in steps[1]

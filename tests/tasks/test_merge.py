@@ -218,8 +218,12 @@ def test_wandb_tells_shards_apart(tmp_path, monkeypatch):
         runs.run(folder, "dataset.size=20", "logger=wandb", f"shard={number}/2")
     merged = merge.merge(folders, tmp_path / "all")
     shown = [(read(folder).run.display_name, read(folder).run.run_group) for folder in (*folders, merged)]
-    group = "minidrive-tiny-tfps-uniform"
-    assert shown == [("tfps-uniform 1/2", group), ("tfps-uniform 2/2", group), ("tfps-uniform", "minidrive-tiny")]
+    group = "minidrive-tiny-tfps-uniform-0.1"
+    assert shown == [
+        ("tfps-uniform-0.1 1/2", group),
+        ("tfps-uniform-0.1 2/2", group),
+        ("tfps-uniform-0.1", "minidrive-tiny"),
+    ]
 
 
 @pytest.mark.parametrize("shard", ["17/16", "a", "3"])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from helpers import runs
+from helpers.wandb_files import read_file
 from safetensors.torch import load_file
 
 from prune2drive.errors import InputError
@@ -13,11 +14,11 @@ SMALL = [f"task.model.{name}={value}" for name, value in (SIZES | {"heads": 2, "
 SHORT = [f"task.schedule.{name}=2" for name in (*PHASES, *(f"scenes.{phase}" for phase in PHASES))]
 
 
-def settings(folder, *overrides):
+def settings(folder, *overrides, logger="none"):
     return runs.configuration(
         "task=train",
         "model=minidrive",
-        "logger=none",
+        f"logger={logger}",
         f"folder={folder}",
         "task.validation.scenes=8",
         "task.validation.every=3",
@@ -42,10 +43,13 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(MiniDriveTraining, "training_step", stopping)
         with pytest.raises(ZeroDivisionError):
-            train.run(settings(parts, "task.checkpoint_minutes=1e-9"))
-    train.run(settings(parts, f"resume={parts}"))
+            train.run(settings(parts, "task.checkpoint_minutes=1e-9", logger="wandb"))
+    train.run(settings(parts, f"resume={parts}", logger="wandb"))
     expected, found = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (whole, parts))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    first, second = map(read_file, sorted(parts.rglob("*.wandb")))
+    assert first.run.run_id == second.run.run_id and (first.exit_code, second.exit_code) == (1, 0)
+    assert [step["trainer/global_step"] for step in second.steps][-1] > first.steps[-1]["trainer/global_step"]
 
 
 def test_nothing_to_resume_is_one_line(tmp_path):
