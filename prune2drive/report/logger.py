@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
+
+from PIL.Image import Image
+from torch import Tensor
 
 from prune2drive.sample import Prediction
 
@@ -16,17 +18,18 @@ class Finished(NamedTuple):
         run: run.json's content.
         metrics: metrics.json's content.
         predictions: all rows.
-        pictures: rows with the file that shows the tokens kept for them.
         full: all rows of the same questions without pruning; empty where they were not asked.
         scores: returns question id -> score in [0, 1] of rows, for those that have one.
+        views: returns the cameras of a row, whose photos it may find missing (InputError): camera -> photo, and the
+            rectangles (x0, y0, x1, y1) of the camera's tokens in units of the photo; float [N, 4].
     """
 
     run: Mapping[str, Any]
     metrics: Mapping[str, float]
     predictions: Collection[Prediction]
-    pictures: Sequence[tuple[Prediction, Path]]
     full: Collection[Prediction] = ()
     scores: Callable[[Collection[Prediction]], Mapping[str, float]] = lambda rows: {}
+    views: Callable[[Prediction], Mapping[str, tuple[Image, Tensor]]] = lambda row: {}
 
 
 class Logger(Protocol):

@@ -33,10 +33,11 @@ class RunLogger(WandbLogger):
 
     Args:
         save_dir: the run folder; staged files and W&B's own logs go there too, not into the home folder.
-        offline: whether to write files only, which `wandb sync` uploads later.
+        offline: whether to write files only, which `wandb sync` uploads later; so does WANDB_MODE=offline.
         shard: the part of the questions that is asked, such as `3/16`: it ends the run's name, and the shards of a run
             are a group with that run's name.
         patience: seconds that the run waits for the upload at most.
+        pictures: how many answers are shown with their cameras and kept tokens.
         artifact_mb: size up to which files of the run folder are uploaded, each.
         options: further options of Lightning's WandbLogger (project, name, group, tags, ...).
 
@@ -50,13 +51,16 @@ class RunLogger(WandbLogger):
         offline: bool = True,
         shard: str | None = None,
         patience: float = 20,
+        pictures: int = 4,
         artifact_mb: float = 100,
         **options: Any,
     ) -> None:
-        if not offline and not wandb.api.api_key:
+        offline = offline or os.environ.get("WANDB_MODE", "online") != "online"
+        if not offline and not wandb.login(prompt=False, verify=False):
             raise InputError("logger.offline=false: no W&B key on this machine; run `wandb login`, or log offline")
         self.folder, self._files = Path(save_dir), Path(save_dir, "wandb")
-        self._patience, self._artifact_mb = None if offline else patience, artifact_mb
+        self._patience = None if offline else patience
+        self._pictures, self._artifact_mb = pictures, artifact_mb
         if shard is not None:
             name, group = options.get("name"), options.get("group")
             options["name"] = f"{name or 'shard'} {shard}"
@@ -68,7 +72,9 @@ class RunLogger(WandbLogger):
         options["id"] = options.get("id") or (begun[-1].stem.removeprefix("run-") if begun else None)
         os.environ["WANDB_DATA_DIR"] = str(self._files)
         os.environ["WANDB_CACHE_DIR"] = str(self._files / "cache")
-        super().__init__(save_dir=save_dir, offline=True, **options)
+        super().__init__(
+            save_dir=save_dir, **options | {"mode": "offline"}
+        )  # Lightning's own option is for the process
         self._wandb_init.pop("anonymous", None)  # Lightning always passes it, and W&B warns about it
 
     @property
@@ -85,7 +91,7 @@ class RunLogger(WandbLogger):
     def publish(self, finished: Finished) -> None:
         """Sends everything that is shown of a run, and ends the W&B run."""
         with self.harmless():
-            log_run(self.experiment, finished)
+            log_run(self.experiment, finished, self._pictures)
             self.log_files(FILES)
         self.end()
 

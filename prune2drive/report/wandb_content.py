@@ -5,25 +5,32 @@ from __future__ import annotations
 import heapq
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import wandb
 
+from prune2drive.errors import InputError
 from prune2drive.metrics.statistics import RunningMean
 from prune2drive.report.columns import columns_of
 from prune2drive.report.logger import Finished
+from prune2drive.report.wandb_keys import (
+    ANSWERS,
+    BARS,
+    CAMERAS,
+    FULL,
+    LATENCY,
+    PICTURES,
+    TYPES,
+    charted,
+    kept_by_camera,
+)
+from prune2drive.report.wandb_pictures import masked_image
 from prune2drive.sample import Prediction
 
 TABLE_ROWS = 200
 CONFIG = ("config", "choices", "git", "versions", "command", "dataset")
-FULL = "full/"
-"""What the keys of metrics of the run without pruning begin with."""
-
-ANSWERS, PICTURES = "answers", "kept tokens"
-TYPES, LATENCY, CAMERAS = "question types", "latency", "tokens per camera"
-BARS = {TYPES: ("question type", "score"), LATENCY: ("part", "ms"), CAMERAS: ("camera", "kept")}
-"""Key of a bar chart -> the columns of its table that name the bars and say how long they are."""
 
 
 class Scores(NamedTuple):
@@ -42,25 +49,28 @@ class Scores(NamedTuple):
         return self.pruned.get(row.id, 0.0) - self.full.get(row.id, 0.0)
 
 
-def log_run(to: Any, finished: Finished) -> None:
+def log_run(to: Any, finished: Finished, pictures: int) -> None:
     """Logs everything that W&B shows of a finished run, in one step.
 
     Args:
         to: the W&B run.
         finished: the run.
+        pictures: how many answers are shown with their cameras, the first of the table.
     """
     run, metrics = finished.run, finished.metrics
     to.config.update({key: run[key] for key in CONFIG if key in run}, allow_val_change=True)
     _describe(to, run, metrics)
     scores = Scores(finished.scores(finished.predictions), finished.scores(finished.full))
+    shown = _spoiled_first(finished.predictions, scores)
+    images = dict(_pictures(shown[:pictures], finished))
     bars = {TYPES: _by_type(finished, scores), LATENCY: _latency(run, metrics), CAMERAS: _by_camera(metrics)}
     to.summary.update(dict(metrics))
     to.log(
         {
-            **without_companions(metrics),
+            **{key: metrics[key] for key in charted(metrics)},
             **{key: _bar(key, table) for key, table in bars.items() if table.data},
-            ANSWERS: _answers(finished, scores),
-            **_pictures(finished),
+            ANSWERS: _answers(shown, finished.full, scores, images),
+            **({PICTURES: list(images.values())} if images else {}),
         }
     )
 
@@ -73,12 +83,6 @@ def _describe(to: Any, run: Mapping[str, Any], metrics: Mapping[str, float]) -> 
     if ratios and run.get("ratios") is None:
         to.name = re.sub(rf"-{re.escape(ratios)}\S*", "", to.name)
         to.tags = tuple(tag for tag in to.tags if not tag.startswith(ratios))
-
-
-def without_companions(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Returns the metrics that get a chart each: those that are not a count or a standard error of another one."""
-    companions = {f"{key}{suffix}" for key in metrics for suffix in ("_n", "_stderr")}
-    return {key: value for key, value in metrics.items() if key not in companions}
 
 
 def _bar(key: str, table: wandb.Table) -> Any:
@@ -117,35 +121,42 @@ def _latency(run: Mapping[str, Any], metrics: Mapping[str, float]) -> wandb.Tabl
 def _by_camera(metrics: Mapping[str, float]) -> wandb.Table:
     """Returns how many tokens of each camera are kept, in the mean over the questions."""
     table = wandb.Table(list(BARS[CAMERAS]))
-    for key in camera_keys(metrics):
+    for key in kept_by_camera(metrics):
         table.add_data(key.split("/")[1], metrics[key])
     return table
 
 
-def camera_keys(metrics: Mapping[str, float]) -> list[str]:
-    """Returns the keys that say how many tokens of a camera are kept."""
-    return [key for key in metrics if key.startswith("tokens/") and key.endswith("/kept")]
+def _spoiled_first(rows: Iterable[Prediction], scores: Scores) -> list[Prediction]:
+    """Returns the answers to show: those that pruning spoiled first, then those that are wrong anyway."""
+    return heapq.nsmallest(TABLE_ROWS, rows, key=lambda row: (scores.change(row), scores.pruned.get(row.id, 0.0)))
 
 
-def _answers(finished: Finished, scores: Scores) -> wandb.Table:
-    """Returns a table of answers: those that pruning spoiled first, then those that are wrong anyway."""
-    shown = heapq.nsmallest(
-        TABLE_ROWS, finished.predictions, key=lambda row: (scores.change(row), scores.pruned.get(row.id, 0.0))
-    )
+def _answers(
+    shown: Sequence[Prediction], full: Iterable[Prediction], scores: Scores, images: Mapping[str, Any]
+) -> wandb.Table:
+    """Returns a table of answers, those with all tokens beside them where there are any."""
     ids = {row.id for row in shown}
-    full = {row.id: row.answer for row in finished.full if row.id in ids}
+    before = {row.id: row.answer for row in full if row.id in ids}
     cameras = list(dict.fromkeys(camera for row in shown for camera in row.full_counts))
-    paired = ["answer, all tokens", "score, all tokens"] if full else []
+    paired = ["answer, all tokens", "score, all tokens"] if before else []
     fixed = ["id", "type", "question", "reference", "answer", "score", *paired, "kept", "of"]
-    table = wandb.Table([*fixed, *cameras, "error"], allow_mixed_types=True)
+    table = wandb.Table([*fixed, *cameras, "error", *([PICTURES] if images else [])], allow_mixed_types=True)
     for row in shown:
-        before = [full.get(row.id), scores.full.get(row.id)] if full else []
-        counts = [sum(row.kept_counts.values()), sum(row.full_counts.values())]
-        answered = [row.kind, row.question, row.reference, row.answer, scores.pruned.get(row.id)]
-        table.add_data(row.id, *answered, *before, *counts, *map(row.kept_counts.get, cameras), row.error)
+        table.add_data(
+            *(row.id, row.kind, row.question, row.reference, row.answer, scores.pruned.get(row.id)),
+            *([before.get(row.id), scores.full.get(row.id)] if before else []),
+            *(sum(row.kept_counts.values()), sum(row.full_counts.values())),
+            *map(row.kept_counts.get, cameras),
+            row.error,
+            *([images.get(row.id)] if images else []),
+        )
     return table
 
 
-def _pictures(finished: Finished) -> dict[str, Sequence[Any]]:
-    images = [wandb.Image(str(path), caption=f"{row.question} -> {row.answer}") for row, path in finished.pictures]
-    return {PICTURES: images} if images else {}
+def _pictures(rows: Iterable[Prediction], finished: Finished) -> Iterator[tuple[str, Any]]:
+    """Yields the id and the picture of each question whose photos can be read."""
+    method = (finished.run.get("choices") or {}).get("pruner", "")
+    for row in rows:
+        with suppress(InputError):
+            if row.kept and (views := finished.views(row)):
+                yield row.id, masked_image(row, views, method)

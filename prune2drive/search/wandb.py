@@ -8,6 +8,7 @@ from typing import Any
 import wandb
 
 from prune2drive.report.wandb import RunLogger
+from prune2drive.report.wandb_keys import BARS, BEST, FRONT, IMPORTANCE, OBJECTIVE, POINTS, RATIO, TRIAL
 from prune2drive.search.page import REPORT
 from prune2drive.search.study import Study
 from prune2drive.search.trials import Trial, best_so_far, has_one_total, pareto
@@ -34,7 +35,7 @@ class SearchLogger(RunLogger):
         """Sends the trials that W&B does not have yet, in the order of their numbers."""
         with self.harmless():
             if self._experiment is None:
-                self.experiment.define_metric("*", step_metric="trial")
+                self.experiment.define_metric("*", step_metric=TRIAL)
             rows = list(zip(trials, best_so_far(trials), strict=True))
             for trial, highest in rows[self._sent :]:
                 self._sent += 1
@@ -60,24 +61,24 @@ class SearchLogger(RunLogger):
 
 def _step(trial: Trial, highest: float | None) -> dict[str, float]:
     """Returns the values to log for a trial."""
-    ratios = {f"ratio/{camera}": ratio for camera, ratio in trial.ratios.items()}
-    worth = {"objective": trial.objective, "reward": trial.reward, "best": highest}
+    ratios = {f"{RATIO}{camera}": ratio for camera, ratio in trial.ratios.items()}
+    worth = {OBJECTIVE: trial.objective, "reward": trial.reward, BEST: highest}
     known = {key: value for key, value in worth.items() if value is not None}
-    return {"trial": trial.number, "failed": int(bool(trial.error)), "mean_ratio": trial.mean, **ratios, **known}
+    return {TRIAL: trial.number, "failed": int(bool(trial.error)), "mean_ratio": trial.mean, **ratios, **known}
 
 
 def _charts(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     """Returns charts of the variables' importance and of the Pareto front, where there is data."""
     charts = {}
     if importance := study.importance():
-        table = wandb.Table(["variable", "importance"], [list(item) for item in importance.items()])
-        charts["importance"] = wandb.plot.bar(table, "variable", "importance", "importance")
+        table = wandb.Table([*BARS[IMPORTANCE]], [list(item) for item in importance.items()])
+        charts[IMPORTANCE] = wandb.plot.bar(table, *BARS[IMPORTANCE], title="importance")
     done = [trial for trial in trials if trial.reward is not None]
     if not has_one_total(done):
         front = {trial.number for trial in pareto(done)}
-        rows = [[trial.number, trial.mean, trial.reward, trial.objective, trial.number in front] for trial in done]
-        table = wandb.Table(["trial", "mean ratio", "R", "objective", "on the front"], rows)
-        charts["front"] = wandb.plot.scatter(table, "mean ratio", "R", "reward and kept share")
+        rows = [[trial.mean, trial.reward, trial.number, trial.objective, trial.number in front] for trial in done]
+        table = wandb.Table([*POINTS[FRONT], "trial", "objective", "on the front"], rows)
+        charts[FRONT] = wandb.plot.scatter(table, *POINTS[FRONT], title="reward and kept share")
     return charts
 
 

@@ -14,6 +14,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
+from PIL.Image import Image
+from torch import Tensor
 
 from prune2drive.data.datamodule import check_batch_size
 from prune2drive.data.dataset import Dataset
@@ -24,6 +26,7 @@ from prune2drive.models.adapter import Adapter
 from prune2drive.pruning import Pruner, RatioPolicy
 from prune2drive.pruning.surgery.checks import validate
 from prune2drive.results.submission import Submission
+from prune2drive.sample import Prediction
 from prune2drive.tasks.config import in_multirun
 from prune2drive.tasks.frame_session import FrameSession
 from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
@@ -87,6 +90,16 @@ class Components:
                 lambda: FrameSession(build(cfg.prefix_cache), about),
             )
         return components
+
+    def views(self, row: Prediction) -> dict[str, tuple[Image, Tensor]]:
+        """Returns camera -> photo of an answered question, and the rectangles of the camera's tokens; float [N, 4].
+
+        Raises:
+            InputError: a photo cannot be read.
+        """
+        sample = self.dataset[self.dataset.ids.index(row.id)]
+        (token_map,) = self.adapter.collate([sample]).token_maps
+        return {camera: (sample.images[camera], token_map.boxes(camera)) for camera in row.kept}
 
 
 def _shared(kind: str, node: DictConfig) -> Any:

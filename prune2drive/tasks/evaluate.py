@@ -137,8 +137,8 @@ def _publish(pruned: EvaluationRun, full: EvaluationRun | None, trainer: lightni
     print_run(record, metrics, write_report(folder, record, metrics, pictures), task.done)
     loggers: Sequence[Logger] = trainer.loggers  # type: ignore[assignment]  # ours and W&B's
     for logger in loggers:
-        unpruned = full.predictions if full else ()
-        logger.publish(Finished(record, metrics, predictions, pictures, unpruned, pruned.components.metric.by_question))
+        unpruned, parts = full.predictions if full else (), pruned.components
+        logger.publish(Finished(record, metrics, predictions, unpruned, parts.metric.by_question, parts.views))
     if failed := record["counts"]["failed"]:
         log.warning(
             "%d of %d samples failed and are not in the scores: see `error` in predictions.jsonl",

@@ -4,21 +4,31 @@ import json
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 import wandb
-from helpers import runs
+from helpers import dashboards, runs
 from helpers.wandb_files import read, read_file
 from helpers.wandb_server import environment, serve
+from PIL import Image
 
+from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError
+from prune2drive.report import wandb_workspace
+from prune2drive.report.logger import Finished
 from prune2drive.report.wandb import RunLogger
+from prune2drive.report.wandb_content import log_run
+from prune2drive.report.wandb_pictures import GAP, WIDTH, masked_image
 from prune2drive.results.provenance import git_state
+from prune2drive.sample import Prediction, pack_indices
 
 pytestmark = pytest.mark.slow  # whole runs
 
 
-OPTIONS = ("logger=wandb", "dataset.size=5", "pictures=2")
+OPTIONS = ("logger=wandb", "dataset.size=5", "logger.pictures=2")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +54,7 @@ def place(tmp_path_factory) -> Path:
             broken.setattr(runs.Lively, "generate", lambda *_, **__: (_ for _ in ()).throw(InputError("broken")))
             with pytest.raises(InputError, match="broken"):
                 runs.run(folder / "failed", *OPTIONS, "pruner=none")
+        wandb.teardown()  # W&B reads its key once
         for name, value in environment(server).items():
             patched.setenv(name, value)
         with Lines() as said:
@@ -171,19 +182,66 @@ def test_charts(place):
     assert spent["prefill ms, alone, all tokens"] == metrics["full/time/prefill_ms"]
 
 
-def test_the_pictures(folder):
-    found = read(folder)
+def test_the_cameras_of_the_first_answers_have_a_mask_each(folder):
+    found, method = read(folder), runs.read(folder, "run.json")["choices"]["pruner"]
     shown = found.history["kept tokens"]
     assert shown["_type"] == "images/separated" and shown["count"] == 2
-    pictures = [(found.files / name).read_bytes() for name in shown["filenames"]]
-    assert pictures == [(folder / "pictures" / f"{row.id}.png").read_bytes() for row in runs.rows(folder)[:2]]
-    assert shown["captions"] == [f"{row.question} -> {row.answer}" for row in runs.rows(folder)[:2]]
+    rows = {row.id: row for row in runs.rows(folder)}
+    first = [rows[answer["id"]] for answer in table(found, "answers")[:2]]
+    assert shown["captions"] == [f"{row.question} -> {row.answer}" for row in first]
+    for row, masks, name in zip(first, shown["all_masks"], shown["filenames"], strict=True):
+        assert set(masks) == {f"{camera} {method}" for camera in row.kept}
+        assert np.array(Image.open(found.files / name)).std() > 10, "photos are drawn"
+        for camera, kept in row.kept_counts.items():
+            mask = np.array(Image.open(found.files / masks[f"{camera} {method}"]["path"]))
+            sizes = np.bincount(mask.ravel(), minlength=3)
+            assert sizes[1] / (sizes[1] + sizes[2]) == pytest.approx(kept / row.full_counts[camera], abs=1e-3)
+            assert sizes[1:].sum() == pytest.approx(mask.size / len(row.kept), rel=0.05), "the mask is of one camera"
+
+
+def test_a_token_is_where_its_mask_is():
+    """In six photos of two tokens each, of which the right one is kept and a third of the left one is padding."""
+    boxes = torch.tensor([[-0.25, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]])
+    photos = {camera: Image.new("RGB", (40, 20), "red") for camera in (*CAMERAS[:5], "TOP")}
+    row = Prediction("1", "What?", kept={camera: pack_indices(torch.tensor([1]), 2) for camera in photos})
+    image = masked_image(row, {camera: (photo, boxes) for camera, photo in photos.items()}, "m")
+    assert Image.open(image._path).size == (3 * WIDTH + 2 * GAP, 2 * WIDTH // 2 + GAP)
+    masks = {key: np.array(Image.open(mask._path)) for key, mask in image._masks.items()}
+    covered = sum((mask > 0).astype(int) for mask in masks.values())
+    assert covered.max() == 1 and covered.sum() == 6 * WIDTH * WIDTH // 2
+    front = masks["CAM_FRONT m"][: WIDTH // 2, WIDTH + GAP : 2 * WIDTH + GAP]
+    assert (front[:, : WIDTH // 2] == 2).all() and (front[:, WIDTH // 2 :] == 1).all()
+    assert (masks["TOP m"][WIDTH // 2 + GAP :, 2 * (WIDTH + GAP) :] > 0).all(), "cameras of no known place come last"
+
+
+def test_a_run_whose_photos_are_gone_has_no_pictures(place, tmp_path):
+    def gone(row):
+        raise InputError("no photo")
+
+    logged, rows = {}, runs.rows(place / "second")
+    to = SimpleNamespace(config={}, summary={}, tags=(), name="", log=logged.update)
+    to.config = SimpleNamespace(update=lambda *_, **__: None)
+    log_run(to, Finished({}, {}, rows, views=gone), 2)
+    assert "kept tokens" not in logged and "kept tokens" not in logged["answers"].columns
+    assert [row[0] for row in logged["answers"].data] == [row.id for row in rows]
 
 
 def test_the_run_folder_s_files(place):
     files = {name: read(place / name).artifacts["run"] for name in ("first", "second")}
     assert files["second"] == {"run.json", "metrics.json", "predictions.jsonl", "report.html"}
     assert files["first"] < files["second"] and "report.html" not in files["first"], "larger than artifact_mb"
+
+
+def test_the_dashboard_shows_what_runs_log(place):
+    found = read(place / "first")
+    dashboard = wandb_workspace.workspace("me", "cars", *wandb_workspace.logged([place / "first"]))
+    shown = dashboards.sections(dashboard)
+    del shown["Search"]
+    assert len(shown) == 6 and all(names and names <= found.history.keys() for names in shown.values())
+    for name, columns in dashboards.columns(dashboard).items():
+        assert name not in found.history or columns <= table(found, name)[0].keys()
+    pinned = dashboard.runset_settings.pinned_columns[1:]
+    assert len(pinned) >= 5 and {name.removeprefix("summary:") for name in pinned} <= found.summary.keys()
 
 
 def test_online_without_a_key(tmp_path, monkeypatch):

@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 from types import SimpleNamespace
 
 import pytest
 import wandb
+from helpers import dashboards
 from helpers.made_up_runs import SMALL
 from helpers.wandb_files import read, read_file
+
+from prune2drive.report import wandb_workspace
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -72,6 +76,12 @@ def test_a_search_is_one_run(at_home, cli, launcher, tmp_path):
     assert found.summary["winner/CAM_FRONT"] == max(step.get("reward", 0) for step in steps)
     low, high = (found.summary[f"test/searched_minus_uniform_{end}"] for end in ("low", "high"))
     assert low < found.summary["test/searched_minus_uniform"] < high
+    dashboard = wandb_workspace.workspace("me", "cars", {}, [])
+    for name in dashboards.sections(dashboard)["Search"]:
+        assert any(re.fullmatch(name.removeprefix("~"), key) for key in found.history), name
+    for name in ("importance_table", "front_table"):
+        assert dashboards.columns(dashboard)[name] <= set(table(found, name.removesuffix("_table"))["columns"])
+    assert {"report.html"} <= found.artifacts["run"]
 
 
 def test_an_interrupted_search_goes_on_as_the_same_run(at_home, cli, launcher, tmp_path):
