@@ -20,21 +20,31 @@ class Column:
         is_share: whether the value lies in [0, 1] and is shown with its 95 % interval.
         in_run: whether the table of a single run has it.
         in_comparison: whether the comparison of several runs has it.
+        is_cost: whether less of it is better, and the comparison draws the score against it.
+        unit: what stands behind the value on pages.
+        scale: what the value is multiplied with for that unit.
     """
 
     label: str
     is_share: bool = False
     in_run: bool = True
     in_comparison: bool = False
+    is_cost: bool = False
+    unit: str = ""
+    scale: float = 1.0
 
 
 SCORE = {"score": Column("score", is_share=True, in_comparison=True)}
 """The column that every metric begins with."""
 
 
-def shares(*keys: str) -> dict[str, Column]:
-    """Returns columns of shares that only the table of a single run has, labelled by their keys."""
-    return {key: Column(key, is_share=True) for key in keys}
+def shares(labels: Mapping[str, str]) -> dict[str, Column]:
+    """Returns columns of shares that only the table of a single run has.
+
+    Args:
+        labels: key of metrics.json -> what a page calls it.
+    """
+    return {key: Column(label, is_share=True) for key, label in labels.items()}
 
 
 class Metric(Protocol):
@@ -76,6 +86,10 @@ class Metric(Protocol):
         Args:
             metrics: what `__call__` returned; may hold other metrics too.
         """
+
+    @property
+    def question_score(self) -> str:
+        """What `by_question` scores, as a chart's axis says it."""
 
     def by_question(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns question id -> score, for paired comparisons of two runs; only questions that have one."""

@@ -38,6 +38,7 @@ MARKERS = (
     "Final Step:",
     "<CONCLUSION>",
 )
+LABELS = {"rubric/overall": "rubric, overall", "mcq_accuracy": "choices right", "similarity": "similarity"}
 CRITERIA = {
     "faithfulness": ("Faithfulness-Step", "do the steps say what the steps of the reference say?"),
     "informativeness": ("Informativeness-Step", "is every piece of information that matters there?"),
@@ -110,7 +111,8 @@ class DriveLMMo1Score:
             `similarity`, is reported under that key.
     """
 
-    columns: ClassVar[Mapping[str, Column]] = {**SCORE, **shares("rubric/overall", "mcq_accuracy", "similarity")}
+    question_score: ClassVar[str] = "choices right"
+    columns: ClassVar[Mapping[str, Column]] = {**SCORE, **shares(LABELS)}
 
     judge: Judge | None = None
 

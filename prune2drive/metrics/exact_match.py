@@ -21,7 +21,12 @@ class ExactMatch:
     """
 
     headline: ClassVar[str] = "exact_match"
-    columns: ClassVar[Mapping[str, Column]] = {**SCORE, **shares("exact_match"), **DriveLMScore.columns}
+    question_score: ClassVar[str] = "answers right"
+    columns: ClassVar[Mapping[str, Column]] = {
+        **SCORE,
+        **shares({"exact_match": "exact match"}),
+        **DriveLMScore.columns,
+    }
 
     drivelm: DriveLMScore = field(default_factory=DriveLMScore)
 

@@ -1,59 +1,38 @@
-"""Writes a run's report.html: what was run, how well it did, at what cost, and some of its answers."""
+"""Writes a run's report.html: the verdict, the tokens of each question, scores, costs, and what was run."""
 
 from __future__ import annotations
 
-import base64
-import io
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from PIL import Image
-
+from prune2drive.cameras import short_name
 from prune2drive.files import write_atomically
+from prune2drive.metrics.statistics import Interval, share_interval
+from prune2drive.report import numbers
 from prune2drive.report.columns import BUDGETS, columns_of
+from prune2drive.report.explorer import explore
+from prune2drive.report.finished_run import FinishedRun
 from prune2drive.report.page import render
-from prune2drive.sample import Prediction
+from prune2drive.report.paired import Paired, compare
+from prune2drive.report.run_tables import FULL, bars_of, cameras_table, coverage_table, kinds_table, scores_table
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
-QUALITY = "Quality"
-TIME = "Time: ms of questions answered one at a time, samples per s of the whole run"
-HEADINGS = {"coverage": "Object coverage", "flops": "Compute", "full": "Without pruning", "time": TIME}
-"""The part of a key before its slash -> the heading of its table, where the part itself is not that."""
+REPORT = "report.html"
+ENDS = ("_stderr", "_n")  # of the keys beside a mean's
+UNSAID = ("config", "choices", "command", "columns", "format", "parts", "is_noise", "counts")
+"""Fields of run.json that the list of facts leaves out; the folder has them."""
+
+Metrics = Mapping[str, float]
 
 
-class Row(NamedTuple):
-    """A metric as the page prints it.
-
-    Args:
-        key: the metric's key in metrics.json.
-        name: the key as words.
-        label: the key as words without the part before its slash.
-        value: the mean with its unit.
-        stderr: the mean's standard error; empty where it is unknown.
-        samples: how many values the mean is of; empty where it is unknown.
-    """
-
-    key: str
-    name: str
-    label: str
-    value: str
-    stderr: str
-    samples: str
-
-
-def write_report(
-    folder: Path, run: Mapping[str, Any], metrics: Mapping[str, float], examples: Sequence[tuple[Prediction, Path]]
-) -> Path:
+def write_report(folder: Path, run: Mapping[str, Any], metrics: Metrics) -> Path:
     """Writes `report.html` into the run folder, whole or not at all.
 
     Args:
-        run: run.json's content; fields that it lacks are absent from the page. The metrics that it compares runs
-            by (its `columns`) are shown large.
-        metrics: metrics.json's content. Keys with the same part before a slash are a table, those without a slash
-            are quality. `<key>_n` and `<key>_stderr` are printed beside `<key>`.
-        examples: predictions to show, and the picture of the tokens that were kept for each.
+        folder: the run folder; where it holds the same questions with all tokens, in `full/`, the page compares both.
+        run: run.json's content; fields that it lacks are absent from the page.
+        metrics: metrics.json's content.
 
     Returns:
         The page's path.
@@ -61,20 +40,116 @@ def write_report(
     Raises:
         InputError: the folder cannot be written.
     """
-    rows = {row.key: row for row in _rows(metrics)}
-    columns = {key: column for key, column in columns_of(run).items() if column.in_run}
+    pruned = FinishedRun(folder, dict(run))
+    full = FinishedRun(folder / "full", dict(run)) if any(key.startswith("full/tokens/") for key in metrics) else None
+    paired = compare(pruned, full)
+    columns = columns_of(run)
+    change = _change(paired, metrics)
+    name = _name(run, "pruner") or "this run"
+    runs = {FULL: full, name: pruned} if full else {name: pruned}
+    tables = [
+        scores_table(metrics, columns, change),
+        kinds_table(paired),
+        cameras_table(paired, metrics),
+        coverage_table(paired),
+    ]
     html = render(
         "run.html",
-        title=" · ".join(name for group in GROUPS if (name := _name(run, group))) or folder.name,
+        title=" · ".join(dict.fromkeys(name for group in GROUPS if (name := _name(run, group)))) or folder.name,
+        verdict=verdict(metrics, pruned.question_score if paired.scores.n else "", change, paired),
+        warnings=_warnings(run),
+        explorer=explore(runs),
+        tables=[table for table in tables if table],
+        bars=bars_of(metrics),
+        budgets=_budgets(metrics),
         command=_text(run.get("command") or ""),
-        highlights=[rows[key] for key, column in columns.items() if column.in_comparison and key in rows],
         facts=_facts(run),
-        tables=_tables(rows),
-        examples=[(prediction, _embedded(picture)) for prediction, picture in examples],
+        numbers=_all_numbers(metrics),
     )
-    report = folder / "report.html"
+    report = folder / REPORT
     write_atomically(report, [html])
     return report
+
+
+def _change(paired: Paired, metrics: Metrics) -> Interval | None:
+    """Returns the paired difference of the headline score; None where that is no mean of questions' scores."""
+    scores, found = paired.scores, metrics.get("score")
+    if found is None or not scores.n or abs(scores.mean(scores.pruned) - found) > 1e-6:
+        return None
+    return scores.difference()
+
+
+def verdict(metrics: Metrics, scored: str, change: Interval | None, paired: Paired) -> str:
+    """Says in a sentence what was kept, how well questions were answered, and what that saved.
+
+    Args:
+        metrics: metrics.json's content.
+        scored: what the score of a single question says, such as `answers right`; used where the headline is its mean.
+        change: the paired difference of the headline from that with all tokens, where it is known.
+        paired: the scores of both runs.
+    """
+    said = [part for part in (_kept(metrics), _scored(metrics, scored, change, paired), _saved(metrics)) if part]
+    return f"{'; '.join(said)}." if said else ""
+
+
+def _kept(metrics: Metrics) -> str:
+    kept, full = metrics.get("tokens/visual_kept"), metrics.get("tokens/visual_full")
+    if not kept or not full:
+        return ""
+    if kept == full:
+        return f"Keeps all {numbers.number(full)} visual tokens"
+    return (
+        f"Keeps {numbers.percent(kept / full)} of the visual tokens ({numbers.number(kept)} of {numbers.number(full)})"
+    )
+
+
+def _scored(metrics: Metrics, scored: str, change: Interval | None, paired: Paired) -> str:
+    key = next((key for key in ("score", "coverage/objects") if key in metrics), "")
+    if not key:
+        return ""
+    is_mean = key == "score" and scored and abs(paired.scores.mean(paired.scores.pruned) - metrics[key]) < 1e-6
+    label = scored if is_mean else "objects that keep a token" if key != "score" else "score"
+    own, before = metrics[key], metrics.get(f"full/{key}")
+    if before is None:
+        stderr = metrics.get(f"{key}_stderr")
+        if not stderr:
+            return f"{numbers.percent(own)} {label}"
+        return numbers.share_range(share_interval(own, stderr)).replace("%", f"% {label}", 1)
+    said = f"{numbers.percent(own)} {label} against {numbers.percent(before)} with {FULL}"
+    if change is None:
+        return said
+    noise = ", no more than noise" if change.low <= 0 <= change.high else ""
+    return f"{said}, {numbers.points(change)}{noise}"
+
+
+def _saved(metrics: Metrics) -> str:
+    said = []
+    if ratio := metrics.get("time/prefill_ratio"):
+        said.append(f"prefill {1 / ratio:.1f} times as fast")
+    ratio = metrics.get("flops/ratio")
+    if ratio and ratio != 1:
+        said.append(f"{numbers.percent(ratio)} of its FLOPs")
+    return ", ".join(said)
+
+
+def _warnings(run: Mapping[str, Any]) -> list[str]:
+    """Says what a reader must know before believing the page."""
+    said = []
+    if run.get("is_noise"):
+        said.append("The model's weights are random: its answers and scores are noise, only counts mean something.")
+    counts = run.get("counts") or {}
+    if failed := counts.get("failed"):
+        said.append(f"{failed:,} of {counts.get('planned', 0):,} questions failed and are not in the scores.")
+    return said
+
+
+def _budgets(metrics: Metrics) -> dict[str, tuple[float, str]]:
+    """Returns camera -> mean of kept tokens, where cameras differ."""
+    kept = {key.split("/")[1]: value for key, value in metrics.items() if key.endswith("/kept") and key.count("/") == 2}
+    own = {camera: value for camera, value in kept.items() if f"tokens/{camera}/kept" in metrics}
+    if len(set(own.values())) < 2:
+        return {}
+    return {short_name(camera): (value / max(own.values()), numbers.number(value)) for camera, value in own.items()}
 
 
 def _name(run: Mapping[str, Any], group: str) -> str:
@@ -93,11 +168,7 @@ def _facts(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
             facts[group] = (name, _text(config) if isinstance(config, Mapping) else "")
     if axis := (run.get("config") or {}).get("budget_axis"):
         facts["budget"] = (BUDGETS.get(axis, axis), "")
-    others = {
-        key: _text(value)
-        for key, value in run.items()
-        if key not in ("config", "choices", "command", "columns", "format", "parts")
-    }
+    others = {key: _text(value) for key, value in run.items() if key not in UNSAID}
     return facts | {key.replace("_", " "): ("", text) for key, text in others.items() if text}
 
 
@@ -111,67 +182,11 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _tables(rows: Mapping[str, Row]) -> dict[str, list[Row]]:
-    """Returns heading -> the rows below it, quality first."""
-    tables: dict[str, list[Row]] = {QUALITY: []}
-    for key, row in rows.items():
-        part, slash, _ = key.partition("/")
-        heading = HEADINGS.get(part, part.capitalize()) if slash else QUALITY
-        tables.setdefault(heading, []).append(row)
-    return {heading: table for heading, table in tables.items() if table}
-
-
-def _rows(metrics: Mapping[str, float]) -> list[Row]:
-    """Returns the metrics as rows, each with its standard error and count."""
-    companions = {f"{key}{suffix}" for key in metrics for suffix in ("_n", "_stderr")}
-    rows = []
-    for key in metrics:
-        if key in companions:
-            continue
-        scale, unit = _unit(key.removeprefix("full/"), metrics[key])
-        count, error = metrics.get(f"{key}_n"), metrics.get(f"{key}_stderr")
-        rows.append(
-            Row(
-                key,
-                _words(key),
-                _words(key.partition("/")[2] or key),
-                f"{_number(metrics[key] * scale)} {unit}".rstrip(),
-                "" if error is None else f"± {_number(error * scale, digits=2)}",
-                "" if count is None else f"{count:,.0f}",
-            )
-        )
-    return rows
-
-
-def _unit(key: str, value: float) -> tuple[float, str]:
-    """Returns the factor that brings a metric to a readable unit, and that unit."""
-    if key == "flops/ratio":
-        return 100, "%"
-    if key.startswith("flops/"):
-        ladder = [(1e-12, "TFLOPs"), (1e-9, "GFLOPs"), (1e-6, "MFLOPs"), (1, "FLOPs")]
-    elif key.startswith("memory/") and key.endswith("_mb"):
-        ladder = [(1e-3, "GB"), (1, "MB")]
-    elif key.startswith("time/") and "_ms" in key:
-        ladder = [(1e-3, "s"), (1, "ms")]
-    else:
-        ladder = [(1, "")]
-    return next((step for step in ladder if abs(value) * step[0] >= 1), ladder[-1])
-
-
-def _words(key: str) -> str:
-    """Returns a key as words, without its unit."""
-    parts = key.split("/")
-    words = (part if part.isupper() else re.sub("_(ms|mb)(?=_|$)", "", part).replace("_", " ") for part in parts)
-    return " ".join(words)
-
-
-def _number(value: float, digits: int = 4) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
-
-
-def _embedded(picture: Path) -> str:
-    """Returns a picture file as a JPEG data URL, which is smaller than the PNG it is made of."""
-    stream = io.BytesIO()
-    with Image.open(picture) as image:
-        image.convert("RGB").save(stream, "JPEG", quality=88, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+def _all_numbers(metrics: Metrics) -> list[list[str]]:
+    """Returns metrics.json as rows: the key, its value, its standard error and of how many."""
+    companions = {f"{key}{end}" for key in metrics for end in ENDS}
+    return [
+        [key, f"{value:.6g}", *(f"{metrics[key + end]:.6g}" if key + end in metrics else "" for end in ENDS)]
+        for key, value in metrics.items()
+        if key not in companions
+    ]

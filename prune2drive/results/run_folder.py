@@ -54,7 +54,7 @@ class RunFolder:
     @property
     def has_rows(self) -> bool:
         """Returns whether a run has begun in the folder."""
-        return bool(self._row_files())
+        return bool(_row_files(self.path))
 
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Appends finished rows to this rank's file.
@@ -75,8 +75,7 @@ class RunFolder:
 
     def rows(self) -> Iterator[Prediction]:
         """Yields all finished rows, file by file, without a torn last line."""
-        for path in self._row_files():
-            yield from (row for row, _, _ in _read_rows(path))
+        return rows_in(self.path)
 
     def merge(self, ids: Sequence[str]) -> Rows:
         """Joins all ranks' rows in predictions.jsonl, every sample once and the latest of it, and returns them.
@@ -119,9 +118,6 @@ class RunFolder:
             raise InputError(f"{self.path / name}: not a JSON object; {advice}")
         return content
 
-    def _row_files(self) -> list[Path]:
-        return sorted(self.path.glob("predictions*.jsonl"))
-
     def _arrange(self, index: IdIndex, is_kept: Callable[[Prediction], bool]) -> IdSet:
         """Rewrites all row files as one, without holding lines in memory, and returns the ids in it.
 
@@ -129,7 +125,7 @@ class RunFolder:
             index: all ids in the file's order.
             is_kept: whether a row stays; of several rows with one id, the last that does is kept.
         """
-        paths = self._row_files()
+        paths = _row_files(self.path)
         file_N = np.full(len(index.ids), -1, dtype=np.int32)
         start_N, size_N = np.zeros(len(index.ids), dtype=np.int64), np.zeros(len(index.ids), dtype=np.int32)
         latest, is_arranged = -1, [path.name for path in paths] == [ROWS]
@@ -176,6 +172,20 @@ class Rows(Collection[Prediction]):
 
     def __contains__(self, row: object) -> bool:
         return any(each == row for each in self)
+
+
+def rows_in(folder: Path) -> Iterator[Prediction]:
+    """Yields all finished rows of a run folder, which may be read-only, without a torn last line.
+
+    Raises:
+        InputError: a line is not a row.
+    """
+    for path in _row_files(folder):
+        yield from (row for row, _, _ in _read_rows(path))
+
+
+def _row_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("predictions*.jsonl"))
 
 
 def _read_rows(path: Path) -> Iterator[tuple[Prediction, int, int]]:

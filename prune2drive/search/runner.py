@@ -27,7 +27,7 @@ from prune2drive.tasks.config import of_task
 
 log = logging.getLogger(__name__)
 
-PLAIN_RUN = ("full=false", "pictures=0", "latency.questions=0", "trainer.enable_progress_bar=false")
+PLAIN_RUN = ("full=false", "pictures=0", "explorer=0", "latency.questions=0", "trainer.enable_progress_bar=false")
 """Options of a run that is made for its scores alone."""
 TRIAL_DEFAULTS = dict(option.split("=") for option in ("prefix_cache=memory", *PLAIN_RUN))
 SEARCH_ONLY = ("search", "logger")  # groups whose options concern the search as a whole, not its runs

@@ -33,7 +33,7 @@ from prune2drive.tasks.process_cache import fingerprint_config, reuse_or_build
 
 log = logging.getLogger(__name__)
 
-LEAST = {"seed": 0, "num_workers": 0, "latency.questions": 0, "latency.warm_up": 0, "pictures": 0}
+LEAST = {"seed": 0, "num_workers": 0, "latency.questions": 0, "latency.warm_up": 0, "pictures": 0, "explorer": 0}
 
 
 @dataclass

@@ -134,7 +134,7 @@ def _publish(pruned: EvaluationRun, full: EvaluationRun | None, trainer: lightni
         metrics |= {f"{FULL}/{key}": value for key, value in full.metrics.items()}
         pruned.folder.write_json("metrics.json", metrics)
     pictures = saved_pictures(folder, predictions)
-    print_run(record, metrics, write_report(folder, record, metrics, pictures), task.done)
+    print_run(record, metrics, write_report(folder, record, metrics), task.done)
     loggers: Sequence[Logger] = trainer.loggers  # type: ignore[assignment]  # ours and W&B's
     for logger in loggers:
         unpruned, parts = full.predictions if full else (), pruned.components

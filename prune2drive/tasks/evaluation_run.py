@@ -111,12 +111,17 @@ class EvaluationRun:
         """Returns how many samples to draw with their kept tokens."""
         return self.record["config"]["pictures"]
 
+    @property
+    def explored(self) -> int:
+        """Returns for how many samples to record what the token explorer draws."""
+        return self.record["config"]["explorer"]
+
     def unpruned(self) -> EvaluationRun:
         """Returns a run of the same questions with all tokens, in a folder inside this run's."""
         target = f"{NoPruner.__module__}.{NoPruner.__qualname__}"
         record = self.record | {
             "choices": self.record["choices"] | {"pruner": "none"},
-            "config": self.record["config"] | {"pruner": {"_target_": target}, "pictures": 0},
+            "config": self.record["config"] | {"pruner": {"_target_": target}, "pictures": 0, "explorer": 0},
             "ratios": None,
             "ratios_provenance": None,
         }
@@ -151,7 +156,7 @@ class EvaluationRun:
         lightning.seed_everything(self.cfg.seed, verbose=False)
         data, peak_mb = self._data(), None
         if data.remaining or trainer.world_size > 1:
-            loop = self.task.loop(self.components, self.cfg, self.folder, self.pictures)
+            loop = self.task.loop(self.components, self.cfg, self.folder, self.pictures, self.explored)
             loop.is_timed &= self.is_timed
             trainer.test(loop, data, verbose=False)
             peak_mb = loop.peak_mb

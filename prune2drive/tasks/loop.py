@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -25,6 +26,7 @@ from prune2drive.pruning.reuse.frames import prune_frames
 from prune2drive.pruning.surgery.early_exit import stop_at
 from prune2drive.report.token_overlay import save_picture
 from prune2drive.results.run_folder import RunFolder
+from prune2drive.results.selections import Selections, selection_of
 from prune2drive.sample import Prediction, pack_indices
 from prune2drive.tasks.components import Components
 from prune2drive.tasks.frame_session import ids_of
@@ -43,7 +45,9 @@ class Evaluation(LightningModule):
 
     is_timed = True
 
-    def __init__(self, components: Components, cfg: DictConfig, folder: RunFolder, pictures: int) -> None:
+    def __init__(
+        self, components: Components, cfg: DictConfig, folder: RunFolder, pictures: int, explored: int = 0
+    ) -> None:
         super().__init__()
         self.components, self.cfg, self.folder = components, cfg, folder
         self.options = {name: cfg[name] for name in ("positions", "rounding", "budget_axis")}
@@ -51,7 +55,7 @@ class Evaluation(LightningModule):
         self.peak_mb: float | None = None
         self.since = 0.0
         self.most = AUTO_START if cfg.batch_size == AUTO else cfg.batch_size
-        self.pictures = pictures
+        self.pictures, self.explored = pictures, explored
         if getattr(components.adapter.model, "hf_device_map", None) is None:
             self.model = components.adapter.model  # registered, so that the trainer places it
 
@@ -59,6 +63,11 @@ class Evaluation(LightningModule):
     def data(self) -> DriveDataModule:
         """What the batches come from."""
         return self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning
+
+    @cached_property
+    def selections(self) -> Selections:
+        """This rank's part of what the explorer shows."""
+        return Selections(self.folder.path, math.ceil(self.explored / self.trainer.world_size), self.global_rank)
 
     @cached_property
     def count_vision(self) -> VisionFlops | None:
@@ -190,7 +199,7 @@ class Evaluation(LightningModule):
             if answers:
                 prediction.answer, prediction.new_tokens = answers[row].text, answers[row].new_tokens
             predictions.append(prediction)
-        self._draw(batch, trace)
+        self._record(batch, trace)
         return predictions
 
     def vision_flops(self, batch: Batch) -> dict[str, int]:
@@ -213,17 +222,22 @@ class Evaluation(LightningModule):
             self.count_vision = None
             return {}
 
-    def _draw(self, batch: Batch, trace: Trace) -> None:
-        """Draws the kept tokens of the first samples, on the first rank."""
-        if self.global_rank:
-            return
+    def _record(self, batch: Batch, trace: Trace) -> None:
+        """Records the kept tokens of the first samples and, on the first rank, draws some."""
         start = time.perf_counter()
-        for row, sample in enumerate(batch.samples[: self.pictures]):
+        at = [row * len(trace.kept) // len(batch.samples) for row in range(len(batch.samples))]
+        if self.explored and (recorded := batch.samples[: max(0, self.selections.left)]):
+            self.selections.append(
+                [
+                    selection_of(sample, trace.token_maps[row], trace.picked[row])
+                    for sample, row in zip(recorded, at, strict=False)
+                ]
+            )
+        for sample, row in zip(batch.samples[: 0 if self.global_rank else self.pictures], at, strict=False):
             if sample.has_images:
-                at = row * len(trace.kept) // len(batch.samples)
-                save_picture(self.folder.path, sample, sample.images, trace.token_maps[at], trace.kept[at])
+                save_picture(self.folder.path, sample, sample.images, trace.token_maps[row], trace.kept[row])
                 self.pictures -= 1
-        self.since += time.perf_counter() - start  # pictures are not what a question takes
+        self.since += time.perf_counter() - start  # neither is what a question takes
 
 
 def too_large(size: int) -> str:

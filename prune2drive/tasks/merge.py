@@ -24,6 +24,7 @@ from prune2drive.files import read_json
 from prune2drive.report.token_overlay import saved_pictures
 from prune2drive.results.id_index import IdIndex, IdSet
 from prune2drive.results.run_folder import RunFolder
+from prune2drive.results.selections import SELECTIONS, Selections
 from prune2drive.results.shards import Part, join_rows, merged_record, read_parts
 from prune2drive.tasks.evaluate import run_task
 from prune2drive.tasks.evaluation_run import FULL, EvaluationRun
@@ -70,6 +71,7 @@ def _assemble(run: EvaluationRun, parts: Sequence[Part]) -> None:
     """Fills a run's folder with what the parts left, so that nothing remains to do but the metrics."""
     run.record |= merged_record(parts)
     run.folder.write_json("run.json", run.record)
+    (run.folder.path / SELECTIONS).unlink(missing_ok=True)  # of an earlier merge
     peaks = [part.peak_mb for part in parts]
     known = [peak for peak in peaks if peak is not None]
     run.folder.write_json("metrics.json", {"memory/peak_mb": max(known)} if known else {})
@@ -84,6 +86,9 @@ def _assemble(run: EvaluationRun, parts: Sequence[Part]) -> None:
         for file in pictures:
             (run.folder.path / file.parent.name).mkdir(exist_ok=True)
             shutil.copy(file, run.folder.path / file.parent.name)
+    selections = Selections(run.folder.path, run.explored)
+    for part in parts:
+        selections.append([*islice(Selections(part.path), max(0, selections.left))])
     ids = run.components.dataset.ids
     run.done = IdSet(IdIndex(ids), np.ones(len(ids), dtype=bool))
 

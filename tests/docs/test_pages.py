@@ -81,9 +81,11 @@ def test_pages_for_developers_name_code_that_exists(page):
             assert re.search(rf"\b(def|class) {last}\b|^ *{last} ?[:=]", source, re.MULTILINE), f"{page}: `{code}`"
 
 
-def test_the_picture_is_small_and_names_its_command():
-    assert (documents.REPOSITORY / "docs/images/kept_tokens.png").stat().st_size < 300_000
+def test_pictures_are_small_and_name_their_commands():
+    sizes = {file.name: file.stat().st_size for file in (documents.REPOSITORY / "docs/images").iterdir()}
+    assert sizes.keys() >= {"kept_tokens.png", "page.jpg"} and max(sizes.values()) < 300_000
     assert "--picture docs/images/kept_tokens.png" in README.read_text()
+    assert "`python docs/pictures.py RUN`" in (documents.REPOSITORY / "docs/reading-a-page.md").read_text()
 
 
 def test_every_page_is_in_the_site():

@@ -20,7 +20,7 @@ from prune2drive.tasks.config import compose
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
 LIVELY = "model._target_=helpers.runs.Lively"
-BARE = ("generation.max_new_tokens=3", "latency.questions=0", "pictures=0", "logger=none", "full=false")
+BARE = ("generation.max_new_tokens=3", "latency.questions=0", "pictures=0", "explorer=0", "logger=none", "full=false")
 SMALL = ("dataset.size=8", *BARE)
 QUIET = ("trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 

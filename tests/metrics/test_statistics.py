@@ -143,3 +143,14 @@ def test_jackknife_of_a_nonlinear_statistic():
     without = np.array([np.prod(np.delete(numbers, n)) for n in range(3)])
     expected = math.sqrt(2 / 3 * ((without - without.mean()) ** 2).sum())
     assert jackknife(12.0, without, range(3)).flat("x")["x_stderr"] == pytest.approx(expected)
+
+
+def test_many_groups_have_the_normal_interval_which_is_nearly_the_bootstraps(monkeypatch):
+    drawn = np.random.default_rng(0)
+    values = dict(enumerate(drawn.integers(0, 2, 900).astype(float).tolist()))
+    groups = dict(enumerate(drawn.integers(0, 300, 900).tolist()))
+    expected = interval(values, groups)
+    monkeypatch.setattr("prune2drive.metrics.statistics.MANY", 10)
+    found = interval(values, groups)
+    assert (found.value, found.n) == (expected.value, expected.n)
+    assert found.low == pytest.approx(expected.low, abs=0.003) and found.high == pytest.approx(expected.high, abs=0.003)

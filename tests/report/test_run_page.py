@@ -1,46 +1,55 @@
-"""A run's report.html."""
+"""A run's report.html, but for what needs a browser."""
 
-import base64
-import io
+import json
 import os
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from helpers.page_runs import minidrive, write_run
 
 from prune2drive.errors import InputError
-from prune2drive.report.run_page import TIME, write_report
-from prune2drive.sample import Prediction
+from prune2drive.metrics import efficiency, object_coverage
+from prune2drive.metrics.exact_match import ExactMatch
+from prune2drive.metrics.statistics import difference
+from prune2drive.report import numbers
+from prune2drive.report.camera_names import CameraNames
+from prune2drive.report.run_page import write_report
+from prune2drive.report.run_tables import bars_of, scores_table
+
+COLUMNS = {**ExactMatch.columns, **object_coverage.COLUMNS, **efficiency.COLUMNS}
 
 
 class Page(HTMLParser):
-    """Rows of all tables, sources of pictures, text, and whether every tag is closed."""
+    """Rows of all tables, text outside scripts, and whether every tag is closed."""
 
     def __init__(self, html):
         super().__init__()
-        self.open, self.rows, self.sources, self.words = [], [], [], []
+        self.open, self.rows, self.words = [], [], []
         self.feed(html)
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "input"):
             self.open.append(tag)
         if tag == "tr":
             self.rows.append([])
-        self.sources += [value for name, value in attrs if name in ("src", "href")]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        if self.open and self.open[-1] in ("script", "style"):
+            return
         self.words.append(data)
         if self.open and self.open[-1] in ("td", "th"):
             self.rows[-1].append(data.strip())
 
 
-def page(folder, run=None, metrics=None, examples=()):
-    return Page(write_report(folder, run or {}, metrics or {}, examples).read_text(encoding="utf-8"))
+def page(folder, run=None, metrics=None):
+    shown = Page(write_report(folder, run or {}, metrics or {}).read_text(encoding="utf-8"))
+    assert not shown.open
+    return shown
 
 
 RUN = {
@@ -51,102 +60,141 @@ RUN = {
         "ratios": {"_target_": "a.Fixed", "all": 0.1},
     },
     "counts": {"planned": 3, "failed": 1},
+    "is_noise": True,
 }
 
 
-def test_headline(tmp_path):
+def test_what_was_run_is_folded_away(tmp_path):
     shown = page(tmp_path, RUN)
-    assert not shown.open
     for text in ("tiny · drivelm · tfps · Fixed", "python run.py pruner=tfps", "tfps layer 1", "Fixed all 0.1"):
         assert text in shown.text
-    assert "planned 3, failed 1" in shown.text and "choices" not in shown.text
-    assert "_target_" not in shown.text and "seed" not in shown.text
+    assert "1 of 3 questions failed" in shown.text and "noise" in shown.text
+    for text in ("choices", "is noise", "_target_", "seed"):
+        assert text not in shown.text
     assert "0.25" in page(tmp_path, {"config": {"ratios": 0.25}}).text
     assert "mean tokens over all layers" in page(tmp_path, {"config": {"budget_axis": "layer_average"}}).text
 
 
+def test_same_names_are_said_once(tmp_path):
+    shown = page(tmp_path, {"choices": {"model": "minidrive", "dataset": "minidrive", "pruner": "tfps"}})
+    assert "minidrive · tfps" in shown.words
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A run that answers every fourth question wrong, beside one with all tokens that errs in one of ten."""
+    folder = tmp_path_factory.mktemp("run")
+    dataset, config = minidrive(60)
+    samples = [dataset[place] for place in range(60)]
+    right = [sample.reference for sample in samples]
+    full = ["no" if place % 10 == 7 else answer for place, answer in enumerate(right)]
+    pruned = ["no" if place % 4 == 0 else answer for place, answer in enumerate(right)]
+    write_run(folder / "full", samples, full, dataset=config)
+    rows = write_run(folder, samples, pruned, 6, config)
+    ours, theirs = (
+        {sample.id: float(answer == sample.reference) for sample, answer in zip(samples, each, strict=True)}
+        for each in (pruned, full)
+    )
+    metrics = {"score": 0.75, "full/score": 0.9, "tokens/visual_full": 384.0, "tokens/visual_kept": 36.0}
+    metrics |= {"full/tokens/visual_kept": 384.0, "time/prefill_ratio": 0.4, "flops/ratio": 0.349}
+    return folder, rows, ours, theirs, metrics
+
+
+def test_the_verdict_has_the_paired_interval(both):
+    folder, rows, ours, theirs, metrics = both
+    run = json.loads((folder / "run.json").read_text())
+    shown = page(folder, run, metrics)
+    expected = difference(*(each for each in (ours, theirs)), {r.id: r.scene for r in rows})
+    said = f"{100 * expected.value:.1f} [{100 * expected.low:.1f}, {100 * expected.high:.1f}]".replace(
+        "-", "\N{MINUS SIGN}"
+    )
+    sentence = next(words for words in shown.words if words.startswith("Keeps"))
+    assert sentence.replace("\u00a0", " ") == (
+        "Keeps 9.4 % of the visual tokens (36 of 384); 75 % answers right against 90 % with all tokens, "
+        f"{said}; prefill 2.5 times as fast, 34.9 % of its FLOPs."
+    )
+
+
+def test_types_of_question_and_cameras_are_counted_from_the_rows(both):
+    folder, rows, ours, theirs, metrics = both
+    shown = page(folder, json.loads((folder / "run.json").read_text()), metrics)
+    kinds = {row.kind for row in rows}
+    start = [row[0] for row in shown.rows].index("type") + 1
+    table = {row[0]: row for row in shown.rows[start : start + len(kinds)]}
+    for kind in kinds:
+        ids = [row.id for row in rows if row.kind == kind]
+        found = [f"{100 * sum(each[id] for id in ids) / len(ids):.4g}" for each in (theirs, ours)]
+        assert [cell.partition("\u00a0")[0] for cell in table[kind][1:3]] == found and table[kind][-1] == str(len(ids))
+    losses = [sum(ours[row.id] - theirs[row.id] for row in rows if row.kind == kind) for kind in table]
+    assert losses == sorted(losses), "the kind that lost most is first"
+
+
+def test_scores_that_repeat_another_are_left_out():
+    same = {
+        "score": 0.5,
+        "score_n": 4,
+        "score_stderr": 0.1,
+        "exact_match": 0.5,
+        "exact_match_n": 4,
+        "exact_match_stderr": 0.1,
+    }
+    metrics = {**same, "accuracy": 0.25, "cider": 3.0, "coverage/objects": 0.5}
+    table = scores_table(metrics, COLUMNS, None)
+    assert [row[0] for row in table.rows] == ["score", "right choices, yes and no"]
+    assert [cell.replace("\u00a0", " ") for cell in table.rows[0][1:]] == ["50 % [30.4, 69.6]", "4"]
+    assert scores_table({"bleu_1": 1.0}, COLUMNS, None) is None
+
+
+def test_costs_are_bars_by_part():
+    metrics = {"tokens/visual_full": 384, "tokens/visual_kept": 36, "tokens/text": 70, "tokens/layer_average": 36}
+    metrics |= {"flops/prefill_full": 4e9, "flops/prefill_pruned": 1e9, "flops/vision": 2e9, "flops/selection": 1e6}
+    metrics |= {"time/prefill_ms": 30, "time/select_ms": 10, "time/vision_ms": 20, "full/time/prefill_ms": 60}
+    tokens, flops, time = bars_of(metrics | {"full/time/vision_ms": 20})
+    assert tokens.bars == {"all tokens": ([384, 70], "454"), "pruned": ([36, 70], "106")}, "the mean repeats the last"
+    assert flops.parts == ["vision", "decoder", "selection"] and flops.bars["pruned"][1] == "3 GFLOPs"
+    assert time.bars == {"all tokens": ([20, 60, 0], "80 ms"), "pruned": ([20, 20, 10], "50 ms")}
+    assert bars_of({}) == []
+
+
 @pytest.mark.parametrize(
-    ("key", "value", "stderr", "row"),
+    ("written", "text"),
     [
-        ("accuracy", 0.8125, 0.0123, ["accuracy", "0.8125", "± 0.012", "32"]),
-        ("coverage/objects", 0.5, 0, ["objects", "0.5", "± 0", "32"]),
-        ("tokens/visual_full", 4374, 0, ["visual full", "4,374", "± 0", "32"]),
-        ("tokens/CAM_BACK_LEFT/kept", 72.5, 12.3, ["CAM_BACK_LEFT kept", "72.5", "± 12", "32"]),
-        ("flops/prefill_full", 6.13e13, 1e12, ["prefill full", "61.3 TFLOPs", "± 1", "32"]),
-        ("flops/selection", 2.5e7, 0, ["selection", "25 MFLOPs", "± 0", "32"]),
-        ("flops/ratio", 0.098, 0.001, ["ratio", "9.8 %", "± 0.1", "32"]),
-        ("time/vision_ms", 1500, 20, ["vision", "1.5 s", "± 0.02", "32"]),
-        ("time/decode_ms_per_token", 21.25, 1.5, ["decode per token", "21.25 ms", "± 1.5", "32"]),
-        ("time/samples_per_s", 0.4, 0, ["samples per s", "0.4", "± 0", "32"]),
-        ("memory/kv_cache_mb", 57.1, 0, ["kv cache", "57.1 MB", "± 0", "32"]),
-        ("memory/peak_mb", 17100, 0, ["peak", "17.1 GB", "± 0", "32"]),
+        (numbers.percent(0.905), "90.5 %"),
+        (numbers.percent(0.09), "9 %"),
+        (numbers.percent(0.0004), "0.04 %"),
+        (numbers.percent(1.0), "100 %"),
+        (numbers.percent(0.0), "0 %"),
+        (numbers.number(4374.4), "4,374"),
+        (numbers.number(105.6), "105.6"),
+        (numbers.number(36.0), "36"),
+        (numbers.number(-0.25), "\N{MINUS SIGN}0.25"),
+        (numbers.flops(6.13e13), "61.3 TFLOPs"),
+        (numbers.flops(12), "12 FLOPs"),
+        (numbers.milliseconds(1500), "1.5 s"),
+        (numbers.milliseconds(35.814), "35.8 ms"),
     ],
 )
-def test_metrics_carry_units_error_and_count(tmp_path, key, value, stderr, row):
-    header = ["", "mean", "standard error", "n"]
-    rows = page(tmp_path, metrics={key: value, f"{key}_n": 32, f"{key}_stderr": stderr}).rows
-    assert [[cell for cell in found if cell] for found in rows] == [header[1:], row]
+def test_rounding(written, text):
+    assert written.replace("\u00a0", " ") == text
 
 
-def test_metrics_are_grouped_by_the_part_before_the_slash(tmp_path):
-    metrics = {
-        "time/vision_ms": 3.0,
-        "score": 0.5,
-        "wait_n": 2,
-        "x/y/z": 1,
-        "coverage/CAM_BACK": 1,
-        "full/time/a_ms": 2,
-    }
-    shown = page(tmp_path, metrics=metrics)
-    headings = ("Quality", TIME, "X", "Object coverage", "Without pruning")
-    assert [word for word in shown.words if word in headings] == list(headings)
-    labels = [row[0] for row in shown.rows if "mean" not in row]
-    assert labels == ["score", "wait n", "vision", "y z", "CAM_BACK", "time a"]
+def test_cameras_that_a_text_names():
+    names = CameraNames(["CAM_FRONT", "CAM_FRONT_LEFT", "CAM_BACK", "roof.cam"])
+    assert names.mentioned("<c1,CAM_FRONT_LEFT,1.0,2.0>") == [1]
+    assert names.mentioned("is to the front left of the car, or the Back") == [1, 2]
+    assert names.mentioned("the front camera and roof.cam, not roofxcam") == [0, 3]
+    assert names.mentioned("in front of it, going back") == []
 
 
-def test_what_runs_are_compared_by_is_shown_large(tmp_path):
-    columns = {
-        "score": {"label": "score", "is_share": True, "in_run": True, "in_comparison": True},
-        "time/select_ms": {"label": "select ms", "is_share": False, "in_run": True, "in_comparison": True},
-        "accuracy": {"label": "accuracy", "is_share": True, "in_run": True, "in_comparison": False},
-        "tokens/nominal": {"label": "budget", "is_share": False, "in_run": False, "in_comparison": True},
-    }
-    metrics = {"accuracy": 0.75, "score": 0.5, "score_stderr": 0.1, "time/select_ms": 1500.0, "tokens/nominal": 4}
-    shown = page(tmp_path, {"columns": columns}, metrics)
-    assert "score 0.5 ± 0.1 time select 1.5 s Results" in shown.text and "in_comparison" not in shown.text
-
-
-def test_examples(tmp_path):
-    answered = Prediction(
-        "id<1>",
-        "Is <c1,CAM_BACK,1.0,2.0> <b>near</b>?",
-        answer="<script>alert(1)</script>",
-        reference="Yes & no \ud800",
-        kept_counts={"CAM_BACK": 7},
-        full_counts={"CAM_BACK": 64},
-    )
-    picture = tmp_path / "picture.png"
-    Image.new("RGBA", (30, 20), "red").save(picture)
-    shown = page(tmp_path, examples=[(answered, picture)])
-    assert "script" not in shown.open and not shown.open
-    for text in ("id<1>", answered.question, answered.answer, "Yes & no \\ud800", "CAM_BACK 7 of 64"):
-        assert text in shown.text
-    (source,) = shown.sources
-    kind, data = source.split(",")
-    assert kind == "data:image/jpeg;base64"
-    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (30, 20)
-    unanswered = page(tmp_path, examples=[(Prediction("id2", "Why?"), picture)])  # task=coverage generates no answer
-    assert "Why?" in unanswered.text and "answer" not in unanswered.text and "None" not in unanswered.text
-
-
-def test_the_page_needs_nothing_else(tmp_path):
-    html = write_report(tmp_path, RUN, {"score": 1.0}, []).read_text()
-    assert "http" not in html and "url(" not in html and "<script" not in html
-    assert "prefers-color-scheme: dark" in html
+def test_the_page_needs_nothing_else(both):
+    folder, *_, metrics = both
+    html = write_report(folder, json.loads((folder / "run.json").read_text()), metrics).read_text()
+    assert "http" not in html and "url(" not in html and "src=" not in html
+    assert "prefers-color-scheme: dark" in html and len(html) < 5_000_000
 
 
 def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    before = write_report(tmp_path, RUN, {"score": 0.25}, []).read_text()
+    before = write_report(tmp_path, RUN, {"score": 0.25}).read_text()
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
     def full(*_):
@@ -155,5 +203,5 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(InputError, match="report.html: cannot be written .disk full"):
-        write_report(tmp_path, RUN, {"score": 0.75}, [])
+        write_report(tmp_path, RUN, {"score": 0.75})
     assert (tmp_path / "report.html").read_text() == before

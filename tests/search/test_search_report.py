@@ -60,7 +60,7 @@ class Page(HTMLParser):
             self.groups.pop()
 
     def handle_data(self, data):
-        if self.inside == "h3":
+        if self.inside == "h2":
             self.heading = data
         self.words[self.heading] = self.words.get(self.heading, "") + data
 

@@ -49,7 +49,7 @@ def test_the_run_folder(finished):
     assert run["counts"] == {"planned": 8, "done": 8, "failed": 0} and run["status"] == "finished"
     assert run["config"]["task"] == {"_target_": "prune2drive.tasks.coverage.run", "per": "question"}
     page = (finished / "report.html").read_text(encoding="utf-8")
-    assert "Object coverage" in page and "<dt>answer</dt>" not in page and page.count("<img ") == 1
+    assert "objects that keep a token" in page and "By camera" in page and "right" not in page.partition("<style>")[0]
 
 
 @pytest.mark.parametrize("pruner", ["tfps", "fastv", "none"])

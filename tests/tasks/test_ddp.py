@@ -10,12 +10,13 @@ import pytest
 from helpers import runs
 
 from prune2drive.minidrive.dataset import MiniDrive
+from prune2drive.results.selections import Selections
 from prune2drive.tasks.trainer import say_how_to_go_on
 
 pytestmark = pytest.mark.slow  # whole runs
 
 
-OPTIONS = ("dataset.size=14", "batch_size=2", "pruner=random", "ratios.keep=0.3", "pictures=1")
+OPTIONS = ("dataset.size=14", "batch_size=2", "pruner=random", "ratios.keep=0.3", "pictures=1", "explorer=10")
 IDS = MiniDrive(size=14).ids
 
 
@@ -66,6 +67,8 @@ def test_ranks_finish_what_an_interrupted_run_left(tmp_path):
     assert lines_now[3:5] == lines[3:5], "not computed again"
     assert len(list(folder.rglob("*.wandb"))) == 1
     assert len(list((folder / "pictures").iterdir())) == 1
+    recorded = [each["id"] for each in Selections(folder)]
+    assert 5 <= len(set(recorded)) == len(recorded) <= 10
 
 
 def test_fewer_frames_than_ranks(cli, tmp_path, monkeypatch):

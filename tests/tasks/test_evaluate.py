@@ -12,6 +12,7 @@ from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.models.adapter import Adapter
 from prune2drive.results.run_folder import RunFolder
+from prune2drive.results.selections import Selections, unpack_order
 from prune2drive.sample import unpack_indices
 from prune2drive.tasks import loop
 
@@ -40,7 +41,14 @@ SINGLE = {"flops/ratio", "time/samples_per_s", "memory/peak_mb"}
 def finished(tmp_path_factory) -> Path:
     """The folder of a run with everything on but W&B; in `score.txt` what it returned."""
     folder = tmp_path_factory.mktemp("run") / "minidrive" / "tiny"
-    options = ("latency.questions=1", "pictures=2", "batch_size=3", "ratios.keep=0.2", "generation.max_new_tokens=4")
+    options = (
+        "latency.questions=1",
+        "pictures=2",
+        "explorer=5",
+        "batch_size=3",
+        "ratios.keep=0.2",
+        "generation.max_new_tokens=4",
+    )
     score = runs.run(folder, "metrics=drivelm", *options)
     (folder / "score.txt").write_text(repr(score))
     return folder
@@ -52,7 +60,14 @@ def finished(tmp_path_factory) -> Path:
 def test_files(finished):
     names = {str(file.relative_to(finished)) for file in finished.rglob("*") if file.is_file()} - {"score.txt"}
     pictures = {name for name in names if name.startswith("pictures/")}
-    assert names - pictures == {"run.json", "metrics.json", "latency.json", "predictions.jsonl", "report.html"}
+    assert names - pictures == {
+        "run.json",
+        "metrics.json",
+        "latency.json",
+        "predictions.jsonl",
+        "selections.jsonl",
+        "report.html",
+    }
     assert len(pictures) == 2
 
 
@@ -146,13 +161,22 @@ def test_a_row_for_each_sample_in_the_datasets_order(finished):
     assert len({row.answer for row in rows}) > 1, "a model whose answers tell samples apart"
 
 
-def test_the_report_shows_the_pictures(finished):
+def test_the_first_questions_are_drawn(finished):
+    for row in runs.rows(finished)[:2]:
+        assert Image.open(finished / "pictures" / f"{row.id}.png").size[0] > 600
+
+
+def test_the_page_explores_what_was_recorded(finished):
+    rows, recorded = runs.rows(finished), list(Selections(finished))
+    assert [each["id"] for each in recorded] == [row.id for row in rows[:5]]
+    for row, selection in zip(rows, recorded, strict=False):
+        order = {camera: unpack_order(packed) for camera, packed in selection["order"].items()}
+        assert {camera: sorted(picked) for camera, picked in order.items()} == {
+            camera: unpack_indices(packed).tolist() for camera, packed in row.kept.items()
+        }
+        assert len(selection["objects"]) == sum(count for *_, count in row.objects)
     page = (finished / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img ") == 2
-    first, second = (row.id for row in runs.rows(finished)[:2])
-    for name in (first, second):
-        assert Image.open(finished / "pictures" / f"{name}.png").size[0] > 600
-        assert name in page
+    assert [name for row in rows if (name := row.id) in page] == [row.id for row in rows[:5]]
 
 
 # How many tokens are kept, and which
@@ -247,8 +271,10 @@ def test_another_rank_writes_a_file_of_its_own_and_draws_nothing(tmp_path, monke
     append = RunFolder.append
     monkeypatch.setattr(loop.Evaluation, "global_rank", property(lambda self: 1))
     monkeypatch.setattr(RunFolder, "append", lambda self, rows: files.add(self.rows_file.name) or append(self, rows))
-    runs.run(tmp_path, "pictures=1")
+    runs.run(tmp_path, "pictures=1", "explorer=3")
     assert files == {"predictions.rank1.jsonl"} and not (tmp_path / "pictures").exists()
+    assert [file.name for file in tmp_path.glob("selections*")] == ["selections.rank1.jsonl"]
+    assert len(list(Selections(tmp_path))) == 3
 
 
 # What can be known before

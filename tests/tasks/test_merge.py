@@ -11,12 +11,13 @@ from helpers.wandb_files import read
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.tiny import Tiny
+from prune2drive.results.selections import Selections
 from prune2drive.tasks import coverage, merge
 
 pytestmark = pytest.mark.slow  # whole runs
 
 
-OPTIONS = ("dataset.size=45", "full=true", "pictures=2", "batch_size=5")
+OPTIONS = ("dataset.size=45", "full=true", "pictures=2", "explorer=25", "batch_size=5")
 SHARDS = (1, 2, 3)
 
 
@@ -77,7 +78,8 @@ def test_the_merged_run_is_the_whole_run(shards, whole, unloadable):
         ]
     names = [sorted(file.name for file in (folder / "pictures").iterdir()) for folder in (merged, whole)]
     assert names[0] == names[1] and len(names[0]) == 2
-    assert (merged / "report.html").read_text().count("<img ") == 2
+    recorded = [[each["id"] for each in Selections(folder)] for folder in (merged, whole)]
+    assert recorded[0] == recorded[1] and len(recorded[0]) == 25
     peaks = [runs.read(folder, "metrics.json")["memory/peak_mb"] for folder in parts(shards)]
     assert runs.read(merged, "metrics.json")["memory/peak_mb"] == max(peaks)
 

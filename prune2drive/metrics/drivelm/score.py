@@ -53,9 +53,20 @@ class DriveLMScore:
             as `similarity`, scores all free text (tags 1 to 3) and enters no formula.
     """
 
+    question_score: ClassVar[str] = "accuracy, or F1 of located objects"
     columns: ClassVar[Mapping[str, Column]] = {
         **SCORE,
-        **shares("final", "judge", "accuracy", "language", "match", "match_f1", "similarity"),
+        **shares(
+            {
+                "final": "final score",
+                "judge": "judge",
+                "accuracy": "right choices, yes and no",
+                "language": "language",
+                "match": "match, with the judge",
+                "match_f1": "F1 of located objects",
+                "similarity": "similarity",
+            }
+        ),
     }
 
     judge: Judge | None = None

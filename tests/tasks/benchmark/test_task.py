@@ -28,7 +28,7 @@ def test_json_table_and_page(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "same picks" in shown and "quartiles" not in shown and "report.html" in shown
     page = (tmp_path / "report.html").read_text()
-    assert re.findall("<h3>(.*)</h3>", page) == [task.PARTS[name].heading for name in ("selection", "prefill")]
+    assert re.findall("<h2>(.*)</h2>", page) == [task.PARTS[name].heading for name in ("selection", "prefill")]
     assert page.count("<svg") == 2 and "time ratio quartiles" in page
     ids = set(re.findall('id="([^"]*)"', page))
     assert {

@@ -1,0 +1,108 @@
+"""Reads a finished run from its folder, as pages show it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf.errors import OmegaConfBaseException
+
+from prune2drive.errors import InputError
+from prune2drive.files import read_json
+from prune2drive.results.run_folder import rows_in
+from prune2drive.sample import Prediction
+
+log = logging.getLogger(__name__)
+
+CANNOT_BUILD = (InstantiationException, InputError, OmegaConfBaseException, ImportError, OSError, TypeError, ValueError)
+
+
+class StoredRows(Collection[Prediction]):
+    """Holds the rows of a run folder, which are read from disk each time they are gone through.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return rows_in(self.folder)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, row: object) -> bool:
+        return any(each == row for each in self)
+
+
+@dataclass
+class FinishedRun:
+    """A run folder.
+
+    Args:
+        folder: the folder.
+        run: run.json's content.
+    """
+
+    folder: Path
+    run: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> FinishedRun:
+        """Returns the run of a folder.
+
+        Raises:
+            InputError: its run.json is missing or damaged.
+        """
+        return cls(folder, read_json(folder / "run.json", f"{folder} is no run folder"))
+
+    @property
+    def rows(self) -> StoredRows:
+        """All rows."""
+        return StoredRows(self.folder)
+
+    @cached_property
+    def metric(self) -> Any:
+        """What scores the run's answers, without its judge; None where it cannot be built here."""
+        try:
+            return instantiate(_without_judge(self.run["config"]["metrics"]), _convert_="all")
+        except (*CANNOT_BUILD, KeyError, AttributeError) as error:
+            log.warning("%s: its answers are shown without scores (%s)", self.folder, " ".join(str(error).split()))
+            return None
+
+    @property
+    def question_score(self) -> str:
+        """What the score of a question says, in words."""
+        return getattr(self.metric, "question_score", "score")
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """Question id -> score, as the run's metric has it, of those questions that have one alone."""
+        return self.metric.by_question(self.rows) if self.metric else {}
+
+    def dataset(self) -> Any:
+        """Returns the run's questions, with their photos.
+
+        Raises:
+            InputError: they are not at hand.
+        """
+        try:
+            if found := instantiate(self.run["config"]["dataset"], _convert_="all"):
+                return found
+            raise KeyError("dataset")
+        except (*CANNOT_BUILD, KeyError) as error:
+            raise InputError(f"the questions of {self.folder} are not at hand ({error})") from error
+
+
+def _without_judge(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a metric's configuration without its judge, whom the score of a single question does not need."""
+    parts = {name: _without_judge(part) if isinstance(part, Mapping) else part for name, part in config.items()}
+    return parts | ({"judge": None} if "judge" in parts else {})

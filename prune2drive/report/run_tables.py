@@ -1,0 +1,255 @@
+"""Makes the tables and bars of a run's page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from prune2drive.cameras import short_name
+from prune2drive.metrics import object_coverage
+from prune2drive.metrics.base import Column
+from prune2drive.metrics.statistics import Interval, share_interval
+from prune2drive.report import numbers
+from prune2drive.report.paired import Coverage, Paired, Scores, normal
+
+FULL, PRUNED = "all tokens", "pruned"
+Metrics = Mapping[str, float]
+
+
+class Table(NamedTuple):
+    """A table of a page.
+
+    Args:
+        heading: what it shows.
+        header: the names of its columns.
+        rows: its cells, the row's name first.
+        note: a sentence about it.
+    """
+
+    heading: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+class Bars(NamedTuple):
+    """Bars of one scale, in parts.
+
+    Args:
+        heading: what they show.
+        parts: the names of the parts, in the order in which a bar has them.
+        bars: name -> (value of each part, the value as text).
+        note: a sentence about them.
+    """
+
+    heading: str
+    parts: Sequence[str]
+    bars: Mapping[str, tuple[Sequence[float], str]]
+    note: str = ""
+
+    @property
+    def most(self) -> float:
+        """The longest bar's value."""
+        return max(sum(parts) for parts, _ in self.bars.values())
+
+
+def scores_table(metrics: Metrics, columns: Mapping[str, Column], change: Interval | None) -> Table | None:
+    """Returns the scores beside those with all tokens, without any that repeats another.
+
+    Args:
+        metrics: metrics.json's content.
+        columns: how tables show its keys.
+        change: the paired difference of the headline score, where it is known.
+    """
+    has_full = any(f"full/{key}" in metrics for key in columns)
+    rows: list[list[str]] = []
+    for key, column in columns.items():
+        if not column.is_share or key in object_coverage.COLUMNS or not column.in_run or key not in metrics:
+            continue
+        cells = [_cell(metrics, key, column)]
+        if has_full:
+            cells = [_cell(metrics, f"full/{key}", column), cells[0], _change(metrics, key, column)]
+            if key == "score" and change:
+                cells[2] = numbers.points(change)
+        if "score" in metrics and key != "score" and _values(metrics, key) == _values(metrics, "score"):
+            continue
+        n = metrics.get(f"{key}_n")
+        rows.append([column.label, *cells, "" if n is None else f"{n:,.0f}"])
+    header = ["score", *([FULL, PRUNED, "change"] if has_full else ["value"]), "questions"]
+    return _table("Scores", header, rows)
+
+
+def _values(metrics: Metrics, key: str) -> list[float | None]:
+    return [metrics.get(f"{part}{key}{end}") for part in ("", "full/") for end in ("", "_n", "_stderr")]
+
+
+def _cell(metrics: Metrics, key: str, column: Column) -> str:
+    if key not in metrics:
+        return "not measured"
+    stderr = metrics.get(f"{key}_stderr")
+    if column.is_share and stderr:
+        return numbers.share_range(share_interval(metrics[key], stderr))
+    return numbers.shown(metrics[key], column)
+
+
+def _change(metrics: Metrics, key: str, column: Column) -> str:
+    if f"full/{key}" not in metrics:
+        return "unknown"
+    change = metrics[key] - metrics[f"full/{key}"]
+    if column.is_share:
+        return numbers.points(Interval(change, change, change, 0), with_range=False)
+    return numbers.shown(change, column)
+
+
+def kinds_table(paired: Paired) -> Table | None:
+    """Returns the scores by kind of question, those first that lost most."""
+    if len(paired.by_kind) < 2:
+        return None
+    rows = [[kind.replace("_", " "), *_score_cells(paired.by_kind[kind])] for kind in _by_loss(paired.by_kind)]
+    return _table("By type of question", ["type", *_score_header(paired.scores)], rows)
+
+
+def cameras_table(paired: Paired, metrics: Metrics) -> Table | None:
+    """Returns what each camera kept, and how questions that name it and its objects fared."""
+    kept = {key.split("/")[1]: value for key, value in metrics.items() if _is_kept(key)}
+    covered = {name: paired.coverage[part, name] for part, name in paired.coverage if part == "camera"}
+    differ = len(set(kept.values())) > 1
+    columns: dict[str, dict[str, Sequence[str]]] = {}
+    if differ:
+        columns["tokens kept"] = {camera: [numbers.number(count)] for camera, count in kept.items()}
+    if covered:
+        columns["objects with a token"] = {camera: [_from_to(share)] for camera, share in covered.items()}
+    if paired.by_camera:
+        names = "|".join(f"{name} *" for name in _score_header(paired.scores))
+        columns[names] = {camera: _score_cells(scores) for camera, scores in paired.by_camera.items()}
+    if not columns:
+        return None
+    cameras = [*_by_loss(paired.by_camera), *(camera for camera in kept if camera not in paired.by_camera)]
+    header = ["camera", *(name for names in columns for name in names.split("|"))]
+    rows = [
+        [short_name(camera), *(cell for names, of in columns.items() for cell in of.get(camera, _none(names)))]
+        for camera in cameras
+    ]
+    same = "" if differ or not kept else f"Every camera keeps {numbers.number(next(iter(kept.values())))} tokens."
+    star = "* of questions that name the camera, in the question or its reference" if paired.by_camera else ""
+    return _table("By camera", header, rows, " ".join(filter(None, (same, star))))
+
+
+def _none(names: str) -> list[str]:
+    return ["none"] * len(names.split("|"))
+
+
+def _is_kept(key: str) -> bool:
+    return key.startswith("tokens/") and key.endswith("/kept")
+
+
+def coverage_table(paired: Paired) -> Table | None:
+    """Returns the share of annotated objects that keep a token, by size and class."""
+    rows = []
+    for part in ("all", "size", "class"):
+        found = {name: share for (which, name), share in paired.coverage.items() if which == part}
+        if part != "all" and len(found) < 2:
+            continue
+        for name, share in sorted(found.items(), key=lambda item: -item[1].pruned.denominator)[:10]:
+            cells = [numbers.share_range(normal(share.pruned))]
+            if share.has_full:
+                change = share.difference()
+                cells = [
+                    numbers.share_range(normal(share.full)),
+                    *cells,
+                    numbers.points(change) if change else "unknown",
+                ]
+            rows.append([name, *cells, f"{share.pruned.denominator:,}"])
+    has_full = any(share.has_full for share in paired.coverage.values())
+    header = ["objects", *([FULL, PRUNED, "change"] if has_full else ["with a token"]), "counted"]
+    note = (
+        "An object counts where the centre of a kept token lies in its box; each question counts its frame's objects."
+    )
+    return _table("Objects that keep a token", header, rows, note)
+
+
+def bars_of(metrics: Metrics) -> list[Bars]:
+    """Returns tokens, FLOPs and time by part, with all tokens above the pruned run where both are known."""
+    found = []
+    text = metrics.get("tokens/text")
+    if "tokens/visual_full" in metrics:
+        found.append(
+            _bars(
+                "Tokens of a prompt",
+                {
+                    FULL: {"visual": metrics["tokens/visual_full"], "text": text},
+                    PRUNED: {"visual": metrics.get("tokens/visual_kept"), "text": text},
+                    "mean of layers": {"visual": metrics.get("tokens/layer_average"), "text": text},
+                },
+                numbers.number,
+            )
+        )
+    if "flops/prefill_full" in metrics:
+        vision = metrics.get("flops/vision")
+        found.append(
+            _bars(
+                "FLOPs of a question, without its answer",
+                {
+                    FULL: {"vision": vision, "decoder": metrics["flops/prefill_full"]},
+                    PRUNED: {
+                        "vision": vision,
+                        "decoder": metrics.get("flops/prefill_pruned"),
+                        "selection": metrics.get("flops/selection"),
+                    },
+                },
+                numbers.flops,
+            )
+        )
+    if "time/prefill_ms" in metrics:
+        select = metrics.get("time/select_ms") or 0.0
+        runs = {PRUNED: {"decoder": metrics["time/prefill_ms"] - select, "selection": select}}
+        if "full/time/prefill_ms" in metrics:
+            runs = {FULL: {"decoder": metrics["full/time/prefill_ms"]}, **runs}
+        n = metrics.get("time/prefill_ms_n", 0)
+        parts = {
+            name: {"vision": metrics.get(f"{'full/' if name == FULL else ''}time/vision_ms"), **run}
+            for name, run in runs.items()
+        }
+        found.append(_bars("Time to the first word", parts, numbers.milliseconds, f"mean of {n:.0f} questions, alone"))
+    return [each for each in found if each]
+
+
+def _bars(heading: str, runs: Mapping[str, Mapping[str, float | None]], written: object, note: str = "") -> Bars:
+    parts = list(dict.fromkeys(part for run in runs.values() for part, value in run.items() if value))
+    assert callable(written)
+    bars: dict[str, tuple[list[float], str]] = {}
+    for name, run in runs.items():
+        values = [run.get(part) or 0.0 for part in parts]
+        if run.get(next(iter(run))) is not None and values not in [before for before, _ in bars.values()]:
+            bars[name] = values, written(sum(values))
+    return Bars(heading, parts, bars, note)
+
+
+def _by_loss(groups: Mapping[str, Scores]) -> list[str]:
+    def loss(name: str) -> float:
+        part = groups[name]
+        return part.mean(part.pruned) - (part.mean(part.full) if part.full else 0.0)
+
+    return sorted(groups, key=loss)
+
+
+def _score_header(scores: Scores) -> list[str]:
+    return [FULL, PRUNED, "change", "questions"] if scores.full else ["score", "questions"]
+
+
+def _score_cells(scores: Scores) -> list[str]:
+    cells = [numbers.percent(scores.mean(scores.pruned))]
+    if scores.full:
+        change = scores.mean(scores.pruned) - scores.mean(scores.full)
+        paired = scores.difference() or Interval(change, change, change, scores.n)
+        cells = [numbers.percent(scores.mean(scores.full)), *cells, numbers.points(paired, paired.low < paired.high)]
+    return [*cells, f"{scores.n:,}"]
+
+
+def _from_to(share: Coverage) -> str:
+    after = numbers.percent(share.pruned.value)
+    return f"{numbers.percent(share.full.value)} \N{RIGHTWARDS ARROW} {after}" if share.has_full else after
+
+
+def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table | None:
+    return Table(heading, header, rows, note) if rows else None

@@ -1,0 +1,220 @@
+"""A run's page with the token explorer, in a browser."""
+
+import json
+
+import pytest
+from helpers.browser import DESK, PHONE, axe_violations, opened, overflow
+from helpers.page_runs import HOSTILE, TOKENS, hostile_samples, minidrive, write_run
+
+from prune2drive.report.run_page import write_report
+from prune2drive.sample import unpack_indices
+
+SIZE, KEEP, LOST = 30, 6, (3, 14, 15)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of which three answers are lost by pruning, one is gained and one is wrong in any case."""
+    path = tmp_path_factory.mktemp("page") / "run"
+    dataset, config = minidrive(SIZE)
+    samples = [dataset[place] for place in range(SIZE)]
+    right = [sample.reference for sample in samples]
+    full = ["no" if place in (7, 8) else answer for place, answer in enumerate(right)]
+    pruned = ["no" if place in (*LOST, 7) else answer for place, answer in enumerate(right)]
+    write_run(path / "full", samples, full, dataset=config)
+    write_run(path, samples, pruned, KEEP, config)
+    run = json.loads((path / "run.json").read_text())
+    write_report(path, run, {"score": 26 / 30, "full/score": 28 / 30, "full/tokens/visual_kept": 384})
+    return path
+
+
+@pytest.fixture
+def page(browser, folder):
+    with opened(browser, folder / "report.html") as page:
+        yield page
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def shown(page):
+    return page.locator("[data-is=question]").text_content()
+
+
+def pixels(page, camera=0):
+    """The pixels of a camera's canvas."""
+    page.wait_for_timeout(50)
+    return page.locator("canvas").nth(camera).evaluate("c => c.toDataURL()")
+
+
+def colours(page, camera=0):
+    """How many colours there are on a camera's canvas."""
+    return (
+        page.locator("canvas")
+        .nth(camera)
+        .evaluate(
+            "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
+        )
+    )
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_its_window_and_can_be_read_by_all(browser, folder, size, scheme):
+    with opened(browser, folder / "report.html", size, scheme) as page:
+        page.wait_for_timeout(100)
+        assert overflow(page) == 0
+        page.locator("details").evaluate_all("all => all.forEach(each => each.open = true)")
+        assert overflow(page) == 0
+        assert axe_violations(page) == []
+
+
+def test_the_first_screen_is_the_verdict_and_the_cameras_of_a_lost_answer(page, folder):
+    assert page.locator(".verdict").text_content().startswith("86.7\u00a0% answers right against 93.3\u00a0%")
+    lost = [rows(folder)[place]["question"] for place in LOST]
+    assert shown(page) == lost[0]
+    assert "no" in page.locator("dd.bad").text_content()
+    canvases = page.locator("canvas").evaluate_all("all => all.map(each => each.getBoundingClientRect().bottom)")
+    assert len(canvases) == 6 and max(canvases) <= DESK[1]
+    page.wait_for_timeout(100)
+    assert min(colours(page, camera) for camera in range(6)) > 100
+
+
+def test_counts_are_those_of_the_rows(page, folder):
+    captions = page.locator("figcaption")
+    for row in (rows(folder)[place] for place in LOST):
+        names = {caption.split("\n")[0]: caption for caption in captions.all_inner_texts()}
+        for camera, kept in row["kept_counts"].items():
+            assert f"{kept} of {TOKENS}" in names[camera.removeprefix("CAM_")]
+        page.keyboard.press("j")
+
+
+def test_difference_of_two_runs(page):
+    before = pixels(page)
+    page.get_by_text("difference", exact=True).first.click()
+    assert page.locator("figcaption").first.inner_text().endswith(f"{TOKENS - KEEP} only first, 0 only second")
+    assert pixels(page) != before
+    assert "only tfps" in page.locator("[data-is=key]").inner_text()
+
+
+def test_pick_order_objects_and_dimming_change_what_is_drawn(page):
+    drawn = [pixels(page)]
+    for name in ("order", "objects"):
+        page.locator(f"[data-is={name}]").check()
+        drawn.append(pixels(page))
+    page.locator("[data-is=dim]").fill("0")
+    drawn.append(pixels(page))
+    assert len(set(drawn)) == 4
+
+
+def outcomes(page):
+    return [text.split(" ")[0] for text in page.locator(".x-mark").all_inner_texts()]
+
+
+def test_filters(page, folder):
+    assert outcomes(page)[:5] == ["lost"] * 3 + ["wrong", "gained"] and len(outcomes(page)) == SIZE
+    page.locator("[data-is=outcome]").select_option("lost")
+    assert len(outcomes(page)) == 3 and "3 of 30" in page.locator("[data-is=count]").inner_text()
+    page.locator("[data-is=outcome]").select_option("")
+    page.locator("[data-is=kind]").select_option("light")
+    kinds = [row["kind"] for row in rows(folder)]
+    assert len(outcomes(page)) == kinds.count("light") > 0
+    page.locator("[data-is=kind]").select_option("")
+    named = sum("CAM_BACK_LEFT" in row["question"] + row["reference"] for row in rows(folder))
+    spoken = sum("the back left" in row["question"] for row in rows(folder))
+    page.locator("[data-is=about]").select_option(label=f"CAM_BACK_LEFT ({named + spoken})")
+    assert len(outcomes(page)) == named + spoken > 0
+    page.locator("[data-is=outcome]").select_option("gained")
+    assert shown(page) == "No question is like this."
+
+
+def test_pointing_at_a_token_says_what_it_is(page, folder):
+    row = rows(folder)[LOST[0]]
+    front_left = page.locator("canvas").first
+    box = front_left.bounding_box()
+    kept = unpack_indices(row["kept"]["CAM_FRONT_LEFT"])[0].item()
+    across, down = (kept % 8 + 0.5) / 8 * box["width"], (kept // 8 + 0.5) / 8 * box["height"]
+    front_left.hover(position={"x": across, "y": down})
+    said = page.locator("[data-is=token]").inner_text()
+    assert f"token {kept}, row {kept // 8}, column {kept % 8}" in said and f"of {KEEP} by tfps" in said
+    assert page.locator(".x-tip").inner_text() == said
+    page.mouse.move(1, 1)
+    assert page.locator(".x-tip").is_hidden()
+
+
+def test_an_object_is_named_by_the_tokens_that_touch_it(page):
+    data = json.loads(page.locator(".x-data").text_content())
+    frame = data["frames"][data["questions"][0][1]]
+    camera, x0, y0, x1, y1, label = frame[1][0]
+    canvas = page.locator("canvas").nth(camera)
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": (x0 + x1) / 2 * box["width"], "y": (y0 + y1) / 2 * box["height"]})
+    assert label in page.locator("[data-is=token]").inner_text()
+
+
+def test_keyboard(page, folder):
+    first = shown(page)
+    page.keyboard.press("j")
+    assert shown(page) == rows(folder)[LOST[1]]["question"] != first
+    page.keyboard.press("k")
+    assert shown(page) == first
+    page.keyboard.press("d")
+    assert page.locator("[value=difference]").is_checked()
+    page.keyboard.press("2")
+    assert page.locator("canvas:visible").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("canvas:visible").count() == 6
+    page.keyboard.press("o")
+    page.locator("[data-is=on]").focus()
+    page.keyboard.press("ArrowDown")
+    assert shown(page) != first
+    page.locator("canvas").first.focus()
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    assert "token 1, row 0, column 1" in page.locator("[data-is=token]").inner_text()
+
+
+def test_touch(browser, folder):
+    with opened(browser, folder / "report.html", PHONE, has_touch=True, is_mobile=True) as page:
+        page.locator("canvas").nth(1).tap()
+        assert "CAM_FRONT · token" in page.locator("[data-is=token]").inner_text()
+        before = shown(page)
+        page.locator("[data-is=on]").tap()
+        assert shown(page) != before
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK])
+def test_hostile_texts_run_nothing_and_break_nothing(browser, tmp_path, size):
+    samples = hostile_samples()
+    write_run(tmp_path / "full", samples, [sample.reference for sample in samples])
+    write_run(tmp_path, samples, list(HOSTILE[1:]) + [HOSTILE[0]], KEEP)
+    run = json.loads((tmp_path / "run.json").read_text())
+    names = {"pruner": HOSTILE[0], "model": HOSTILE[1], "dataset": HOSTILE[6][:300]}
+    run |= {"command": HOSTILE[3], "choices": names, "dataset": dict.fromkeys(HOSTILE, "x")}
+    write_report(tmp_path, run, {f"full/tokens/{HOSTILE[0]}": 1, HOSTILE[1]: 2})
+    with opened(browser, tmp_path / "report.html", size) as page:
+        texts = set()
+        for _ in samples:
+            texts.add(shown(page).split(" … (")[0])
+            page.locator("canvas:visible").first.hover()
+            assert overflow(page) == 0
+            page.keyboard.press("j")
+        assert len(texts) == len(HOSTILE) and HOSTILE[0] in texts and HOSTILE[1] in texts
+        assert page.locator("img, b:has-text('CAM')").count() == 0
+        assert "There are no photos" in page.locator(".explorer details").text_content()
+        assert axe_violations(page) == []
+
+
+def test_a_run_without_references_or_orders(browser, tmp_path):
+    dataset, config = minidrive(10)
+    samples = [dataset[place] for place in range(10)]
+    write_run(tmp_path, samples, [None, *"abcdefghi"], KEEP, config, ordered=False)
+    (tmp_path / "run.json").write_text((tmp_path / "run.json").read_text().replace("exact_match.", "gone."))
+    write_report(tmp_path, json.loads((tmp_path / "run.json").read_text()), {})
+    with opened(browser, tmp_path / "report.html") as page:
+        assert set(outcomes(page)) == {"not"} and len(outcomes(page)) == 10
+        assert page.locator("[data-is=order]").is_disabled() and page.locator("[data-is=views]").is_hidden()
+        for sample in samples:
+            assert shown(page) == sample.question
+            page.keyboard.press("j")
