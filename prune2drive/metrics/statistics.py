@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-MANY = 2000  # groups from which on an interval is a normal one
+MANY = 500  # groups from which on an interval is a normal one
 
 
 def flat(key: str, value: float, n: int, stderr: float) -> dict[str, float]:

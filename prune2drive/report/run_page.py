@@ -108,28 +108,28 @@ def _scored(metrics: Metrics, scored: str, change: Interval | None, paired: Pair
     if not key:
         return ""
     is_mean = key == "score" and scored and abs(paired.scores.mean(paired.scores.pruned) - metrics[key]) < 1e-6
-    label = scored if is_mean else "objects that keep a token" if key != "score" else "score"
+    label = scored if is_mean else "score" if key == "score" else "objects that keep a token"
+
+    def said(share: str) -> str:
+        return f"{label} {share}" if label == "score" else share.replace("%", f"% {label}", 1)
+
     own, before = metrics[key], metrics.get(f"full/{key}")
     if before is None:
-        stderr = metrics.get(f"{key}_stderr")
-        if not stderr:
-            return f"{numbers.percent(own)} {label}"
-        return numbers.share_range(share_interval(own, stderr)).replace("%", f"% {label}", 1)
-    said = f"{numbers.percent(own)} {label} against {numbers.percent(before)} with {FULL}"
+        stderr = metrics.get(f"{key}_stderr") or 0.0
+        return said(numbers.share_range(share_interval(own, stderr)))
+    compared = f"{said(numbers.percent(own))} against {numbers.percent(before)} with {FULL}"
     if change is None:
-        return said
+        return compared
     noise = ", no more than noise" if change.low <= 0 <= change.high else ""
-    return f"{said}, {numbers.points(change)}{noise}"
+    return f"{compared}, {numbers.points(change)}{noise}"
 
 
 def _saved(metrics: Metrics) -> str:
-    said = []
-    if ratio := metrics.get("time/prefill_ratio"):
-        said.append(f"prefill {1 / ratio:.1f} times as fast")
-    ratio = metrics.get("flops/ratio")
-    if ratio and ratio != 1:
-        said.append(f"{numbers.percent(ratio)} of its FLOPs")
-    return ", ".join(said)
+    time, flops = metrics.get("time/prefill_ratio"), metrics.get("flops/ratio")
+    said = [f"{1 / time:.1f} times as fast"] if time else []
+    if flops and flops != 1:
+        said.append(f"with {numbers.percent(flops)} of the FLOPs")
+    return f"prefill {', '.join(said)}" if said else ""
 
 
 def _warnings(run: Mapping[str, Any]) -> list[str]:

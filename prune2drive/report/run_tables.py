@@ -124,7 +124,8 @@ def cameras_table(paired: Paired, metrics: Metrics) -> Table | None:
         columns[names] = {camera: _score_cells(scores) for camera, scores in paired.by_camera.items()}
     if not columns:
         return None
-    cameras = [*_by_loss(paired.by_camera), *(camera for camera in kept if camera not in paired.by_camera)]
+    told = dict.fromkeys(camera for of in columns.values() for camera in of)
+    cameras = [*_by_loss(paired.by_camera), *(camera for camera in told if camera not in paired.by_camera)]
     header = ["camera", *(name for names in columns for name in names.split("|"))]
     rows = [
         [short_name(camera), *(cell for names, of in columns.items() for cell in of.get(camera, _none(names)))]

@@ -15,7 +15,6 @@ from prune2drive.errors import InputError
 from prune2drive.report.logger import Finished, Logger
 from prune2drive.report.run_page import write_report
 from prune2drive.report.terminal import print_run
-from prune2drive.report.token_overlay import saved_pictures
 from prune2drive.tasks.components import Components, build, check_metric, check_settings
 from prune2drive.tasks.evaluation_run import FULL, EvaluationRun, Task
 from prune2drive.tasks.loop import Evaluation
@@ -133,7 +132,6 @@ def _publish(pruned: EvaluationRun, full: EvaluationRun | None, trainer: lightni
     if full:
         metrics |= {f"{FULL}/{key}": value for key, value in full.metrics.items()}
         pruned.folder.write_json("metrics.json", metrics)
-    pictures = saved_pictures(folder, predictions)
     print_run(record, metrics, write_report(folder, record, metrics), task.done)
     loggers: Sequence[Logger] = trainer.loggers  # type: ignore[assignment]  # ours and W&B's
     for logger in loggers:

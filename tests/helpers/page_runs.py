@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from prune2drive.metrics.object_coverage import count_covered_objects
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.results.selections import Selections, selection_of
 from prune2drive.sample import ObjectBox, Prediction, Sample, TokenMap, pack_indices
@@ -49,7 +50,13 @@ def write_run(
         if not ordered or keep == TOKENS:
             picked = {camera: indices.sort().values for camera, indices in picked.items()}
         kept = {camera: pack_indices(indices, TOKENS) for camera, indices in picked.items()}
-        counts = {"full_counts": token_map.counts, "kept_counts": dict.fromkeys(spans, keep), "kept": kept}
+        objects = count_covered_objects(sample, token_map, {name: each.sort().values for name, each in picked.items()})
+        counts = {
+            "objects": objects,
+            "full_counts": token_map.counts,
+            "kept_counts": dict.fromkeys(spans, keep),
+            "kept": kept,
+        }
         rows.append(Prediction.of(sample, answer=answer, **counts))
         selections.append(selection_of(sample, token_map, picked))
     lines = "".join(json.dumps(row.to_row()) + "\n" for row in rows)

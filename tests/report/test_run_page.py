@@ -111,7 +111,7 @@ def test_the_verdict_has_the_paired_interval(both):
     sentence = next(words for words in shown.words if words.startswith("Keeps"))
     assert sentence.replace("\u00a0", " ") == (
         "Keeps 9.4 % of the visual tokens (36 of 384); 75 % answers right against 90 % with all tokens, "
-        f"{said}; prefill 2.5 times as fast, 34.9 % of its FLOPs."
+        f"{said}; prefill 2.5 times as fast, with 34.9 % of the FLOPs."
     )
 
 

@@ -1,73 +1,25 @@
 // Lets a person choose a question and one or two runs, and shows which tokens were kept. All text is set as text.
 
-const OUTCOMES = {
-  lost: "lost: right before, worse now",
-  gained: "gained: better now",
-  wrong: "wrong in both",
-  right: "right in both",
-  unscored: "not scored",
-};
-const ALONE = { wrong: "wrong", right: "right", unscored: "not scored" };
-const RANK = ["lost", "wrong", "gained", "right", "unscored"];
-
-function make(tag, text = "", classes = "") {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  element.className = classes;
-  return element;
-}
-
 function startExplorer(root) {
-  const data = JSON.parse(root.querySelector(".x-data").textContent);
-  const questions = data.questions.map(([id, frame, grid, kind, text, reference, about, runs]) => ({
-    id, frame, grid, kind, text, reference, about, runs,
-  }));
+  const data = readData(root), questions = data.questions;
   const part = Object.fromEntries([...root.querySelectorAll("[data-is]")].map((found) => [found.dataset.is, found]));
   const state = { first: 0, second: data.names.length - 1, view: "second", at: null, alone: null, marked: null };
-  const grids = new Map(), photos = new Map();
   const tip = root.appendChild(make("div", "", "x-tip"));
   tip.hidden = true;
   let listed = [];
 
+  const outcome = (question) => outcomeOf(question, state.first, state.second);
   const isPair = () => state.first !== state.second;
-  const oneOf = (run) => state.at.runs[run] || [null, null, null];
 
-  function outcomeOf(question) {
-    const [first, second] = [state.first, state.second].map((run) => (question.runs[run] || [])[1] ?? null);
-    if (first === null || second === null) return "unscored";
-    if (second !== first) return second < first ? "lost" : "gained";
-    return second >= 1 ? "right" : "wrong";
-  }
-
-  function tokensAt(camera) {
-    const key = `${state.at.grid}/${camera}`, grid = data.grids[state.at.grid][camera];
-    if (!grids.has(key)) grids.set(key, grid ? tokensOf(grid) : []);
-    return grids.get(key);
-  }
-
-  // Returns what a run kept of a camera; null where the run did not show the camera.
-  function picksAt(run, camera) {
-    const code = (data.picks[oneOf(run)[2]] || [])[camera] ?? null;
-    return code === null ? null : picksOf(code, tokensAt(camera).length);
-  }
+  const tokensAt = (camera) => data.tokensAt(state.at, camera), picksAt = (run, camera) => data.picksAt(state.at, run, camera);
 
   function photoAt(camera) {
-    const number = data.frames[state.at.frame][0][camera];
-    if (number < 0) return null;
-    if (!photos.has(number)) {
-      const photo = new Image();
-      photo.onload = () => {
-        root.style.setProperty("--shape", photo.naturalHeight / photo.naturalWidth);
-        draw();
-      };
-      photo.src = `data:image/jpeg;base64,${data.photos[number]}`;
-      photos.set(number, photo);
-    }
-    const photo = photos.get(number);
-    return photo.complete && photo.naturalWidth ? photo : null;
+    return data.photoAt(state.at, camera, (photo) => {
+      root.style.setProperty("--shape", photo.naturalHeight / photo.naturalWidth);
+      draw();
+    });
   }
 
-  const objectsAt = (camera) => data.frames[state.at.frame][1].filter(([place]) => place === camera);
   const shownRun = () => (state.view === "first" ? state.first : state.second);
 
   function colouring(camera) {
@@ -111,12 +63,12 @@ function startExplorer(root) {
       figure.hidden = !tokens.length || (state.alone !== null && state.alone !== camera);
       if (figure.hidden) return;
       const words = countsOf(camera), photo = photoAt(camera);
-      count.textContent = words.replace(" tokens", "") + (data.frames[state.at.frame][0][camera] < 0 ? " · no photo here" : "");
+      count.textContent = words.replace(" tokens", "") + (data.hasPhoto(state.at, camera) ? "" : " · no photo here");
       canvas.setAttribute("aria-label", `${name}: ${words}`);
       drawCamera(canvas, photo, tokens, colouring(camera), {
         dim: part.dim.value / 100,
         tint: isOrdered ? 0.35 : state.view === "difference" ? 0.3 : 0,
-        objects: part.objects.checked ? objectsAt(camera).map(([, ...box]) => box) : [],
+        objects: part.objects.checked ? data.objectsAt(state.at, camera) : [],
         marked: state.marked && state.marked.camera === camera ? state.marked.token : null,
       });
     });
@@ -155,28 +107,11 @@ function startExplorer(root) {
     if (part.objects.checked) part.key.append(item(COLOURS.object, "annotated object"));
   }
 
-  // Describes a token: its place, what each run did with it, and the objects that it touches.
-  function describe(camera, at) {
-    const token = tokensAt(camera)[at], views = data.grids[state.at.grid][camera][0].length;
-    const fate = (run) => {
-      const picks = picksAt(run, camera);
-      if (!picks) return "";
-      const place = picks.places[at];
-      return `${place < 0 ? "dropped" : picks.ordered ? `pick ${place + 1} of ${picks.kept}` : "kept"} by ${data.names[run]}`;
-    };
-    const things = objectsAt(camera).filter(([, x0, y0, x1, y1]) =>
-      x0 < token.x + token.width && token.x < x1 && y0 < token.y + token.height && token.y < y1);
-    const seen = things.map((thing) => thing[5] || "an object");
-    const place = `token ${at}, row ${token.row}, column ${token.column}${views > 1 ? `, view ${token.view}` : ""}`;
-    const runs = [...new Set([state.first, state.second])].map(fate).filter(Boolean);
-    return `${data.cameras[camera]} · ${place}\n${runs.join(" · ")}\n${seen.length ? [...new Set(seen)].join(" · ") : "no object"}`;
-  }
-
   function mark(marked, x = 0, y = 0) {
     state.marked = marked;
     tip.hidden = !marked;
     if (marked) {
-      part.token.textContent = tip.textContent = describe(marked.camera, marked.token);
+      part.token.textContent = tip.textContent = describe(data, state.at, [state.first, state.second], marked.camera, marked.token);
       tip.style.left = `${Math.max(4, Math.min(x + 14, window.innerWidth - tip.offsetWidth - 8))}px`;
       tip.style.top = `${y + 18 + tip.offsetHeight > window.innerHeight ? y - tip.offsetHeight - 12 : y + 18}px`;
     }
@@ -223,7 +158,7 @@ function startExplorer(root) {
     if (!state.at) return;
     if (state.at.reference !== null) say("reference", state.at.reference);
     for (const run of new Set([state.first, state.second])) {
-      const [answer, score] = oneOf(run);
+      const [answer, score] = state.at.runs[run];
       if (answer !== null) say(data.names[run], answer, score === null ? "" : score >= 1 ? "good" : "bad");
     }
     for (const text of [part.question, ...part.answers.querySelectorAll("dd")])
@@ -259,25 +194,20 @@ function startExplorer(root) {
   function list() {
     const names = isPair() ? OUTCOMES : ALONE, about = part.about.value;
     listed = questions.filter((question) =>
-      (!part.outcome.value || outcomeOf(question) === part.outcome.value) &&
+      (!part.outcome.value || outcome(question) === part.outcome.value) &&
       (!part.kind.value || question.kind === part.kind.value) && (!about || question.about.includes(Number(about))));
-    listed.sort((one, other) => RANK.indexOf(outcomeOf(one)) - RANK.indexOf(outcomeOf(other)));
+    listed.sort((one, other) => RANK.indexOf(outcome(one)) - RANK.indexOf(outcome(other)));
     part.count.textContent = `${listed.length.toLocaleString("en")} of ${questions.length.toLocaleString("en")} questions`;
     const rows = document.createDocumentFragment();
     for (const question of listed) {
-      const outcome = outcomeOf(question), item = rows.appendChild(make("li", "", `x-${outcome}`)), button = item.appendChild(make("button"));
+      const found = outcome(question), item = rows.appendChild(make("li", "", `x-${found}`)), button = item.appendChild(make("button"));
       button.type = "button";
-      button.append(make("span", `${names[outcome].split(":")[0]}${question.kind ? ` · ${question.kind}` : ""}`, "x-mark x-text"),
+      button.append(make("span", `${names[found].split(":")[0]}${question.kind ? ` · ${question.kind}` : ""}`, "x-mark x-text"),
         make("span", question.text.slice(0, 200), "x-text"));
       button.onclick = () => choose(question);
     }
     part.list.replaceChildren(rows);
     choose(listed.includes(state.at) ? state.at : listed[0] || null);
-  }
-
-  function fill(select, choices, value = "") {
-    select.replaceChildren(...choices.map(([key, text]) => Object.assign(make("option", text), { value: key })));
-    select.value = value;
   }
 
   // Offers only what occurs, with how often it does.
@@ -286,7 +216,7 @@ function startExplorer(root) {
     const choices = (all, counted) => [["", all], ...counted.filter(([, , count]) => count).map(([key, text, count]) => [key, `${text} (${count})`])];
     const count = (is) => questions.filter(is).length;
     const before = part.outcome.value;
-    const found = RANK.map((key) => [key, names[key] || "", count((question) => outcomeOf(question) === key)]);
+    const found = RANK.map((key) => [key, names[key] || "", count((question) => outcome(question) === key)]);
     fill(part.outcome, choices("all", found), found.some(([key, , many]) => key === before && many) ? before : "");
     if (part.kind.length) return;
     const kinds = [...new Set(questions.map((question) => question.kind))].filter(Boolean).sort();

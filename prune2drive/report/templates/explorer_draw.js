@@ -1,28 +1,4 @@
-// Decodes what was kept of a question, and draws it on a camera's photo.
-"use strict";
-
-const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-
-// Returns the rectangles of a camera's tokens, in units of the photo, with their rows and columns.
-function tokensOf([views, cells]) {
-  const all = views.flatMap(([rows, columns, x0, y0, x1, y1], view) =>
-    Array.from({ length: rows * columns }, (_, cell) => {
-      const row = Math.floor(cell / columns), column = cell % columns;
-      const width = (x1 - x0) / columns, height = (y1 - y0) / rows;
-      return { row, column, view, x: x0 + column * width, y: y0 + row * height, width, height };
-    }));
-  return cells ? cells.map((cell) => all[cell]) : all;
-}
-
-// Returns of each token its place in the order of picks, or 0 where there is no order; -1 where it was dropped.
-function picksOf(code, count) {
-  const places = new Array(count).fill(code === "a" ? 0 : -1);
-  if (code === "a") return { places, kept: count, ordered: false };
-  const packed = bytesOf(code.slice(1));
-  if (code[0] === "m") for (let at = 0; at < count; at++) if (packed[at >> 3] & (128 >> (at & 7))) places[at] = 0;
-  if (code[0] === "o") for (let at = 0; at < packed.length; at += 2) places[packed[at] | (packed[at + 1] << 8)] = at / 2;
-  return { places, kept: places.filter((place) => place >= 0).length, ordered: code[0] === "o" };
-}
+// Draws what was kept of a question on a camera's photo.
 
 const RAMP = [[253, 231, 37], [94, 201, 98], [33, 145, 140], [59, 82, 139], [110, 40, 130]]; // early to late picks
 
