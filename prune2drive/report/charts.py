@@ -1,18 +1,27 @@
-"""Draws charts with Matplotlib, as SVG inside a page, in the page's own colours."""
+"""Draws charts with Matplotlib: as SVG in a page, in the page's own colours, and as PNG and SVG files for a paper."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup, escape
 
+from prune2drive.files import replace_atomically
+
 if TYPE_CHECKING:  # Matplotlib is imported only when something is drawn
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-INK, FAINT, LINE, ACCENT, BAD = (f"#00000{digit}" for digit in range(1, 6))
-PAGE_COLOURS = {INK: "--ink", FAINT: "--faint", LINE: "--line", ACCENT: "--accent", BAD: "--bad"}
+INK, FAINT, LINE, ACCENT, BAD, PAPER = (f"page:{name}" for name in ("ink", "faint", "line", "accent", "bad", "paper"))
+"""Names of colours, which a page and a paper show differently."""
+IN_PAGE = {name: f"#00000{digit}" for digit, name in enumerate((INK, FAINT, LINE, ACCENT, BAD, PAPER), start=1)}
+PAGE_COLOURS = {colour: f"--{name.removeprefix('page:')}" for name, colour in IN_PAGE.items()}
+IN_PAPER = {INK: "#000000", FAINT: "#555555", LINE: "#cccccc", ACCENT: "#b45309", BAD: "#b91c1c", PAPER: "#ffffff"}
 STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -22,11 +31,54 @@ STYLE: Any = {
     "axes.spines.right": False,
     "grid.color": LINE,
     "text.color": FAINT,
+    "text.parse_math": False,
     "xtick.color": FAINT,
     "ytick.color": FAINT,
     "svg.fonttype": "none",
 }
 WIDTH, HEIGHT, BAR = 7.5, 3.2, 0.3  # inches: of a chart, and the height of one bar
+DPI = 300  # of PNG files
+
+
+class Chart(NamedTuple):
+    """A chart that is not drawn yet.
+
+    Args:
+        name: says what the chart shows; its files are named by it.
+        draw: draws it.
+        height: its height in inches; its width is that of a page.
+    """
+
+    name: str
+    draw: Callable[[Axes], None]
+    height: float = HEIGHT
+
+    def svg(self) -> Markup:
+        """Returns the chart as an SVG element in the page's colours, the same for the same data."""
+        file = io.StringIO()
+        with _figure(self, IN_PAGE) as figure:
+            figure.savefig(file, format="svg", metadata=NO_METADATA)
+        drawn = file.getvalue()
+        for colour, variable in PAGE_COLOURS.items():
+            drawn = drawn.replace(colour, f"var({variable})")
+        return Markup(
+            drawn[drawn.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(self.name)}"', 1)
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes the chart as PNG and SVG files for a paper, black on white.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        with _figure(self, IN_PAPER) as figure:
+            kinds: dict[str, Any] = {"png": {"dpi": DPI, "facecolor": "white"}, "svg": {"metadata": NO_METADATA}}
+            for suffix, options in kinds.items():
+                file = folder / f"{self.name.replace(' ', '_')}.{suffix}"
+                replace_atomically(file, partial(figure.savefig, format=suffix, **options))
+
+
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def bars(
@@ -73,15 +125,18 @@ def draw_svg(name: str, draw: Callable[[Axes], None], height: float = HEIGHT) ->
         draw: draws it.
         height: its height in inches; its width is that of a page.
     """
+    return Chart(name, draw, height).svg()
+
+
+@contextmanager
+def _figure(chart: Chart, colours: Mapping[str, str]) -> Iterator[Figure]:
+    """Yields a chart's figure in these colours."""
     from matplotlib import rc_context
+    from matplotlib.colors import get_named_colors_mapping
     from matplotlib.figure import Figure
 
-    file = io.StringIO()
-    with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        draw(figure.add_subplot(axisbelow=True))
-        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    drawn = file.getvalue()
-    for colour, variable in PAGE_COLOURS.items():
-        drawn = drawn.replace(colour, f"var({variable})")
-    return Markup(drawn[drawn.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(name)}"', 1))
+    get_named_colors_mapping().update(colours)
+    with rc_context(STYLE | {"svg.hashsalt": chart.name}):
+        figure = Figure(figsize=(WIDTH, chart.height), layout="constrained")
+        chart.draw(figure.add_subplot(axisbelow=True))
+        yield figure

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prune2drive.metrics.simultaneous import pareto_front
+
 DIGITS = 6  # decimal places to which ratios, sums of ratios and objectives are compared
 
 
@@ -59,12 +61,9 @@ def best_so_far(trials: Sequence[Trial]) -> list[float | None]:
 
 def pareto(trials: Sequence[Trial]) -> list[Trial]:
     """Returns the Pareto front by rising total: no other trial has a higher reward at the same or a smaller total."""
-    done = [trial for trial in trials if trial.reward is not None]
-    front: list[Trial] = []
-    for trial in sorted(done, key=lambda trial: (round(trial.total, DIGITS), -(trial.reward or 0.0), trial.number)):
-        if not front or (trial.reward or 0.0) > (front[-1].reward or 0.0):
-            front.append(trial)
-    return front
+    done = sorted((trial for trial in trials if trial.reward is not None), key=lambda trial: trial.number)
+    places = pareto_front([round(trial.total, DIGITS) for trial in done], [trial.reward or 0.0 for trial in done])
+    return [done[place] for place in places]
 
 
 def has_one_total(trials: Sequence[Trial]) -> bool:

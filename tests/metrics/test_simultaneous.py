@@ -1,0 +1,116 @@
+"""Paired differences of many runs at once, and Pareto fronts."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prune2drive.metrics.simultaneous import group_sums, margins, pareto_front, resampled_groups
+
+
+def quantile(values, share):
+    """Linear interpolation between order statistics, as in every textbook."""
+    ordered, place = sorted(values), share * (len(values) - 1)
+    low = math.floor(place)
+    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+
+
+def by_the_formula(difference_MN, group_N, groups, resamples, seed):
+    """Each interval and p value, question by question."""
+    members = [[n for n, group in enumerate(group_N) if group == g] for g in range(groups)]
+    means = [sum(row) / len(row) for row in difference_MN]
+    errors = []
+    for row, mean in zip(difference_MN, means, strict=True):
+        residuals = [sum(row[n] - mean for n in names) for names in members]
+        errors.append(math.sqrt(sum(each**2 for each in residuals)) / len(row))
+    weights = np.concatenate(list(resampled_groups(groups, resamples, seed)))
+    largest = []
+    for weight_G in weights:
+        drawn = [n for g in range(groups) for n in members[g] * int(weight_G[g])]
+        deviations = [
+            abs(sum(row[n] for n in drawn) / len(drawn) - mean) / error
+            for row, mean, error in zip(difference_MN, means, errors, strict=True)
+            if error
+        ]
+        largest.append(max(deviations, default=0))
+    correction = math.sqrt(groups / (groups - 1))
+    found = []
+    for mean, error in zip(means, errors, strict=True):
+        half = quantile(largest, 0.95) * error * correction
+        above = sum(each >= abs(mean) / (error or 1) / correction - 1e-9 for each in largest)
+        found.append((mean, mean - half, mean + half, (1 + above) / (1 + resamples)))
+    return found
+
+
+def test_intervals_are_those_of_the_formula():
+    rng = np.random.default_rng(5)
+    group_N = rng.integers(0, 9, 60)
+    group_N[:9] = range(9)
+    difference_MN = rng.normal(0.3, 1, (4, 60)) + rng.normal(0, 1, 9)[group_N]
+    sum_MG = np.array([group_sums(row, group_N, 9) for row in difference_MN])
+    found = margins(sum_MG, np.bincount(group_N)[None], resamples=200, seed=3)
+    expected = by_the_formula(difference_MN, group_N, 9, 200, 3)
+    for margin, each in zip(found, expected, strict=True):
+        assert (margin.value, margin.low, margin.high, margin.p) == pytest.approx(each)
+        assert margin.n == 60 and margin.is_clear == (margin.low > 0 or margin.high < 0)
+        assert margin.is_clear == (margin.p <= 0.05)
+
+
+def test_blocks_of_resamples_are_one_stream(monkeypatch):
+    whole = np.concatenate(list(resampled_groups(7, 50, seed=1)))
+    monkeypatch.setattr("prune2drive.metrics.simultaneous.BLOCK", 20)
+    parts = list(resampled_groups(7, 50, seed=1))
+    assert len(parts) == 25 and np.array_equal(np.concatenate(parts), whole) and (whole.sum(axis=1) == 7).all()
+
+
+def test_all_intervals_of_a_family_hold_together():
+    """20 runs as good as the baseline: some interval of the usual kind misses more often than not, ours in 5 %."""
+    rng = np.random.default_rng(0)
+    experiments, runs, groups, each = 300, 20, 60, 5
+    missed = alone = 0
+    for seed in range(experiments):
+        right = rng.random((runs + 1, groups, 1)) + rng.normal(0, 0.5, (runs + 1, groups, each))
+        sum_MG = (right[1:] - right[0]).sum(axis=2)
+        count_MG = np.full((1, groups), float(each))
+        missed += any(margin.is_clear for margin in margins(sum_MG, count_MG, resamples=400, seed=seed))
+        error_M = sum_MG.std(axis=1, ddof=1) / math.sqrt(groups)
+        alone += bool((abs(sum_MG.mean(axis=1)) > 1.96 * error_M).any())
+    assert missed / experiments < 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / experiments)
+    assert alone / experiments > 0.3
+
+
+def test_a_difference_that_is_there_is_found():
+    rng = np.random.default_rng(1)
+    sum_MG = rng.normal([[0.0]] * 10 + [[1.0]], 1, (11, 80))
+    *nothing, found = margins(sum_MG, np.ones((1, 80)))
+    assert found.low > 0.3 and found.p < 0.001 and not any(margin.is_clear for margin in nothing)
+
+
+def test_runs_that_never_differ_have_no_width():
+    same, other = margins(np.array([[0.0, 0, 0], [1, 0, 1]]), np.ones((1, 3)))
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1) and other.low < other.value < other.high
+
+
+def test_one_group_tells_nothing():
+    assert margins(np.ones((2, 1)), np.ones((1, 1))) == [] == margins(np.ones((0, 5)), np.ones((1, 5)))
+
+
+points = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12)
+
+
+@given(points)
+def test_the_front_by_brute_force(found):
+    front = pareto_front([cost for cost, _ in found], [worth for _, worth in found])
+
+    def is_beaten(at):
+        cost, worth = found[at]
+        better = [
+            (c <= cost and w >= worth and (c, w) != (cost, worth)) or ((c, w) == (cost, worth) and place < at)
+            for place, (c, w) in enumerate(found)
+        ]
+        return any(better)
+
+    assert sorted(front) == [at for at in range(len(found)) if not is_beaten(at)]
+    assert [found[at][0] for at in front] == sorted(found[at][0] for at in front)
