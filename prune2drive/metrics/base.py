@@ -23,6 +23,7 @@ class Column:
         is_cost: whether less of it is better, and the comparison draws the score against it.
         unit: what stands behind the value on pages.
         scale: what the value is multiplied with for that unit.
+        axis: what the axis of a chart says; the label by default.
     """
 
     label: str
@@ -32,6 +33,7 @@ class Column:
     is_cost: bool = False
     unit: str = ""
     scale: float = 1.0
+    axis: str = ""
 
 
 SCORE = {"score": Column("score", is_share=True, in_comparison=True)}

@@ -18,12 +18,23 @@ from prune2drive.sample import Prediction
 COLUMNS = {
     "tokens/visual_full": Column("visual tokens"),
     "tokens/nominal": Column("budget", in_run=False, in_comparison=True),
-    "tokens/visual_kept": Column("kept", in_comparison=True, is_cost=True),
-    "tokens/layer_average": Column("layer avg", in_run=False, in_comparison=True, is_cost=True),
-    "flops/ratio": Column("FLOPs", in_comparison=True, is_cost=True, unit="%", scale=100),
+    "tokens/visual_kept": Column("kept", in_comparison=True, is_cost=True, axis="visual tokens after the last cut"),
+    "tokens/layer_average": Column(
+        "layer avg", in_run=False, in_comparison=True, is_cost=True, axis="visual tokens, mean over all layers"
+    ),
+    "flops/ratio": Column(
+        "FLOPs",
+        in_comparison=True,
+        is_cost=True,
+        unit="%",
+        scale=100,
+        axis="FLOPs of the prefill, % of those of all tokens",
+    ),
     "time/vision_ms": Column("vision ms, alone"),
     "time/select_ms": Column("select ms, alone", in_comparison=True),
-    "time/prefill_ms": Column("prefill ms, alone", in_comparison=True, is_cost=True),
+    "time/prefill_ms": Column(
+        "prefill ms, alone", in_comparison=True, is_cost=True, axis="prefill of one question at a time, ms"
+    ),
     "time/prefill_ratio": Column("prefill time of full"),
     "time/decode_ms_per_token": Column("decode ms per token, alone"),
     "time/samples_per_s": Column("samples per s, whole run"),
@@ -106,3 +117,14 @@ class Efficiency:
         lengths = [length + text for length in visual_lengths]
         full, pruned = (decoder_flops(config, each) for each in ([visual + text] * layers, lengths))
         return sum(visual_lengths) / layers, full, pruned, kv_cache_bytes(config, lengths, self.dtype_bytes)
+
+
+def budget_share(metrics: Mapping[str, float]) -> float | None:
+    """Returns the share of the visual tokens that a run's ratios ask for, or that it kept where nothing asks.
+
+    Args:
+        metrics: what `Efficiency.compute` returned; may hold other metrics too. Without token counts there is no share.
+    """
+    full = metrics.get("tokens/visual_full")
+    asked = metrics.get("tokens/nominal", metrics.get("tokens/visual_kept"))
+    return asked / full if full and asked is not None else None

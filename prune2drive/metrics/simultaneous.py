@@ -7,11 +7,12 @@ groups are drawn, such as scenes, for all comparisons at once; the 95 % quantile
 the half width of every interval, both in standard errors. Comparisons that move together, as those with one baseline
 do, widen each other's intervals less than by Bonferroni's or Holm's correction.
 
-Shape suffixes: M comparisons, G groups, N questions, B resamples of a block.
+Shape suffixes: M means, P pairs of them, G groups, N questions, R resamples, B resamples of a block.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ LEVEL = 0.95
 BLOCK = 1 << 22  # numbers of a block of resamples
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,53 +47,76 @@ class Margin(Interval):
 
 def group_sums(values_N: Floats, group_N: NDArray[np.int64], groups: int) -> Floats:
     """Returns the sum of the values of each group; [G]."""
-    return np.bincount(group_N, values_N, groups)
+    return np.bincount(group_N, values_N, groups).astype(float)
 
 
 def margins(
-    sum_MG: Floats, count_MG: Floats, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+    sum_MG: Floats,
+    count_MG: Floats,
+    pairs: Sequence[tuple[int, int]],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
 ) -> list[Margin]:
-    """Returns mean differences with simultaneous intervals; none where there are fewer than two groups.
+    """Returns the differences of means, one family of simultaneous intervals; none where there are under two groups.
 
     Args:
-        sum_MG: for each comparison, the sum of the differences of each group's questions.
-        count_MG: for each comparison, or with a single row for all, the number of questions of each group.
+        sum_MG: for each mean, the sum of each group's values.
+        count_MG: for each mean, or with a single row for all, the number of values of each group. The two means of a
+            pair are of the same questions.
+        pairs: the places of the means to compare: the first minus the second.
         resamples: number of times that the groups are drawn anew.
         seed: seed of the draws.
         level: share of experiments in which all intervals hold.
     """
     groups = sum_MG.shape[1]
-    if groups < 2 or not len(sum_MG):
+    if groups < 2 or not pairs:
         return []
-    total_M = np.broadcast_to(count_MG.sum(axis=1), len(sum_MG))
-    value_M = sum_MG.sum(axis=1) / total_M
-    error_M = np.sqrt(((sum_MG - value_M[:, None] * count_MG) ** 2).sum(axis=1)) / total_M
-    varies_M = error_M > 1e-12
-    scale_M = np.where(varies_M, error_M, 1.0)
-    largest = np.concatenate(
-        [
-            _largest(sum_MG, count_MG, weight_BG, value_M, scale_M, varies_M)
-            for weight_BG in resampled_groups(groups, resamples, seed, width=len(sum_MG))
-        ]
-    )
-    half_M = np.quantile(largest, level) * error_M * np.sqrt(groups / (groups - 1))
-    distance_M = np.abs(value_M) / scale_M / np.sqrt(groups / (groups - 1))
-    above_M = resamples - np.searchsorted(np.sort(largest), distance_M - 1e-9)
-    p_M = np.where(varies_M, (1 + above_M) / (1 + resamples), np.where(value_M == 0, 1.0, 1 / (1 + resamples)))
-    return [
-        Margin(value, value - half, value + half, int(total), p)
-        for value, half, total, p in zip(value_M.tolist(), half_M.tolist(), total_M.tolist(), p_M.tolist(), strict=True)
-    ]
+    ours_P, theirs_P = np.array(pairs).T
+    mean_M = sum_MG.sum(axis=1) / count_MG.sum(axis=1)
+    value_P = mean_M[ours_P] - mean_M[theirs_P]
+    error_P = _standard_errors(sum_MG, count_MG, mean_M, ours_P, theirs_P)
+    varies_P = error_P > 0
+    some = ours_P[varies_P], theirs_P[varies_P], value_P[varies_P], error_P[varies_P]
+    blocks = resampled_groups(groups, resamples, seed, width=len(pairs))
+    largest_R = np.sort(np.concatenate([_largest(sum_MG, count_MG, weight_BG, *some) for weight_BG in blocks]))
+    half_P = np.quantile(largest_R, level) * error_P
+    with np.errstate(invalid="ignore", divide="ignore"):
+        above_P = resamples - np.searchsorted(largest_R, np.abs(value_P) / error_P - 1e-9)
+    p_P = np.where(value_P == 0, 1.0, (1 + above_P) / (1 + resamples))
+    counts_P = np.broadcast_to(count_MG.sum(axis=1), len(sum_MG))[ours_P]
+    numbers = zip(value_P.tolist(), half_P.tolist(), counts_P.tolist(), p_P.tolist(), strict=True)
+    return [Margin(value, value - half, value + half, int(count), p) for value, half, count, p in numbers]
+
+
+def _standard_errors(sum_MG: Floats, count_MG: Floats, mean_M: Floats, ours_P: Places, theirs_P: Places) -> Floats:
+    """Returns the standard error of each difference, that of a ratio of sums over groups; 0 where no group differs."""
+    groups = sum_MG.shape[1]
+    residual_MG = (sum_MG - mean_M[:, None] * count_MG) / count_MG.sum(axis=1)[:, None]
+    product_MM = residual_MG @ residual_MG.T * groups / (groups - 1)
+    own_M = np.diag(product_MM)
+    own_P = own_M[ours_P] + own_M[theirs_P]
+    variance_P = own_P - 2 * product_MM[ours_P, theirs_P]
+    error_P: Floats = np.sqrt(np.where(variance_P > 1e-12 * own_P, variance_P, 0.0))
+    return error_P
 
 
 def _largest(
-    sum_MG: Floats, count_MG: Floats, weight_BG: Floats, value_M: Floats, scale_M: Floats, varies_M: NDArray[np.bool_]
+    sum_MG: Floats,
+    count_MG: Floats,
+    weight_BG: Floats,
+    ours_P: Places,
+    theirs_P: Places,
+    value_P: Floats,
+    error_P: Floats,
 ) -> Floats:
-    """Returns the largest deviation of each resample among all comparisons, in standard errors; [B]."""
+    """Returns the largest deviation of each resample, in standard errors; a mean without a question deviates by 0."""
+    groups = sum_MG.shape[1]
     with np.errstate(invalid="ignore"):
-        drawn_BM = (weight_BG @ sum_MG.T) / (weight_BG @ count_MG.T)
-    deviation_BM = np.abs(drawn_BM - value_M) / scale_M
-    return np.nan_to_num(deviation_BM[:, varies_M], nan=0.0).max(axis=1, initial=0.0)
+        mean_BM = (weight_BG @ sum_MG.T) / (weight_BG @ count_MG.T)
+    deviation_BP = np.abs(mean_BM[:, ours_P] - mean_BM[:, theirs_P] - value_P) / error_P
+    largest_B: Floats = np.nan_to_num(deviation_BP, nan=0.0).max(axis=1, initial=0.0)
+    return largest_B * math.sqrt(groups / (groups - 1))
 
 
 def resampled_groups(groups: int, resamples: int, seed: int, width: int = 1) -> Iterator[Floats]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,11 +18,11 @@ if TYPE_CHECKING:  # Matplotlib is imported only when something is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, FAINT, LINE, ACCENT, BAD, PAPER = (f"page:{name}" for name in ("ink", "faint", "line", "accent", "bad", "paper"))
+INK, FAINT, LINE, ACCENT, BAD, GOOD = (f"page:{name}" for name in ("ink", "faint", "line", "accent", "bad", "good"))
 """Names of colours, which a page and a paper show differently."""
-IN_PAGE = {name: f"#00000{digit}" for digit, name in enumerate((INK, FAINT, LINE, ACCENT, BAD, PAPER), start=1)}
+IN_PAGE = {name: f"#00000{digit}" for digit, name in enumerate((INK, FAINT, LINE, ACCENT, BAD, GOOD), start=1)}
 PAGE_COLOURS = {colour: f"--{name.removeprefix('page:')}" for name, colour in IN_PAGE.items()}
-IN_PAPER = {INK: "#000000", FAINT: "#555555", LINE: "#cccccc", ACCENT: "#b45309", BAD: "#b91c1c", PAPER: "#ffffff"}
+IN_PAPER = {INK: "#000000", FAINT: "#555555", LINE: "#cccccc", ACCENT: "#b45309", BAD: "#b91c1c", GOOD: "#18704a"}
 STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -74,7 +75,7 @@ class Chart(NamedTuple):
         with _figure(self, IN_PAPER) as figure:
             kinds: dict[str, Any] = {"png": {"dpi": DPI, "facecolor": "white"}, "svg": {"metadata": NO_METADATA}}
             for suffix, options in kinds.items():
-                file = folder / f"{self.name.replace(' ', '_')}.{suffix}"
+                file = folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', self.name).strip('_')}.{suffix}"
                 replace_atomically(file, partial(figure.savefig, format=suffix, **options))
 
 
@@ -135,7 +136,8 @@ def _figure(chart: Chart, colours: Mapping[str, str]) -> Iterator[Figure]:
     from matplotlib.colors import get_named_colors_mapping
     from matplotlib.figure import Figure
 
-    get_named_colors_mapping().update(colours)
+    for name, colour in colours.items():
+        get_named_colors_mapping()[name] = colour  # one by one: `update` would leave Matplotlib's cache as it was
     with rc_context(STYLE | {"svg.hashsalt": chart.name}):
         figure = Figure(figsize=(WIDTH, chart.height), layout="constrained")
         chart.draw(figure.add_subplot(axisbelow=True))

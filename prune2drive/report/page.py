@@ -9,6 +9,33 @@ import jinja2
 from markupsafe import Markup
 
 
+class Tinted(NamedTuple):
+    """A cell of a table with a colour behind its text.
+
+    Args:
+        text: what it says.
+        tint: the strength of the colour, up to 1; below 0 that of the opposite.
+        meaning: what the colour says: a `gap`, good or bad, or a `level`.
+    """
+
+    text: str
+    tint: float
+    meaning: str = "gap"
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def kind(self) -> str:
+        """The class of the cell in a page."""
+        return self.meaning if self.meaning != "gap" else "better" if self.tint > 0 else "worse"
+
+    @property
+    def strength(self) -> int:
+        """The strength of the colour in percent; text stays readable on it."""
+        return round(40 * min(1.0, abs(self.tint)))
+
+
 class Section(NamedTuple):
     """Holds a part of a page.
 
@@ -18,13 +45,15 @@ class Section(NamedTuple):
         chart: an SVG element.
         rows: the cells of a table, the header first.
         folded: whether the table is hidden until it is asked for.
+        charts: several SVG elements.
     """
 
     heading: str
     note: str = ""
     chart: Markup = Markup("")
-    rows: Sequence[Sequence[str]] = ()
+    rows: Sequence[Sequence[str | Tinted]] = ()
     folded: bool = False
+    charts: Sequence[Markup] = ()
 
 
 def render(template: str, **content: object) -> str:
@@ -32,7 +61,8 @@ def render(template: str, **content: object) -> str:
 
     Args:
         template: file name under `templates/`; it extends `base.html`, which needs a `title`, and fills the blocks
-            `body` and, for CSS of its own, `style`. `sections.html` shows a `sentence`, `facts` and `sections`.
+            `body` and, for CSS of its own, `style`. `sections.html` is a page of a `sentence`,
+            `facts` and `sections`.
         content: variables of the template; text is escaped unless it is `markupsafe.Markup`.
     """
     loader = jinja2.PackageLoader("prune2drive.report")

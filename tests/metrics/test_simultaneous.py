@@ -49,8 +49,10 @@ def test_intervals_are_those_of_the_formula():
     group_N = rng.integers(0, 9, 60)
     group_N[:9] = range(9)
     difference_MN = rng.normal(0.3, 1, (4, 60)) + rng.normal(0, 1, 9)[group_N]
-    sum_MG = np.array([group_sums(row, group_N, 9) for row in difference_MN])
-    found = margins(sum_MG, np.bincount(group_N)[None], resamples=200, seed=3)
+    theirs_N = rng.normal(0, 1, 60)
+    sum_MG = np.array([group_sums(row, group_N, 9) for row in (theirs_N, *(theirs_N + difference_MN))])
+    pairs = [(run, 0) for run in range(1, 5)]
+    found = margins(sum_MG, np.bincount(group_N)[None].astype(float), pairs, resamples=200, seed=3)
     expected = by_the_formula(difference_MN, group_N, 9, 200, 3)
     for margin, each in zip(found, expected, strict=True):
         assert (margin.value, margin.low, margin.high, margin.p) == pytest.approx(each)
@@ -74,7 +76,9 @@ def test_all_intervals_of_a_family_hold_together():
         right = rng.random((runs + 1, groups, 1)) + rng.normal(0, 0.5, (runs + 1, groups, each))
         sum_MG = (right[1:] - right[0]).sum(axis=2)
         count_MG = np.full((1, groups), float(each))
-        missed += any(margin.is_clear for margin in margins(sum_MG, count_MG, resamples=400, seed=seed))
+        each_MG = np.vstack([np.zeros(groups), sum_MG])
+        found = margins(each_MG, count_MG, [(run, 0) for run in range(1, runs + 1)], resamples=400, seed=seed)
+        missed += any(margin.is_clear for margin in found)
         error_M = sum_MG.std(axis=1, ddof=1) / math.sqrt(groups)
         alone += bool((abs(sum_MG.mean(axis=1)) > 1.96 * error_M).any())
     assert missed / experiments < 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / experiments)
@@ -83,18 +87,32 @@ def test_all_intervals_of_a_family_hold_together():
 
 def test_a_difference_that_is_there_is_found():
     rng = np.random.default_rng(1)
-    sum_MG = rng.normal([[0.0]] * 10 + [[1.0]], 1, (11, 80))
-    *nothing, found = margins(sum_MG, np.ones((1, 80)))
+    sum_MG = rng.normal([[0.0]] * 11 + [[1.0]], 1, (12, 80))
+    *nothing, found = margins(sum_MG, np.ones((1, 80)), [(run, 0) for run in range(1, 12)])
     assert found.low > 0.3 and found.p < 0.001 and not any(margin.is_clear for margin in nothing)
 
 
+def test_means_of_different_questions_are_paired_by_kind():
+    """Two runs, two kinds: what the kinds differ in does not enter; the intervals are those of the differences."""
+    rng = np.random.default_rng(2)
+    sum_MG, count_MG = rng.normal(0, 1, (4, 30)), np.repeat(rng.integers(1, 5, (2, 30)), 2, axis=0).astype(float)
+    sum_MG[2:] += 100 * count_MG[2:]
+    pairs = margins(sum_MG, count_MG, [(0, 1), (2, 3)], resamples=300)
+    alone_MG = np.vstack([sum_MG[0] - sum_MG[1], sum_MG[2] - sum_MG[3], np.zeros((2, 30))])
+    expected = margins(alone_MG, count_MG[[0, 2, 0, 2]], [(0, 2), (1, 3)], resamples=300)
+    for margin, each in zip(pairs, expected, strict=True):
+        assert (margin.value, margin.low, margin.p) == pytest.approx((each.value, each.low, each.p))
+        assert margin.n == each.n
+
+
 def test_runs_that_never_differ_have_no_width():
-    same, other = margins(np.array([[0.0, 0, 0], [1, 0, 1]]), np.ones((1, 3)))
+    sum_MG = np.array([[2.0, 0, 1], [2, 0, 1], [3, 0, 2]])
+    same, other = margins(sum_MG, np.ones((1, 3)), [(0, 1), (2, 1)])
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1) and other.low < other.value < other.high
 
 
 def test_one_group_tells_nothing():
-    assert margins(np.ones((2, 1)), np.ones((1, 1))) == [] == margins(np.ones((0, 5)), np.ones((1, 5)))
+    assert margins(np.ones((2, 1)), np.ones((1, 1)), [(0, 1)]) == [] == margins(np.ones((2, 5)), np.ones((1, 5)), [])
 
 
 points = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12)

@@ -73,7 +73,7 @@ def test_comparison_prints_the_first_share_and_no_column_twice(sweep, capsys):
 def test_comparison_leaves_out_a_damaged_run(sweep, caplog):
     (sweep / "0/metrics.json").write_text("{")
     assert len(compare(sweep)) == 5
-    assert "0 is left out of the comparison" in caplog.text
+    assert "0 is left out: metrics.json: not valid JSON" in caplog.text
 
 
 def test_comparison_of_no_runs_writes_nothing(tmp_path):

@@ -1,0 +1,221 @@
+"""What a comparison finds in run folders: names, differences, budgets, and what it cannot read."""
+
+import json
+import random
+import re
+import statistics
+
+import numpy as np
+import pytest
+from helpers.run_folders import EXACT, run_folder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prune2drive.errors import InputError
+from prune2drive.metrics.simultaneous import resampled_groups
+from prune2drive.metrics.statistics import RESAMPLES
+from prune2drive.report.comparison.differences import same_budget
+from prune2drive.report.comparison.findings import find
+from prune2drive.report.comparison.verdict import verdict
+
+QUESTIONS = 60
+
+
+def answers(share, seed):
+    return [random.Random(f"{seed} {number}").random() < share for number in range(QUESTIONS)]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    run_folder(folder / "0", "none", answers(0.95, 0), 1.0, 30)
+    run_folder(folder / "1", "tfps", answers(0.9, 1), 0.5, 20)
+    run_folder(folder / "2", "random", answers(0.5, 2), 0.5, 20)
+    run_folder(folder / "3", "tfps", answers(0.8, 3), 0.1, 12)
+    run_folder(folder / "10", "fastv", answers(0.3, 4), 0.1, 15)
+    return folder
+
+
+def test_runs_are_named_by_what_sets_them_apart(sweep):
+    found = find([sweep])
+    assert [run.label for run in found.runs] == [
+        "none",
+        "tfps keep=0.5",
+        "random keep=0.5",
+        "tfps keep=0.1",
+        "fastv keep=0.1",
+    ], "in the order of their numbers; a run with all tokens has no ratio"
+    assert found.runs[1].job == "pruner=tfps ratios.keep=0.5" and found.runs[1].series == "tfps"
+    assert found.common == {"model": "made", "dataset": "up"} and found.baseline.label == "none"
+    assert not found.faults
+
+
+def test_differences_are_those_of_the_formula(sweep):
+    """Question by question, scene by scene."""
+    found = find([sweep])
+    scores = [answers(*given_) for given_ in ((0.95, 0), (0.9, 1), (0.5, 2), (0.8, 3), (0.3, 4))]
+    scenes = QUESTIONS // 3
+    gaps = [[a - b for a, b in zip(score, scores[0], strict=True)] for score in scores[1:]]
+    sums = [[sum(gap[3 * scene : 3 * scene + 3]) for scene in range(scenes)] for gap in gaps]
+    errors = [statistics.stdev(each) / scenes**0.5 / 3 for each in sums]
+    weights = np.concatenate(list(resampled_groups(scenes, RESAMPLES, 0, width=4)))
+    drawn = weights @ np.array(sums).T / QUESTIONS
+    means = np.array([statistics.fmean(gap) for gap in gaps])
+    largest = (abs(drawn - means) / errors).max(axis=1)
+    half = np.quantile(largest, 0.95) * np.array(errors) * (scenes / (scenes - 1)) ** 0.5
+    margins = [found.differences.margin[run] for run in found.runs[1:]]
+    assert [margin.value for margin in margins] == pytest.approx(means)
+    assert [margin.low for margin in margins] == pytest.approx(means - half)
+    assert [margin.high for margin in margins] == pytest.approx(means + half)
+    assert found.questions.unit == "scene" and found.questions.groups == scenes
+
+
+def test_kinds_are_compared_among_themselves(sweep):
+    found = find([sweep])
+    run, score = found.runs[2], answers(0.5, 2)
+    assert found.questions.kinds == ("count", "light")
+    assert found.differences.kind_score[run] == {
+        "count": statistics.fmean(score[::2]),
+        "light": statistics.fmean(score[1::2]),
+    }
+    gap = [a - b for a, b in zip(score, answers(0.95, 0), strict=True)]
+    assert found.differences.kind_margin[run]["light"].value == pytest.approx(statistics.fmean(gap[1::2]))
+    assert found.differences.kind_margin[run]["light"].n == QUESTIONS // 2
+
+
+def test_each_budget_has_its_best(sweep):
+    found = find([sweep])
+    half, tenth = found.differences.budgets
+    assert (half.share, half.best.label, tenth.share, tenth.best.label) == (0.5, "tfps keep=0.5", 0.1, "tfps keep=0.1")
+    ahead = half.ahead[found.runs[2]]
+    score = found.differences.score
+    assert ahead.value == pytest.approx(score[half.best] - score[found.runs[2]]) and ahead.is_clear
+    first, second = verdict(found)
+    assert first.startswith("At 50 % of the visual tokens tfps is best with 90.0 % answers right, ")
+    assert "against none: may be noise. Ahead of the next, random, by 50.0 [" in first and first.endswith("than noise.")
+    assert second.startswith("At 10 % of the visual tokens tfps is best with ")
+
+
+shares = st.lists(st.none() | st.floats(0.01, 1), max_size=12)
+
+
+@given(shares)
+def test_budgets_hold_every_pruned_run_once(given_):
+    groups = same_budget(given_)
+    assert sorted(place for group in groups for place in group) == [
+        place for place, share in enumerate(given_) if share is not None and share < 1
+    ]
+    for group in groups:
+        each = [given_[place] for place in group]
+        assert max(each) < min(each) * 1.03 or len(each) == 1
+    tops = [max(given_[place] for place in group) for group in groups]
+    assert tops == sorted(tops, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["tfps keep=0.1", "pruner=tfps ratios.keep=0.1", "3"])
+def test_a_baseline_goes_by_its_label_options_or_folder(sweep, name):
+    found = find([sweep], name)
+    assert found.baseline is found.runs[3] and found.differences.margin[found.runs[0]].value > 0
+
+
+def test_an_unknown_baseline_is_named(sweep):
+    with pytest.raises(InputError, match="--baseline 'tfp': no run goes by this name; choose one of 'none', 'tfps k"):
+        find([sweep], "tfp")
+
+
+def test_the_run_with_all_tokens_inside_a_run_is_the_baseline(tmp_path):
+    run_folder(tmp_path / "a", "tfps", answers(0.9, 1), 0.5)
+    run_folder(tmp_path / "a/full", "none", answers(0.95, 0), overrides=[])
+    run_folder(tmp_path / "b", "random", answers(0.5, 2), 0.5)
+    found = find([tmp_path / "a", tmp_path / "b"])
+    assert [run.label for run in found.runs] == ["none", "tfps keep=0.5", "random keep=0.5"]
+    assert found.baseline is found.runs[0] and len(found.differences.margin) == 2
+
+
+def test_runs_of_equal_options_are_told_apart_by_their_folders(tmp_path):
+    for place in ("here/0", "there/0", "there/1"):
+        run_folder(tmp_path / place, "tfps", answers(0.9, 1), 0.5)
+    found = find([tmp_path / "here", tmp_path / "there", tmp_path / "there/1"])
+    labels = [run.label for run in found.runs]
+    assert len(set(labels)) == 3 and labels[2] == "(1)" and str(tmp_path / "here/0") in labels[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("run.json", None, "is left out: run.json: no such file"),
+        ("run.json", "[]", "is left out: run.json: not a JSON object"),
+        ("run.json", '{"columns": {"score": {"text": 1}}}', "is left out: .*unexpected keyword argument 'text'"),
+        ("metrics.json", None, "is left out: not finished, status finished"),
+        ("metrics.json", "{", "is left out: metrics.json: not valid JSON at line 1"),
+        ("metrics.json", '{"score": "high"}', "is left out: metrics.json: score is no number"),
+        ("predictions.jsonl", "{}\n", "is not paired: predictions.jsonl, line 1: not a row of predictions"),
+        ("predictions.jsonl", "", "is not paired: no answer has a score of its own"),
+    ],
+)
+def test_damaged_folders_are_listed_and_the_rest_is_shown(tmp_path, file, content, said):
+    for name, share in (("none", 0.9), ("tfps", 0.8), ("random", 0.5)):
+        run_folder(tmp_path / name, name, answers(share, name), 1.0 if name == "none" else 0.5)
+    broken = tmp_path / "random" / file
+    broken.unlink() if content is None else broken.write_text(content)
+    found = find([tmp_path, tmp_path / "nowhere"], is_strict=True)
+    messages = [str(fault) for fault in found.faults]
+    assert len(messages) == 2 and all("\n" not in message for message in messages)
+    assert f"{tmp_path / 'nowhere'} is left out: no such folder" in messages
+    assert any(re.match(f"{tmp_path / 'random'} {said}", message) for message in messages), messages
+    assert {run.label.split()[0] for run in found.differences.score} == {"none", "tfps"}
+
+
+def test_metrics_that_cannot_be_built_here(tmp_path):
+    for name in ("none", "tfps", "random"):
+        run_folder(tmp_path / name, name, answers(0.9, name), 1.0 if name == "none" else 0.5)
+    for target, folder in (("nowhere.Metric", "tfps"), ("pathlib.Path", "random")):
+        file = tmp_path / folder / "run.json"
+        run = json.loads(file.read_text()) | {"config": {"metrics": {"_target_": target}}}
+        file.write_text(json.dumps(run))
+    found = find([tmp_path])
+    reasons = " ".join(str(fault) for fault in found.faults)
+    assert "its metrics, nowhere.Metric, cannot be built here" in reasons
+    assert "its metrics, pathlib.Path, score no question by itself" in reasons
+    assert found.differences is None and "one run alone has scores by question" in verdict(found)[0]
+
+
+def test_a_judge_is_not_asked_again(tmp_path):
+    """Nor is its endpoint needed."""
+    judged = {"_target_": EXACT["_target_"], "drivelm": {"_target_": "prune2drive.metrics.drivelm.DriveLMScore"}}
+    judged["drivelm"]["judge"] = {"_target_": "no.such.Judge"}
+    for name in ("none", "tfps"):
+        folder = run_folder(tmp_path / name, name, answers(0.9, name), 1.0 if name == "none" else 0.5)
+        run = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(run | {"config": {"metrics": judged}}))
+    found = find([tmp_path])
+    assert found.differences and not found.faults
+
+
+def test_other_questions_are_left_out_of_the_differences(tmp_path):
+    run_folder(tmp_path / "a", "none", [True] * 30)
+    run_folder(tmp_path / "b", "tfps", [True, False] * 15, 0.5, questions=range(12, 42))
+    found = find([tmp_path], is_strict=True)
+    assert found.questions.score_RN.shape == (2, 18) and found.questions.left_out == 24
+    assert found.differences.margin[found.runs[1]].value == -0.5
+
+
+def test_runs_that_share_no_question_are_refused(tmp_path):
+    run_folder(tmp_path / "a", "none", [True] * 9)
+    run_folder(tmp_path / "b", "tfps", [True] * 9, 0.5, questions=range(9, 18))
+    with pytest.raises(InputError, match=r"a and .*b: they share no scored question; compare runs over the same") as no:
+        find([tmp_path], is_strict=True)
+    assert "\n" not in str(no.value)
+    assert find([tmp_path]).unpaired, "when a multirun ends, its tables are written all the same"
+
+
+@pytest.mark.parametrize(("per_scene", "unit"), [(1000, "frame"), (3, "scene")])
+def test_frames_are_drawn_where_there_is_one_scene(tmp_path, per_scene, unit):
+    for name in ("none", "tfps"):
+        folder = run_folder(tmp_path / name, name, answers(0.9, name), 0.5, per_scene=per_scene)
+        rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        for number, row in enumerate(rows):
+            row["frame"] = str(number // 2)
+        (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    questions = find([tmp_path]).questions
+    assert (questions.unit, questions.groups) == (unit, QUESTIONS // (2 if unit == "frame" else 3))
