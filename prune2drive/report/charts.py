@@ -88,8 +88,8 @@ def bars(
     mark: float | None = None,
     ranges: Sequence[tuple[float, float]] = (),
     expected: Sequence[float] = (),
-) -> Markup:
-    """Draws a bar for each value.
+) -> Chart:
+    """Returns a chart with a bar for each value.
 
     Args:
         name: the chart's name, with which the ids of its bars begin.
@@ -115,18 +115,7 @@ def bars(
         axes.margins(x=0.1)
         axes.spines[:].set_visible(False)
 
-    return draw_svg(name, draw, 0.3 + BAR * len(values))
-
-
-def draw_svg(name: str, draw: Callable[[Axes], None], height: float = HEIGHT) -> Markup:
-    """Returns a chart as an SVG element, the same for the same data.
-
-    Args:
-        name: says what the chart shows.
-        draw: draws it.
-        height: its height in inches; its width is that of a page.
-    """
-    return Chart(name, draw, height).svg()
+    return Chart(name, draw, 0.3 + BAR * len(values))
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jinja2
-from markupsafe import Markup
+
+from prune2drive.report.charts import Chart
 
 
 class Tinted(NamedTuple):
@@ -15,7 +16,7 @@ class Tinted(NamedTuple):
     Args:
         text: what it says.
         tint: the strength of the colour, up to 1; below 0 that of the opposite.
-        meaning: what the colour says: a `gap`, good or bad, or a `level`.
+        meaning: what the colour says: a `gap`, good or bad, or a `level`, more or less.
     """
 
     text: str
@@ -28,7 +29,8 @@ class Tinted(NamedTuple):
     @property
     def kind(self) -> str:
         """The class of the cell in a page."""
-        return self.meaning if self.meaning != "gap" else "better" if self.tint > 0 else "worse"
+        more, less = {"gap": ("better", "worse"), "level": ("more", "less")}[self.meaning]
+        return more if self.tint > 0 else less
 
     @property
     def strength(self) -> int:
@@ -42,18 +44,16 @@ class Section(NamedTuple):
     Args:
         heading: its heading.
         note: a sentence below the heading.
-        chart: an SVG element.
+        charts: what is drawn below the note.
         rows: the cells of a table, the header first.
         folded: whether the table is hidden until it is asked for.
-        charts: several SVG elements.
     """
 
     heading: str
     note: str = ""
-    chart: Markup = Markup("")
+    charts: Sequence[Chart] = ()
     rows: Sequence[Sequence[str | Tinted]] = ()
     folded: bool = False
-    charts: Sequence[Markup] = ()
 
 
 def render(template: str, **content: object) -> str:

@@ -1,21 +1,19 @@
-"""Draws the charts of a search."""
+"""Returns the charts of a search."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
-from prune2drive.report.charts import ACCENT, BAD, FAINT, draw_svg
+from prune2drive.report.charts import ACCENT, BAD, FAINT, Chart
 from prune2drive.search.trials import Trial, best_so_far, pareto
 
 if TYPE_CHECKING:  # Matplotlib is imported only when something is drawn
     from matplotlib.axes import Axes
 
 
-def history(trials: Sequence[Trial]) -> Markup:
-    """Draws the objective of each trial and the best so far; failed trials are crosses on the axis."""
+def history(trials: Sequence[Trial]) -> Chart:
+    """Shows the objective of each trial and the best so far; failed trials are crosses on the axis."""
     done = [trial for trial in trials if trial.objective is not None]
     failed = [trial.number for trial in trials if trial.objective is None]
     values = [trial.objective or 0.0 for trial in done]
@@ -30,11 +28,11 @@ def history(trials: Sequence[Trial]) -> Markup:
         axes.locator_params("x", integer=True)
         axes.grid(axis="y")
 
-    return draw_svg("objective of each trial", draw)
+    return Chart("objective of each trial", draw)
 
 
-def front(trials: Sequence[Trial]) -> Markup:
-    """Draws reward against mean ratio, with the Pareto front in the accent colour."""
+def front(trials: Sequence[Trial]) -> Chart:
+    """Shows reward against mean ratio, with the Pareto front in the accent colour."""
     best = pareto(trials)
     others = [trial for trial in trials if trial.reward is not None and trial not in best]
 
@@ -46,4 +44,4 @@ def front(trials: Sequence[Trial]) -> Markup:
         axes.set(xlabel="mean ratio", ylabel="R")
         axes.grid(axis="y")
 
-    return draw_svg("reward against mean ratio", draw)
+    return Chart("reward against mean ratio", draw)

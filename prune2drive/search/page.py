@@ -16,16 +16,21 @@ from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
 from prune2drive.metrics.statistics import Interval
 from prune2drive.report.charts import bars
+from prune2drive.report.comparison.findings import find
+from prune2drive.report.comparison.page import sections
+from prune2drive.report.comparison.write import save_charts
 from prune2drive.report.page import Section, render
 from prune2drive.search import charts
 from prune2drive.search.study import FEWEST, Study
 from prune2drive.search.trials import Trial, best, has_one_total, pareto
 
 REPORT = "report.html"
+TEST = "test"
+"""The folder of the runs on the test split."""
 
 
 def write_search_report(folder: Path, study: Study) -> Path:
-    """Writes `report.html` into the sweep's folder.
+    """Writes `report.html` into the sweep's folder, and its charts as PNG and SVG into `charts/`.
 
     Returns:
         The page's path.
@@ -35,21 +40,24 @@ def write_search_report(folder: Path, study: Study) -> Path:
     """
     trials = sorted(study.trials, key=lambda trial: trial.number)
     about, verdict = study.about, study.verdict
+    shown = [
+        _winner(study),
+        *(_tested(verdict, trials) if verdict else []),
+        *_compared(folder),
+        _history(trials),
+        _importance(study),
+        _front(trials),
+        *(_failures(trials) if any(trial.error for trial in trials) else []),
+        *([Section("All trials", rows=_table(trials), folded=True)] if trials else []),
+    ]
     html = render(
         "sections.html",
         title=f"Keep ratios of {about['model']} on {about['dataset']}" if about else f"Keep ratios: {study.name}",
         sentence=_sentence(verdict, trials),
         facts=_facts(study, trials),
-        sections=[
-            _winner(study),
-            *(_tested(verdict, trials) if verdict else []),
-            _history(trials),
-            _importance(study),
-            _front(trials),
-            *(_failures(trials) if any(trial.error for trial in trials) else []),
-            *([Section("All trials", rows=_table(trials), folded=True)] if trials else []),
-        ],
+        sections=shown,
     )
+    save_charts(folder, shown)
     write_atomically(folder / REPORT, [html])
     return folder / REPORT
 
@@ -88,7 +96,7 @@ def _winner(study: Study) -> Section:
         return Section("Best ratios", "No trial has succeeded.")
     heading = f"{'The winner' if study.verdict else 'Best ratios so far'}: trial {winner.number}"
     note = f"The line is the same total shared out evenly, {winner.mean:.3f} for each camera."
-    return Section(heading, note, bars("winner", winner.ratios, winner.mean))
+    return Section(heading, note, [bars("winner", winner.ratios, winner.mean)])
 
 
 def _tested(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> list[Section]:
@@ -112,11 +120,17 @@ def _tested(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> list[Section
     ]
 
 
+def _compared(folder: Path) -> list[Section]:
+    """Returns the comparison of the runs on the test split: by kind of question, and what each camera keeps."""
+    found = find([folder / TEST]) if (folder / TEST).is_dir() else None
+    return sections(found, "The test split: ") if found and found.differences else []
+
+
 def _history(trials: Sequence[Trial]) -> Section:
     if best(trials) is None:
         return Section("History", "No trial has succeeded.")
     note = "The objective of each trial, and the best so far; crosses are trials that failed."
-    return Section("History", note, charts.history(trials))
+    return Section("History", note, [charts.history(trials)])
 
 
 def _importance(study: Study) -> Section:
@@ -126,7 +140,7 @@ def _importance(study: Study) -> Section:
         return Section("Importance", note)
     what = "weight" if study.identity.get("space") == "simplex" else "ratio"
     note = f"How far each {what} decides whether a trial's {study.explained} is among the best (PED-ANOVA); sum 1."
-    return Section("Importance", note, bars("importance", values))
+    return Section("Importance", note, [bars("importance", values)])
 
 
 def _front(trials: Sequence[Trial]) -> Section:
@@ -135,7 +149,7 @@ def _front(trials: Sequence[Trial]) -> Section:
         share = f", {trials[0].mean:g} of the tokens" if trials else ""
         return Section(heading, f"All trials keep the same total{share}, so there is no front.")
     note = "Coloured points are the Pareto front: no other trial has a higher R for no larger total."
-    return Section(heading, note, charts.front(trials), _table(front))
+    return Section(heading, note, [charts.front(trials)], _table(front))
 
 
 def _failures(trials: Sequence[Trial]) -> list[Section]:

@@ -122,7 +122,7 @@ def test_the_best_so_far(found):
 
 
 def test_bars_are_as_long_as_their_values():
-    drawn = Page(bars("x", {"CAM_A": 0.5, "CAM_B": 0.125, "CAM_C": 0.0}, mark=0.3))
+    drawn = Page(bars("x", {"CAM_A": 0.5, "CAM_B": 0.125, "CAM_C": 0.0}, mark=0.3).svg())
     widths = []
     for label in drawn.bars("x"):
         across = [x for x, _ in drawn.line(label)]
@@ -131,7 +131,7 @@ def test_bars_are_as_long_as_their_values():
 
 
 def test_a_chart_has_the_colours_of_the_page():
-    drawn = bars("x", {"CAM_A": 0.5}, mark=0.3)
+    drawn = bars("x", {"CAM_A": 0.5}, mark=0.3).svg()
     assert "var(--accent)" in drawn and "var(--ink)" in drawn and "var(--faint)" in drawn
     assert not re.search("#[0-9a-f]{6}", drawn), "a fixed colour would be lost on a dark page"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prune2drive.cameras import short_name
@@ -195,16 +196,19 @@ def kind_heat(found: Findings) -> HeatMap | None:
 
 
 def camera_heat(found: Findings) -> HeatMap | None:
-    """Returns the tokens kept of each camera, coloured by how they compare with the run's largest budget."""
+    """Returns the tokens kept of each camera, coloured by how far they are from the run's mean over its cameras."""
     cameras, budgets = camera_budgets(found)
     if len(cameras) < 2:
         return None
-    tops = [max((count for count in counts if count), default=1.0) for _, counts in budgets]
+    means = [fmean(count for count in counts if count is not None) or 1.0 for _, counts in budgets]
     return HeatMap(
         "tokens of each camera",
         [run.label for run, _ in budgets],
         [short_name(camera) for camera in cameras],
         [["" if count is None else f"{count:,.0f}" for count in counts] for _, counts in budgets],
-        [[count / top if count else None for count in counts] for (_, counts), top in zip(budgets, tops, strict=True)],
-        (ACCENT, ACCENT),
+        [
+            [None if count is None else count / mean - 1 for count in counts]
+            for (_, counts), mean in zip(budgets, means, strict=True)
+        ],
+        (ACCENT, FAINT),
     )

@@ -21,11 +21,12 @@ LONG = 15  # rows above which a table that repeats others is folded
 CLEAR = 0.45  # tint of a difference that is more than noise
 
 
-def page(found: Findings, explorer: Markup | str = "") -> str:
+def page(found: Findings, sections: Sequence[Section], explorer: Markup | str = "") -> str:
     """Returns the page.
 
     Args:
         found: what it shows.
+        sections: its parts.
         explorer: the token explorer of the same runs.
     """
     return render(
@@ -33,25 +34,30 @@ def page(found: Findings, explorer: Markup | str = "") -> str:
         title=_title(found),
         verdict=verdict(found),
         faults=[str(fault) for fault in found.faults],
-        sections=sections(found),
+        sections=sections,
         explorer=explorer,
         facts={"the same in all runs": " ".join(f"{name}={value}" for name, value in found.common.items())},
         sources=_sources(found),
     )
 
 
-def sections(found: Findings) -> list[Section]:
-    """Returns the parts of the page that other pages may show too."""
-    charts = [chart.svg() for chart in front_charts(found).values()]
+def sections(found: Findings, about: str = "") -> list[Section]:
+    """Returns the parts of the page that other pages may show too.
+
+    Args:
+        found: what they show.
+        about: what their headings begin with.
+    """
+    charts = list(front_charts(found).values())
     note = "Accent: the Pareto front, no run costs less and scores more. Lines join budgets of one method; bars: 95 %."
     parts = [
         Section("All runs", _method(found), rows=_tinted_overview(found)),
-        Section("Score against cost", note, charts=charts) if charts else None,
+        Section("Score against cost", note, charts) if charts else None,
         _budgets(found),
         *_kinds(found),
         _cameras(found),
     ]
-    return [part for part in parts if part]
+    return [part._replace(heading=f"{about}{part.heading}") for part in parts if part]
 
 
 def _title(found: Findings) -> str:
@@ -97,14 +103,13 @@ def _budgets(found: Findings) -> Section | None:
     budgets = found.differences.budgets if found.differences else ()
     if not any(len(budget.runs) > 1 for budget in budgets):
         return None
-    rows: list[list[str | Tinted]] = [["visual tokens", "run", "score", "points the best is ahead"]]
+    rows: list[list[str | Tinted]] = [["run", "visual tokens", "score", "points the best is ahead"]]
     for budget in budgets:
         for run in budget.runs:
             margin = budget.ahead.get(run)
-            share = percent(budget.share) if run is budget.best else ""
             ahead = _tinted(in_points(margin), margin) if margin else "best" if run is budget.best else ""
             score = found.differences.score[run] if found.differences else 0.0
-            rows.append([share, run.label, f"{100 * score:.1f} %", ahead])
+            rows.append([run.label, percent(budget.share), f"{100 * score:.1f} %", ahead])
     note = "Corrected for all pairs of a budget, since which run is best is read off the same answers."
     return Section("Best at each budget", note, rows=rows, folded=len(rows) > LONG)
 
@@ -134,7 +139,7 @@ def _cameras(found: Findings) -> Section | None:
     heat = camera_heat(found)
     if not heat:
         return None
-    note = "Mean number of kept visual tokens. The stronger the colour, the closer to the run's largest budget."
+    note = "Mean number of kept visual tokens. Coloured: more, or in grey less, than the run's mean over its cameras."
     return Section("Tokens of each camera", note, rows=[["run", *heat.columns], *_heated(heat, "level")])
 
 

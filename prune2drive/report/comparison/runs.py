@@ -16,6 +16,9 @@ from prune2drive.metrics.base import Column
 from prune2drive.metrics.efficiency import budget_share
 from prune2drive.report.columns import columns_of
 
+LONGEST = (
+    80  # characters of options that name a run; longer ones, such as a ratio for each camera, leave it to its folder
+)
 FILES = ("run.json", "metrics.json")
 OVERRIDES = Path(".hydra", "overrides.yaml")
 RATIOS = "ratios."
@@ -148,7 +151,10 @@ def _named(runs: Sequence[Run]) -> list[Run]:
     """Returns the runs with their names; those of equal options are told apart by their folders."""
     common = common_options(runs) if len(runs) > 1 else {}
     jobs = [" ".join(f"{name}={value}" for name, value in _apart(run, common)) for run in runs]
-    labels = [" ".join(map(_short, job.split(" "))) if job else "" for job in jobs]
+    labels = [
+        " ".join(map(_short, job.split(" "))) if len(job) <= LONGEST else run.path.name
+        for run, job in zip(runs, jobs, strict=True)
+    ]
     count = Counter(labels)
     named = []
     for run, job, label in zip(runs, jobs, labels, strict=True):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
 from prune2drive.report.charts import Chart
-from prune2drive.report.comparison.charts import camera_heat, front_charts, kind_heat
+from prune2drive.report.comparison.charts import camera_heat, kind_heat
 from prune2drive.report.comparison.findings import Findings
-from prune2drive.report.comparison.page import page
+from prune2drive.report.comparison.page import page, sections
 from prune2drive.report.comparison.tables import markdown, to_csv, to_tex
+from prune2drive.report.page import Section
 
 CHARTS = "charts"
 
@@ -28,19 +30,29 @@ def write_comparison(found: Findings, folder: Path) -> Path:
     Raises:
         InputError: the folder cannot be written.
     """
+    shown = sections(found)
+    save_charts(folder, shown, [heat.chart() for heat in (kind_heat(found), camera_heat(found)) if heat])
+    write_atomically(folder / "comparison.md", [f"{line}\n" for line in markdown(found)])
+    write_atomically(folder / "comparison.csv", [to_csv(found)])
+    write_atomically(folder / "comparison.tex", [to_tex(found)])
+    write_atomically(folder / "comparison.html", [page(found, shown)])
+    return folder / "comparison.html"
+
+
+def save_charts(folder: Path, sections: Sequence[Section], others: Sequence[Chart] = ()) -> None:
+    """Writes the charts of a page as PNG and SVG into `charts/` of a folder, both of which are made if missing.
+
+    Args:
+        folder: where to.
+        sections: the page's parts.
+        others: further charts.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     try:
         (folder / CHARTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
-    write_atomically(folder / "comparison.md", [f"{line}\n" for line in markdown(found)])
-    write_atomically(folder / "comparison.csv", [to_csv(found)])
-    write_atomically(folder / "comparison.tex", [to_tex(found)])
-    for chart in _charts(found):
+    for chart in (*(chart for section in sections for chart in section.charts), *others):
         chart.save(folder / CHARTS)
-    write_atomically(folder / "comparison.html", [page(found)])
-    return folder / "comparison.html"
-
-
-def _charts(found: Findings) -> list[Chart]:
-    heats = [heat.chart() for heat in (kind_heat(found), camera_heat(found)) if heat]
-    return [*front_charts(found).values(), *heats]

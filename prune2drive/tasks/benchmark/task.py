@@ -140,7 +140,7 @@ def _section(name: str, rows: Rows) -> Section:
     values = {", ".join(f"{key} {row[key]}" for key in list(row)[: part.names]): row[part.bar] for row in drawn}
     ranges = [row[part.bar + QUARTILES] for row in drawn if part.bar + QUARTILES in row]
     strokes = [row[part.stroke] for row in drawn if part.stroke]
-    return Section(part.heading, part.note, bars(name, values, 1.0, ranges, strokes), _cells(rows, list(rows[0])))
+    return Section(part.heading, part.note, [bars(name, values, 1.0, ranges, strokes)], _cells(rows, list(rows[0])))
 
 
 def _cells(rows: Rows, keys: Sequence[str]) -> list[list[str]]:
