@@ -39,7 +39,7 @@ from prune2drive.results.run_folder import FORMAT, RunFolder
 from prune2drive.results.shards import join_rows, read_parts
 from prune2drive.sample import Prediction, pack_indices
 
-PER_FRAME, TOKENS, KEPT, SHARDS, BATCH = 19, 729, 73, 8, 19
+PER_FRAME, TOKENS, KEPT, SHARDS = 19, 729, 73, 8
 TAGS = ((0,), (0,), (1,), (2,), (3,), (0,), (2,), (1,))
 WORDS = """a the car truck bus pedestrian is are moving stopped turning left right ahead behind of ego vehicle lane red
 light traffic cone barrier parked going crossing slow keeps its should wait because front back side road near far one
@@ -92,8 +92,7 @@ def rows(first: int, last: int):
             nominal=6 * KEPT,
             new_tokens=12,
             flops={"vision": 10**12, "selection": 10**9},
-            times={phase: draw.random() for phase in ("vision", "prefill", "select", "decode")},
-            batch=names[index - index % BATCH],
+            seconds=draw.random(),
         )
 
 

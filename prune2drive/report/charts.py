@@ -6,13 +6,14 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from prune2drive.files import replace_atomically
+from prune2drive.files import replace_atomically, write_atomically
 
 if TYPE_CHECKING:  # Matplotlib is imported only when something is drawn
     from matplotlib.axes import Axes
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # Matplotlib is imported only when something is drawn
 INK, FAINT, LINE, ACCENT, BAD, GOOD = (f"page:{name}" for name in ("ink", "faint", "line", "accent", "bad", "good"))
 """Names of colours, which a page and a paper show differently."""
 IN_PAGE = {name: f"#00000{digit}" for digit, name in enumerate((INK, FAINT, LINE, ACCENT, BAD, GOOD), start=1)}
-PAGE_COLOURS = {colour: f"--{name.removeprefix('page:')}" for name, colour in IN_PAGE.items()}
 IN_PAPER = {INK: "#000000", FAINT: "#555555", LINE: "#cccccc", ACCENT: "#b45309", BAD: "#b91c1c", GOOD: "#18704a"}
 STYLE: Any = {
     "figure.facecolor": "none",
@@ -41,8 +41,9 @@ WIDTH, HEIGHT, BAR = 7.5, 3.2, 0.3  # inches: of a chart, and the height of one 
 DPI = 300  # of PNG files
 
 
-class Chart(NamedTuple):
-    """A chart that is not drawn yet.
+@dataclass(frozen=True)
+class Chart:
+    """A chart, which is drawn when it is asked for.
 
     Args:
         name: says what the chart shows; its files are named by it.
@@ -56,15 +57,9 @@ class Chart(NamedTuple):
 
     def svg(self) -> Markup:
         """Returns the chart as an SVG element in the page's colours, the same for the same data."""
-        file = io.StringIO()
-        with _figure(self, IN_PAGE) as figure:
-            figure.savefig(file, format="svg", metadata=NO_METADATA)
-        drawn = file.getvalue()
-        for colour, variable in PAGE_COLOURS.items():
-            drawn = drawn.replace(colour, f"var({variable})")
-        return Markup(
-            drawn[drawn.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(self.name)}"', 1)
-        )
+        drawn = self._coloured({name: f"var(--{name.removeprefix('page:')})" for name in IN_PAGE})
+        drawn = drawn[drawn.index("<svg") :]
+        return Markup(drawn.replace("<svg", f'<svg role="img" aria-label="{escape(self.name)}"', 1))
 
     def save(self, folder: Path) -> None:
         """Writes the chart as PNG and SVG files for a paper, black on white.
@@ -72,14 +67,26 @@ class Chart(NamedTuple):
         Raises:
             InputError: the folder cannot be written.
         """
+        name = re.sub(r"[^A-Za-z0-9]+", "_", self.name).strip("_")
+        write_atomically(folder / f"{name}.svg", [self._coloured(IN_PAPER)])
         with _figure(self, IN_PAPER) as figure:
-            kinds: dict[str, Any] = {"png": {"dpi": DPI, "facecolor": "white"}, "svg": {"metadata": NO_METADATA}}
-            for suffix, options in kinds.items():
-                file = folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', self.name).strip('_')}.{suffix}"
-                replace_atomically(file, partial(figure.savefig, format=suffix, **options))
+            write = partial(figure.savefig, format="png", dpi=DPI, facecolor="white")
+            replace_atomically(folder / f"{name}.png", write)
 
+    @cached_property
+    def _drawn(self) -> str:
+        """The chart as an SVG file in the colours of `IN_PAGE`."""
+        file = io.StringIO()
+        with _figure(self, IN_PAGE) as figure:
+            figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        return file.getvalue()
 
-NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    def _coloured(self, colours: Mapping[str, str]) -> str:
+        """Returns the SVG file with each named colour as these have it."""
+        drawn = self._drawn
+        for name, code in IN_PAGE.items():
+            drawn = drawn.replace(code, colours[name])
+        return drawn
 
 
 def bars(

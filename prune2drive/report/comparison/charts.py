@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +19,6 @@ if TYPE_CHECKING:  # Matplotlib is imported only when something is drawn
     from matplotlib.axes import Axes
 
 ROW = 0.19  # inches between labels
-LEADER = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.7, "linestyle": (0, (1, 3)), "shrinkA": 1, "shrinkB": 4}
 LOG_FROM = 5  # a ratio of the largest cost to the smallest from which their axis is logarithmic
 
 
@@ -110,18 +110,22 @@ def _logarithmic(axes: Axes) -> None:
 
 def _label(axes: Axes, ends: dict[str, Point], marked: set[str], height: float) -> None:
     """Names each series at the right edge, in the order of their last points, and at least a line apart."""
+    from matplotlib.collections import LineCollection
+
+    scale = math.log if axes.get_xscale() == "log" else float
+    left, right = map(scale, axes.get_xlim())
     low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
-    axes.set_xlim(axes.get_xlim())
+    axes.set(xlim=axes.get_xlim(), ylim=(low, high))
     names = sorted(ends, key=lambda name: ends[name].worth)
-    heights = spread_apart([(ends[name].worth - low) / (high - low) for name in names], ROW / (height - 0.8))
+    places = [((scale(ends[n].cost) - left) / (right - left), (ends[n].worth - low) / (high - low)) for n in names]
+    heights = spread_apart([at for _, at in places], ROW / (height - 0.8))
+    leaders = [[place, (1.02, at)] for place, at in zip(places, heights, strict=True)]
+    style: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+    axes.add_collection(
+        LineCollection(leaders, color=FAINT, linewidth=0.6, linestyle=(0, (1, 3)), **style), autolim=False
+    )
     for name, at in zip(names, heights, strict=True):
-        point = ends[name]
-        style: dict[str, Any] = {"color": ACCENT if name in marked else INK, "fontsize": 9, "va": "center"}
-        style["arrowprops"] = LEADER
-        axes.annotate(
-            name, (point.cost, point.worth), (1.03, at), textcoords="axes fraction", annotation_clip=False, **style
-        )
+        axes.text(1.03, at, name, color=ACCENT if name in marked else INK, fontsize=9, va="center", **style)
 
 
 def spread_apart(places: Sequence[float], gap: float) -> list[float]:
