@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ class Run:
         columns: key of metrics.json -> how tables show it.
         label: what sets it apart from the other runs of its comparison, in short.
         job: the same as options of the command line.
+        series: what it has in common with runs of other budgets: its label without options of the ratios.
     """
 
     path: Path
@@ -48,16 +50,11 @@ class Run:
     columns: Mapping[str, Column]
     label: str = ""
     job: str = ""
-
-    @property
-    def series(self) -> str:
-        """What the run has in common with runs of other budgets: its label without options of the ratios."""
-        names = [word for word in self.job.split(" ") if not word.startswith(RATIOS)]
-        return " ".join(map(_short, names)) or self.label
+    series: str = ""
 
     def goes_by(self, name: str) -> bool:
         """Returns whether a user may mean this run by a name: its label, its options or its folder."""
-        return name in (self.label, self.job, str(self.path), self.path.name)
+        return name in (self.label, self.job, self.path.name) or Path(name).resolve() == self.path
 
 
 class Fault(NamedTuple):
@@ -139,7 +136,8 @@ def _read(folder: Path) -> Run:
         said = {name: value for name, value in said.items() if not name.startswith(RATIOS)}
     choices = {group: _plain(str(name)) for group, name in (run.get("choices") or {}).items()}
     options = {name: value for name, value in (choices | said).items() if not name.startswith(APART)}
-    return Run(folder, run, metrics, options, columns_of(run))
+    known = {key: value for key, value in metrics.items() if math.isfinite(value)}
+    return Run(folder, run, known, options, columns_of(run))
 
 
 def _plain(text: str) -> str:
@@ -150,19 +148,29 @@ def _plain(text: str) -> str:
 def _named(runs: Sequence[Run]) -> list[Run]:
     """Returns the runs with their names; those of equal options are told apart by their folders."""
     common = common_options(runs) if len(runs) > 1 else {}
-    jobs = [" ".join(f"{name}={value}" for name, value in _apart(run, common)) for run in runs]
-    labels = [
-        " ".join(map(_short, job.split(" "))) if len(job) <= LONGEST else run.path.name
-        for run, job in zip(runs, jobs, strict=True)
-    ]
-    count = Counter(labels)
+    apart = [{name: value for name, value in run.options.items() if name not in common} for run in runs]
+    labels = [_label(run, options) for run, options in zip(runs, apart, strict=True)]
     named = []
-    for run, job, label in zip(runs, jobs, labels, strict=True):
-        unique = label if label and count[label] == 1 else f"{label} ({run.path.name})".strip()
-        if not label and count[label] == 1:
-            unique = " ".join(_plain(str(name)) for name in (run.run.get("choices") or {}).values()) or run.path.name
-        named.append(replace(run, label=unique, job=job or unique))
+    for run, options, label in zip(runs, apart, labels, strict=True):
+        unique = label if labels.count(label) == 1 else f"{label} ({run.path.name})".strip()
+        job = " ".join(f"{name}={value}" for name, value in options.items()) or unique
+        series = _words({name: value for name, value in options.items() if not name.startswith(RATIOS)})
+        named.append(replace(run, label=unique, job=job, series=series or unique))
     return _unique(named)
+
+
+def _label(run: Run, options: Mapping[str, str]) -> str:
+    """Returns a short name of a run: its options, or its folder where they are long, or for a run alone its choices."""
+    words = _words(options)
+    if len(words) > LONGEST:
+        return run.path.name
+    return words or " ".join(_plain(str(name)) for name in (run.run.get("choices") or {}).values())
+
+
+def _words(options: Mapping[str, str]) -> str:
+    """Returns a choice of a config group by its name alone, and another option by the last part of its name."""
+    words = (f"{name.rpartition('.')[2]}={value}" if "." in name else value or name for name, value in options.items())
+    return " ".join(words)
 
 
 def _unique(runs: Sequence[Run]) -> list[Run]:
@@ -177,13 +185,3 @@ def common_options(runs: Sequence[Run]) -> dict[str, str]:
     return {
         name: value for name, value in first.options.items() if all(run.options.get(name) == value for run in others)
     }
-
-
-def _apart(run: Run, common: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    return ((name, value) for name, value in run.options.items() if name not in common)
-
-
-def _short(option: str) -> str:
-    """Returns a choice of a config group by its name alone, and another option by the last part of its name."""
-    name, _, value = option.partition("=")
-    return f"{name.rpartition('.')[2]}={value}" if "." in name else value or name

@@ -137,7 +137,16 @@ def test_runs_of_equal_options_are_told_apart_by_their_folders(tmp_path):
         run_folder(tmp_path / place, "tfps", answers(0.9, 1), 0.5)
     found = find([tmp_path / "here", tmp_path / "there", tmp_path / "there/1"])
     labels = [run.label for run in found.runs]
-    assert len(set(labels)) == 3 and labels[2] == "(1)" and str(tmp_path / "here/0") in labels[0]
+    assert len(set(labels)) == 3 and labels[2] == "made up tfps (1)" and str(tmp_path / "here/0") in labels[0]
+
+
+def test_a_ratio_for_each_camera_is_too_long_for_a_name(tmp_path):
+    for name, front in (("searched", 0.3), ("even", 0.2)):
+        ratios = f"ratios.keep={{CAM_FRONT: {front}, CAM_BACK: 0.125, CAM_FRONT_LEFT: 0.25, CAM_FRONT_RIGHT: 0.5}}"
+        run_folder(tmp_path / name, "tfps", answers(0.9, 1), 0.5, overrides=[ratios])
+    found = find([tmp_path])
+    assert [(run.label, run.series) for run in found.runs] == [("even", "even"), ("searched", "searched")]
+    assert found.runs[1].job.startswith("ratios.keep={CAM_FRONT: 0.3, ")
 
 
 @pytest.mark.parametrize(
