@@ -29,8 +29,6 @@ from prune2drive.report.comparison.tables import terminal
 from prune2drive.report.comparison.verdict import verdict
 from prune2drive.report.comparison.write import write_comparison
 from prune2drive.report.run_page import write_report
-from prune2drive.report.token_overlay import saved_pictures
-from prune2drive.results.run_folder import rows_in
 
 SEARCH = "study.json", "prune2drive.search.page"
 """The file that a search leaves in its folder, and the module, of a room below, whose `main` writes its page."""
@@ -69,7 +67,7 @@ def rebuild(folders: Sequence[Path], output: Path | None = None, baseline: str |
 
 def _run_page(folder: Path) -> Path:
     run, metrics = (read_json(folder / name, f"{folder} is no finished run") for name in ("run.json", "metrics.json"))
-    return write_report(folder, run, metrics, saved_pictures(folder, rows_in(folder)))
+    return write_report(folder, run, metrics)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

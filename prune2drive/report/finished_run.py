@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
+from prune2drive.metrics.base import Metric
 from prune2drive.results.run_folder import rows_in
 from prune2drive.sample import Prediction
 
@@ -70,12 +71,12 @@ class FinishedRun:
         return StoredRows(self.folder)
 
     @cached_property
-    def metric(self) -> Any:
+    def metric(self) -> Metric | None:
         """What scores the run's answers, without its judge; None where it cannot be built here."""
         try:
-            return instantiate(_without_judge(self.run["config"]["metrics"]), _convert_="all")
-        except (*CANNOT_BUILD, KeyError, AttributeError) as error:
-            log.warning("%s: its answers are shown without scores (%s)", self.folder, " ".join(str(error).split()))
+            return metric_of(self.run)
+        except InputError as error:
+            log.warning("%s: its answers are shown without scores: %s", self.folder, error)
             return None
 
     @property
@@ -100,6 +101,28 @@ class FinishedRun:
             raise KeyError("dataset")
         except (*CANNOT_BUILD, KeyError) as error:
             raise InputError(f"the questions of {self.folder} are not at hand ({error})") from error
+
+
+def metric_of(run: Mapping[str, Any]) -> Metric:
+    """Returns what scored a run, without its judge.
+
+    Args:
+        run: run.json's content.
+
+    Raises:
+        InputError: it does not say what that was, or it cannot be built here.
+    """
+    node = (run.get("config") or {}).get("metrics")
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise InputError("run.json does not say how answers are scored")
+    try:
+        metric = instantiate(_without_judge(node), _convert_="all")
+    except (*CANNOT_BUILD, KeyError, AttributeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"its metrics, {node['_target_']}, cannot be built here: {reason}") from error
+    if not hasattr(metric, "by_question"):
+        raise InputError(f"its metrics, {node['_target_']}, score no question by itself")
+    return metric
 
 
 def _without_judge(config: Mapping[str, Any]) -> dict[str, Any]:

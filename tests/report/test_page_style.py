@@ -11,7 +11,7 @@ from prune2drive.report.page import Section, render
 def file(tmp_path_factory):
     wide = [["", *(f"column {number}" for number in range(12))], ["row", *(["1,234.5"] * 12)]]
     sections = [
-        Section("A chart", "Drawn.", bars("a chart", {"one": 1.0, "two": 2.0})),
+        Section("A chart", "Drawn.", [bars("a chart", {"one": 1.0, "two": 2.0})]),
         Section("A table wider than a phone", rows=wide),
         Section("One to open", rows=wide, folded=True),
     ]

@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from prune2drive.metrics.simultaneous import Margin
 from prune2drive.metrics.statistics import RESAMPLES
-from prune2drive.report.columns import in_points
+from prune2drive.report import numbers
 from prune2drive.report.comparison.charts import HeatMap, camera_heat, front_charts, kind_heat
 from prune2drive.report.comparison.findings import Findings
 from prune2drive.report.comparison.tables import overview
-from prune2drive.report.comparison.verdict import percent, verdict
+from prune2drive.report.comparison.verdict import verdict
 from prune2drive.report.page import Section, Tinted, render
 
 FEW = 20  # groups below which a bootstrap is rough
@@ -107,9 +107,9 @@ def _budgets(found: Findings) -> Section | None:
     for budget in budgets:
         for run in budget.runs:
             margin = budget.ahead.get(run)
-            ahead = _tinted(in_points(margin), margin) if margin else "best" if run is budget.best else ""
+            ahead = _tinted(numbers.points(margin), margin) if margin else "best" if run is budget.best else ""
             score = found.differences.score[run] if found.differences else 0.0
-            rows.append([run.label, percent(budget.share), f"{100 * score:.1f} %", ahead])
+            rows.append([run.label, numbers.percent(budget.share), numbers.percent(score), ahead])
     note = "Corrected for all pairs of a budget, since which run is best is read off the same answers."
     return Section("Best at each budget", note, rows=rows, folded=len(rows) > LONG)
 
@@ -128,7 +128,9 @@ def _kinds(found: Findings) -> list[Section]:
     )
     told = [Section("By kind of question", note, rows=[header, *_heated(heat, "gap")])]
     if margins:
-        rows = [[run.label, *(_tinted(in_points(each), each) for each in row.values())] for run, row in margins.items()]
+        rows = [
+            [run.label, *(_tinted(numbers.points(each), each) for each in row.values())] for run, row in margins.items()
+        ]
         note = "Points, with 95 % intervals that hold for all of this table at once. Coloured: more than noise."
         told.append(Section(f"By kind of question, against {baseline}", note, rows=[header, *rows], folded=True))
     return told

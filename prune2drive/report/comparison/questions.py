@@ -5,20 +5,18 @@ Shape suffixes: R runs, N questions, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 
 from prune2drive.errors import InputError
-from prune2drive.metrics.base import Metric
 from prune2drive.report.comparison.runs import Fault, Run
-from prune2drive.results.run_folder import Rows, rows_in
+from prune2drive.report.finished_run import StoredRows, metric_of
 from prune2drive.sample import Prediction
 
 FEW = 2  # values below which a unit cannot be drawn
@@ -73,18 +71,19 @@ class _Scores(NamedTuple):
     score_N: NDArray[np.float64]
 
 
-class _Noted(Rows):
-    """The rows of a run folder, which are noted as a metric goes through them, so that they are read once."""
+class _NotedRows(StoredRows):
+    """The rows of a run folder, which are noted as a metric goes through them, so that they are read once.
 
-    def __init__(self, path: Path, count: int) -> None:
-        self.path, self.count = path, count
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.notes: dict[str, Question] = {}
 
-    def __len__(self) -> int:
-        return self.count
-
     def __iter__(self) -> Iterator[Prediction]:
-        for row in rows_in(self.path):
+        for row in super().__iter__():
             if row.id not in self.notes:
                 digest = hash((row.id, row.question, row.reference))
                 self.notes[row.id] = Question(digest, intern(row.kind), intern(row.scene), intern(row.frame))
@@ -107,8 +106,7 @@ def read_questions(runs: Sequence[Run]) -> tuple[Questions | None, list[Fault]]:
     labels: dict[str, None] = {}
     for run in runs:
         try:
-            metric = _metric(run)
-            rows = _Noted(run.path, (run.run.get("counts") or {}).get("done", 0))
+            metric, rows = metric_of(run.run), _NotedRows(run.path)
             scores = metric.by_question(rows)
             if not scores:
                 raise InputError("no answer has a score of its own")
@@ -125,31 +123,6 @@ def read_questions(runs: Sequence[Run]) -> tuple[Questions | None, list[Fault]]:
     if len(read) < 2:
         return None, faults
     return _common(read, questions, " or ".join(labels)), faults
-
-
-def _metric(run: Run) -> Metric:
-    """Returns what scored the run, without its judge, which scores by question do without.
-
-    Raises:
-        InputError: run.json does not say what it was, or it cannot be built here.
-    """
-    node = (run.run.get("config") or {}).get("metrics")
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise InputError("run.json does not say how answers are scored")
-    try:
-        metric = instantiate(_without_judge(node), _convert_="all")
-    except Exception as error:  # noqa: BLE001  # whatever a class of the user's raises
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise InputError(f"its metrics, {node['_target_']}, cannot be built here: {reason}") from error
-    if not hasattr(metric, "by_question"):
-        raise InputError(f"its metrics, {node['_target_']}, score no question by itself")
-    return metric
-
-
-def _without_judge(node: Any) -> Any:
-    if not isinstance(node, Mapping):
-        return node
-    return {key: None if key == "judge" else _without_judge(value) for key, value in node.items()}
 
 
 def _common(read: Sequence[tuple[Run, _Scores]], questions: Sequence[Question], label: str) -> Questions:

@@ -16,7 +16,7 @@ from prune2drive.metrics.base import Column
 from prune2drive.metrics.efficiency import budget_share
 from prune2drive.metrics.simultaneous import Margin
 from prune2drive.metrics.statistics import share_interval
-from prune2drive.report.columns import as_read, in_points
+from prune2drive.report import numbers
 from prune2drive.report.comparison.findings import Findings
 from prune2drive.report.comparison.runs import Run
 from prune2drive.report.markdown import markdown_table
@@ -30,6 +30,8 @@ SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
+    numbers.MINUS: "$-$",
+    numbers.NBSP: "~",
 }
 """Character -> what TeX prints it for, with T1 fonts."""
 
@@ -105,21 +107,19 @@ def overview(found: Findings) -> list[list[Told]]:
         if key == found.worth and found.differences and found.questions:
             if found.differs_from_score:
                 shares = [found.differences.score.get(run) for run in found.ranked]
-                told = [Told("" if share is None else f"{100 * share:.1f} %") for share in shares]
+                told = [Told("" if share is None else numbers.percent(share)) for share in shares]
                 columns.append([Told(found.questions.label), *told])
             margins = [found.differences.margin.get(run) for run in found.ranked]
             header = Told(f"points against {found.baseline.label}")
-            columns.append([header, *(Told(in_points(each), each) if each else Told() for each in margins)])
+            columns.append([header, *(Told(numbers.points(each), each) if each else Told() for each in margins)])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _told(found: Findings, run: Run, key: str, column: Column) -> Told:
     if key not in run.metrics:
         return Told()
-    text, interval = as_read(run.metrics[key], column), found.interval(run, key)
-    if interval is None or not column.is_share:
-        return Told(text)
-    return Told(f"{text} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]")
+    interval = found.interval(run, key) if column.is_share else None
+    return Told(numbers.share_range(interval) if interval else numbers.shown(run.metrics[key], column))
 
 
 def to_csv(found: Findings) -> str:
@@ -171,9 +171,8 @@ def _tex_row(cells: Iterable[str]) -> str:
 
 
 def escape_tex(text: str) -> str:
-    """Returns a text as TeX prints it, in one line; a minus before a digit is one."""
-    escaped = "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
-    return re.sub(r"(?<![\w.])[-+](?=\d)", lambda sign: f"${sign[0]}$", escaped)
+    """Returns a text as TeX prints it, in one line."""
+    return "".join(SPECIAL.get(letter, letter) for letter in re.sub(r"[ \t\n\r\f\v]+", " ", text).strip(" "))
 
 
 def scores_by_kind(found: Findings) -> Sequence[tuple[Run, Mapping[str, float]]]:

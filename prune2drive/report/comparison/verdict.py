@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prune2drive.metrics.simultaneous import Margin
-from prune2drive.report.columns import as_read, in_points
+from prune2drive.report import numbers
 from prune2drive.report.comparison.differences import Budget
 from prune2drive.report.comparison.findings import Findings
 from prune2drive.report.comparison.runs import Run
@@ -27,14 +27,14 @@ def verdict(found: Findings) -> list[str]:
 
 def _at(found: Findings, budget: Budget) -> str:
     best = budget.best
-    at = f"At {percent(budget.share)} of the visual tokens"
+    at = f"At {numbers.percent(budget.share)} of the visual tokens"
     if len(budget.runs) == 1:
         return f"{at} {budget.name(best)} has {_result(found, best)}."
     second = budget.runs[1]
     ahead, next_best = budget.ahead.get(second), f"the next, {budget.name(second)}"
     told = f"{at} {budget.name(best)} is best with {_result(found, best)}"
     return (
-        f"{told}. Ahead of {next_best}, by {in_points(ahead, '.1f')}: {_noise(ahead)}."
+        f"{told}. Ahead of {next_best}, by {numbers.points(ahead)}: {_noise(ahead)}."
         if ahead
         else f"{told}, before {next_best}."
     )
@@ -43,13 +43,13 @@ def _at(found: Findings, budget: Budget) -> str:
 def _result(found: Findings, run: Run) -> str:
     """Returns a run's score and how it differs from the baseline's."""
     assert found.differences and found.questions
-    score = f"{100 * found.differences.score[run]:.1f} % {found.questions.label}"
+    score = f"{numbers.percent(found.differences.score[run])} {found.questions.label}"
     if run is found.baseline:
         return f"{score}, the baseline"
     margin = found.differences.margin.get(run)
     if margin is None:
         return score
-    return f"{score}, {in_points(margin)} points against {found.baseline.label}: {_noise(margin)}"
+    return f"{score}, {numbers.points(margin)} points against {found.baseline.label}: {_noise(margin)}"
 
 
 def _noise(margin: Margin) -> str:
@@ -62,12 +62,7 @@ def _unpaired(found: Findings) -> str:
         return "These runs have no score to compare."
     best = max(found.runs, key=found.worth_of)
     column = found.columns[found.worth]
-    value = as_read(best.metrics[found.worth], column)
+    value = numbers.shown(best.metrics[found.worth], column)
     told = f"The highest {column.label} is that of {best.label}: {value}."
     why = f" ({found.unpaired})" if found.unpaired else ""
     return f"{told} The runs are not paired by question{why}, so no difference is told from noise."
-
-
-def percent(share: float) -> str:
-    """Returns a share in percent, with a decimal only where it says something."""
-    return f"{100 * share:.2g} %" if share < 1 else "100 %"

@@ -12,9 +12,11 @@ from prune2drive.report.comparison.charts import camera_heat, kind_heat
 from prune2drive.report.comparison.findings import Findings
 from prune2drive.report.comparison.page import page, sections
 from prune2drive.report.comparison.tables import markdown, to_csv, to_tex
+from prune2drive.report.explorer import explorer
 from prune2drive.report.page import Section
 
 CHARTS = "charts"
+MOST, QUESTIONS = 8, 300  # runs and questions in the token explorer
 
 
 def write_comparison(found: Findings, folder: Path) -> Path:
@@ -35,8 +37,15 @@ def write_comparison(found: Findings, folder: Path) -> Path:
     write_atomically(folder / "comparison.md", [f"{line}\n" for line in markdown(found)])
     write_atomically(folder / "comparison.csv", [to_csv(found)])
     write_atomically(folder / "comparison.tex", [to_tex(found)])
-    write_atomically(folder / "comparison.html", [page(found, shown)])
+    write_atomically(folder / "comparison.html", [page(found, shown, explorer(_explored(found), QUESTIONS))])
     return folder / "comparison.html"
+
+
+def _explored(found: Findings) -> dict[str, Path]:
+    """Returns the runs whose tokens the page shows: the baseline, and the best of each budget before others."""
+    budgets = found.differences.budgets if found.differences else ()
+    first = (found.baseline, *(budget.best for budget in budgets), *found.ranked)
+    return {run.label: run.path for run in list(dict.fromkeys(first))[:MOST]}
 
 
 def save_charts(folder: Path, sections: Sequence[Section], others: Sequence[Chart] = ()) -> None:

@@ -91,9 +91,11 @@ def test_each_budget_has_its_best(sweep):
     score = found.differences.score
     assert ahead.value == pytest.approx(score[half.best] - score[found.runs[2]]) and ahead.is_clear
     first, second = verdict(found)
-    assert first.startswith("At 50 % of the visual tokens tfps is best with 90.0 % answers right, ")
-    assert "against none: may be noise. Ahead of the next, random, by 50.0 [" in first and first.endswith("than noise.")
-    assert second.startswith("At 10 % of the visual tokens tfps is best with ")
+    assert first.startswith("At 50\xa0% of the visual tokens tfps is best with 90\xa0% answers right, ")
+    assert "against none: may be noise. Ahead of the next, random, by +50.0 [" in first and first.endswith(
+        "than noise."
+    )
+    assert second.startswith("At 10\xa0% of the visual tokens tfps is best with ")
 
 
 shares = st.lists(st.none() | st.floats(0.01, 1), max_size=12)
