@@ -65,7 +65,7 @@ def _cell(metrics: Mapping[str, float], key: str, column: Column) -> Cell:
 
 
 def terminal(found: Findings) -> Table:
-    """Returns the table for a narrow terminal: values alone, of shares only the first, and no column twice."""
+    """Returns the table for a narrow terminal: short names, values alone, of shares the first, and no column twice."""
     title = " ".join(f"{name}={value}" for name, value in found.common.items())
     table = Table(title=title or None, caption=f"budget: {found.budget_axis}", box=SIMPLE, pad_edge=False)
     table.add_column("job")
@@ -74,10 +74,10 @@ def terminal(found: Findings) -> Table:
     for key, column in found.columns.items():
         values = [_cell(run.metrics, key, column).value for run in found.runs]
         if key not in shares[1:] and values not in shown:
-            table.add_column(column.label, justify="right", no_wrap=True)
+            table.add_column(column.label.replace(", ", ",\n"), justify="right", no_wrap=True)
             shown.append(values)
     for run, *values in zip(found.runs, *shown, strict=True):
-        table.add_row(Text(run.job.replace("ratios.", "")), *values)
+        table.add_row(Text(run.label), *values)
     return table
 
 
