@@ -204,7 +204,7 @@ def test_a_multirun_leaves_a_folder_for_each(cli, tmp_path):
     code, said, errors = cli(*SMALL, "dataset.size=2", "-m", "pruner=none,random,tfps", "ratios.keep=0.5")
     assert (code, errors) == (0, "")
     (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
-    jobs = sorted(folder for folder in sweep.iterdir() if folder.is_dir())
+    jobs = sorted(folder for folder in sweep.iterdir() if folder.name.isdecimal())
     assert [job.name for job in jobs] == ["0", "1", "2"]
     for job, pruner in zip(jobs, ("none", "random", "tfps"), strict=True):
         assert runs.read(job, "run.json")["choices"]["pruner"] == pruner
@@ -214,6 +214,7 @@ def test_a_multirun_leaves_a_folder_for_each(cli, tmp_path):
     table = (sweep / "comparison.md").read_text()
     assert all(f"pruner={name}" in table for name in ("none", "random", "tfps"))
     assert table.endswith("budget: tokens after the last cut\n")
+    assert (sweep / "charts/score_against_kept.png").is_file() and "max-t" in (sweep / "comparison.html").read_text()
 
 
 def test_run_json_has_the_command_as_it_was_written(cli, tmp_path):
