@@ -20,8 +20,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from transformers import AutoConfig
 
+from experiments.cells import Cell, Cost, Score, Table, markdown, needed, write_block
 from experiments.runs import REPOSITORY, Options, Runs, commit
-from experiments.tables import Cell, Cost, Score, Table, markdown, needed, write_block
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.model import PACKAGED

@@ -1,97 +1,88 @@
-"""Tables of runs in Markdown: cells that name the runs they need, and blocks between markers of a file."""
+"""The paper's claims, ours beside the published numbers: what can be compared, and why the rest cannot.
+
+    python -m experiments.tables                       # of the runs that are there, and the commands for the others
+    python -m experiments.tables distance nearest      # some of the claims
+    python -m experiments.tables --run                 # first makes the runs on MiniDrive that are missing
+    python -m experiments.tables --runs outputs DIR    # looks for runs in DIR too, such as those of another machine
+    python -m experiments.tables --write docs/claims.md    # between <!-- claims:NAME --> markers
+
+A run counts whichever command made it: it is known by its configuration. Scores on MiniDrive are exact match in percent
+with 95 % intervals from 10,000 bootstrap resamples of frames; differences are paired, question by question.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from experiments.runs import Options, Runs
-from prune2drive.metrics.statistics import difference, interval
-from prune2drive.report.markdown import markdown_table
+from experiments.cells import write_block
+from experiments.claim_page import of_claim, summary
+from experiments.claims import Claim, configuration, names
+from experiments.comparison import Row, newest, rows_here, runs_there
+from experiments.found_runs import FoundRuns
+from experiments.runs import REPOSITORY, Options, Runs
+from prune2drive.errors import InputError
+
+OUTPUTS = REPOSITORY / "outputs"
 
 
-@dataclass(frozen=True)
-class Score:
-    """Shows exact match in percent with its 95 % interval, or a paired difference of exact matches.
+def make_missing(claims: Iterable[Claim], folders: Sequence[Path]) -> None:
+    """Makes the runs on the embedded benchmark that no folder holds, in the first one; interrupted ones are resumed."""
+    runs = Runs(folders[0] / "experiments", shared=True)
+    for claim in claims:
+        found = FoundRuns(folders)  # claims share runs
+        for job in () if isinstance(claim.counterpart, str) else claim.jobs:
+            options = claim.here(job)
+            if newest(found, configuration(options)):
+                continue
+            if claim.is_search:
+                search(options, runs.path(options))
+            else:
+                runs.make([options])
 
-    Args:
-        ours: runs whose mean is shown; they differ in their seed.
-        theirs: runs whose mean is subtracted, question by question; none by default.
-        only: ids of the questions that count; all by default.
+
+def search(options: Options, folder: Path) -> None:
+    """Makes or resumes a search in a folder.
+
+    Raises:
+        CalledProcessError: the search failed; it has said why.
     """
-
-    ours: tuple[Options, ...]
-    theirs: tuple[Options, ...] = ()
-    only: frozenset[str] = frozenset()
-
-    @property
-    def needs(self) -> tuple[Options, ...]:
-        """The runs that the cell is computed from."""
-        return (*self.ours, *self.theirs)
-
-    def text(self, runs: Runs) -> str:
-        """Returns what the cell shows."""
-        ours, theirs = (self._selected(runs.right(group)) for group in (self.ours, self.theirs))
-        frames = {question: question.rpartition("_")[0] for question in ours}
-        shown, sign = (difference(ours, theirs, frames), "+") if self.theirs else (interval(ours, frames), "")
-        return f"{100 * shown.value:{sign}.1f} [{100 * shown.low:{sign}.1f}, {100 * shown.high:{sign}.1f}]"
-
-    def _selected(self, right: Mapping[str, float]) -> dict[str, float]:
-        return {question: share for question, share in right.items() if not self.only or question in self.only}
+    place = "search.resume" if (folder / "study.json").exists() else "hydra.sweep.dir"
+    command = [sys.executable, "run.py", "-m", *options, "logger=none", f"{place}='{folder}'"]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Shows a number of a run's metrics, or the quotient of two; empty where the run has no such number.
-
-    Args:
-        run: the run; times of different runs cannot be compared.
-        key: key in metrics.json.
-        form: format of the number, as Python's `format` takes it.
-        by: key of the divisor; none by default.
-    """
-
-    run: Options
-    key: str
-    form: str
-    by: str = ""
-
-    @property
-    def needs(self) -> tuple[Options, ...]:
-        """The runs that the cell is computed from."""
-        return (self.run,)
-
-    def text(self, runs: Runs) -> str:
-        """Returns what the cell shows."""
-        metrics = runs.metrics(self.run)
-        return (
-            format(metrics[self.key] / (metrics[self.by] if self.by else 1), self.form) if self.key in metrics else ""
-        )
-
-
-Cell = str | Score | Cost
-Table = list[list[Cell]]
-"""Rows of cells; the first row is the header."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description="The paper's claims, ours beside the published numbers.")
+    parser.add_argument("claims", nargs="*", default=names(), metavar="CLAIM", help=", ".join(names()))
+    parser.add_argument("--run", action="store_true", help="first make the runs on MiniDrive that are missing")
+    parser.add_argument(
+        "--runs", type=Path, nargs="+", default=[OUTPUTS], metavar="FOLDER", help="of runs; the first gets new ones"
+    )
+    parser.add_argument("--write", type=Path, nargs="*", default=[], metavar="FILE", help="files with marked blocks")
+    options = parser.parse_args(arguments)
+    try:
+        claims = [Claim.read(name) for name in options.claims]
+    except InputError as error:
+        parser.error(str(error))
+    if options.run:
+        make_missing(claims, options.runs)
+    found = FoundRuns(options.runs)
+    rows: dict[str, list[Row]] = {claim.name: rows_here(claim, found) for claim in claims}
+    there = [claim.name for claim in claims if not all(reason for *_, reason in runs_there(claim, found))]
+    blocks = {"summary": summary(rows, there)} | {
+        claim.name: of_claim(claim, rows[claim.name], found) for claim in claims
+    }
+    for name, lines in blocks.items():
+        block = "\n".join(lines)
+        print(f"## {name}\n\n{block}\n")
+        for file in options.write:
+            write_block(file, f"claims:{name}", f"\n{block}\n")
 
 
-def needed(table: Table) -> Iterator[Options]:
-    """Yields the runs that a table is computed from."""
-    for row in table:
-        for cell in row:
-            if not isinstance(cell, str):
-                yield from cell.needs
-
-
-def markdown(table: Table, runs: Runs) -> str:
-    """Returns a table in Markdown."""
-    header, *rows = [[cell if isinstance(cell, str) else cell.text(runs) for cell in row] for row in table]
-    return "\n".join(markdown_table(header, rows))
-
-
-def write_block(file: Path, name: str, block: str) -> None:
-    """Replaces the text between `<!-- name -->` and `<!-- /name -->` in a file, if it has these markers."""
-    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    text = file.read_text(encoding="utf-8")
-    file.write_text(marked.sub(lambda match: f"{match[1]}{block}\n{match[2]}", text), encoding="utf-8")
+if __name__ == "__main__":
+    main()

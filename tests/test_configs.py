@@ -95,7 +95,10 @@ def nodes(node):
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_composes_names_what_its_class_takes_and_builds(group, name, files, tmp_path):
-    cfg = runs.configuration(f"folder={tmp_path}", f"{group}={name}", *files.get((group, name), ()))
+    options = [f"folder={tmp_path}", f"{group}={name}", *files.get((group, name), ())]
+    if group == "experiment":
+        options += files.get(("dataset", runs.configuration(*options).names.dataset), ())
+    cfg = runs.configuration(*options)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     targets = [node for node in nodes(cfg.get(group)) if "_target_" in node]
     if group == "task":

@@ -22,6 +22,7 @@ CONFIG = "config"
 PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 """The configurations: inside an installed package, beside it in a checkout."""
+NOT_OF_TASKS = ("hydra", "claim")  # Hydra's own part; what an experiment's runs are compared with, which no run reads
 
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -56,9 +57,15 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 def of_task(whole: DictConfig) -> DictConfig:
     """Returns what a task sees of a configuration composed with Hydra's own part; its interpolations read that part."""
     publish(whole)
+    return without_others(whole)
+
+
+def without_others(whole: DictConfig) -> DictConfig:
+    """Returns a copy of a configuration that has only what tasks read."""
     cfg = copy.deepcopy(whole)
     with open_dict(cfg):
-        del cfg["hydra"]
+        for name in NOT_OF_TASKS:
+            cfg.pop(name, None)
     return cfg
 
 

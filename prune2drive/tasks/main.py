@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
-from prune2drive.tasks.config import CONFIG, CONFIGS, VERSION_BASE, compose, in_multirun
+from prune2drive.tasks.config import CONFIG, CONFIGS, VERSION_BASE, compose, in_multirun, without_others
 from prune2drive.tasks.launched_jobs import go_on_where_restarted
 from prune2drive.tasks.option_errors import BAD_OPTIONS, explain
 
@@ -87,7 +87,7 @@ def _is_override(argument: str) -> bool:
 
 def _run(cfg: DictConfig) -> float:
     """Runs the task that a configuration names, and returns its headline metric."""
-    return get_method(cfg.task._target_)(cfg)
+    return get_method(cfg.task._target_)(without_others(cfg))
 
 
 def _run_or_exit(command: list[str], process: int, cfg: DictConfig) -> float:

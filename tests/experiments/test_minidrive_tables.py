@@ -3,9 +3,9 @@ import re
 import pytest
 
 from experiments import minidrive
+from experiments.cells import Cost, Score, markdown, needed, write_block
 from experiments.minidrive import TABLES, seeded
 from experiments.runs import REPOSITORY, Runs
-from experiments.tables import Cost, Score, markdown, needed, write_block
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.pruning import Adaptive, Uniform
 from prune2drive.pruning.selection import budget

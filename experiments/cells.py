@@ -1,0 +1,97 @@
+"""Tables of runs in Markdown: cells that name the runs they need, and blocks between markers of a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.runs import Options, Runs
+from prune2drive.metrics.statistics import difference, interval
+from prune2drive.report.markdown import markdown_table
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shows exact match in percent with its 95 % interval, or a paired difference of exact matches.
+
+    Args:
+        ours: runs whose mean is shown; they differ in their seed.
+        theirs: runs whose mean is subtracted, question by question; none by default.
+        only: ids of the questions that count; all by default.
+    """
+
+    ours: tuple[Options, ...]
+    theirs: tuple[Options, ...] = ()
+    only: frozenset[str] = frozenset()
+
+    @property
+    def needs(self) -> tuple[Options, ...]:
+        """The runs that the cell is computed from."""
+        return (*self.ours, *self.theirs)
+
+    def text(self, runs: Runs) -> str:
+        """Returns what the cell shows."""
+        ours, theirs = (self._selected(runs.right(group)) for group in (self.ours, self.theirs))
+        frames = {question: question.rpartition("_")[0] for question in ours}
+        shown, sign = (difference(ours, theirs, frames), "+") if self.theirs else (interval(ours, frames), "")
+        return f"{100 * shown.value:{sign}.1f} [{100 * shown.low:{sign}.1f}, {100 * shown.high:{sign}.1f}]"
+
+    def _selected(self, right: Mapping[str, float]) -> dict[str, float]:
+        return {question: share for question, share in right.items() if not self.only or question in self.only}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Shows a number of a run's metrics, or the quotient of two; empty where the run has no such number.
+
+    Args:
+        run: the run; times of different runs cannot be compared.
+        key: key in metrics.json.
+        form: format of the number, as Python's `format` takes it.
+        by: key of the divisor; none by default.
+    """
+
+    run: Options
+    key: str
+    form: str
+    by: str = ""
+
+    @property
+    def needs(self) -> tuple[Options, ...]:
+        """The runs that the cell is computed from."""
+        return (self.run,)
+
+    def text(self, runs: Runs) -> str:
+        """Returns what the cell shows."""
+        metrics = runs.metrics(self.run)
+        return (
+            format(metrics[self.key] / (metrics[self.by] if self.by else 1), self.form) if self.key in metrics else ""
+        )
+
+
+Cell = str | Score | Cost
+Table = list[list[Cell]]
+"""Rows of cells; the first row is the header."""
+
+
+def needed(table: Table) -> Iterator[Options]:
+    """Yields the runs that a table is computed from."""
+    for row in table:
+        for cell in row:
+            if not isinstance(cell, str):
+                yield from cell.needs
+
+
+def markdown(table: Table, runs: Runs) -> str:
+    """Returns a table in Markdown."""
+    header, *rows = [[cell if isinstance(cell, str) else cell.text(runs) for cell in row] for row in table]
+    return "\n".join(markdown_table(header, rows))
+
+
+def write_block(file: Path, name: str, block: str) -> None:
+    """Replaces the text between `<!-- name -->` and `<!-- /name -->` in a file, if it has these markers."""
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    text = file.read_text(encoding="utf-8")
+    file.write_text(marked.sub(lambda match: f"{match[1]}{block}\n{match[2]}", text), encoding="utf-8")
