@@ -18,7 +18,7 @@ from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.files import write_json
 from prune2drive.minidrive.questions import QUESTION_KINDS, Question, frame_questions
 from prune2drive.minidrive.render import render
-from prune2drive.minidrive.scene import DIFFICULTIES, SPLITS, Scene, SceneObject, make_scene, scene_name
+from prune2drive.minidrive.scene import DIFFICULTIES, FRAME, SPLITS, Scene, SceneObject, make_scene, scene_name
 from prune2drive.minidrive.vocabulary import VEHICLES
 from prune2drive.sample import ObjectBox, Prediction, Sample
 
@@ -119,7 +119,7 @@ class MiniDrive:
         )
 
     def frame(self, index: int) -> str:
-        return self._ask(index)[0].frame
+        return self._scene_name(self._places[index]) + FRAME
 
     def kind(self, index: int) -> str:
         """Returns the kind of a question, a key of `QUESTION_KINDS`."""
@@ -146,8 +146,11 @@ class MiniDrive:
         return self._images[1]
 
     def _id(self, place: int) -> str:
-        scene = scene_name(self.split, place // PER_FRAME, self.difficulty)
-        return f"{scene}_{scene}-0_{place % PER_FRAME}"
+        scene = self._scene_name(place)
+        return f"{scene}_{scene}{FRAME}_{place % PER_FRAME}"
+
+    def _scene_name(self, place: int) -> str:
+        return scene_name(self.split, place // PER_FRAME, self.difficulty)
 
     def export(self, folder: Path) -> Path:
         """Writes the questions in DriveLM's layout: `v1_1_train_nus.json`, with images under `nuscenes/samples`.

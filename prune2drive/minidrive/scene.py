@@ -26,6 +26,7 @@ from prune2drive.minidrive.vocabulary import (
 )
 
 SPLITS = ("train", "search", "val", "test")
+FRAME = "-0"  # behind a scene's name: its only frame
 Box = tuple[float, float, float, float]
 
 _ASPECT = {  # kind -> width and height in units of its size
@@ -125,7 +126,7 @@ class Scene:
     @property
     def frame(self) -> str:
         """Returns the name of the scene's only frame."""
-        return f"{self.name}-0"
+        return self.name + FRAME
 
     @cached_property
     def by_camera(self) -> dict[str, tuple[SceneObject, ...]]:

@@ -6,9 +6,9 @@ Shape suffixes: B batch rows, T generated tokens.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,29 @@ from prune2drive.families import family_of
 from prune2drive.families.base import Family, ImageInfo
 from prune2drive.families.locate import locate_batch
 from prune2drive.models.prompts import Answer, Prompts
-from prune2drive.models.retiring import can_retire, generate_retiring
+from prune2drive.models.retiring import can_retire, generate_retiring, takes_likeliest
 from prune2drive.sample import IMAGE_MARKER, Sample
 
-KeepRows = Callable[[Tensor], None]
+
+class FrameReading(Protocol):
+    """How far a batch was read before it is answered."""
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the beginnings of all prompts were read."""
+
+    @property
+    def cache(self) -> Cache:
+        """The KV cache to fill further."""
+
+    def generate_greedily(self, ends: Tensor, max_new_tokens: int) -> Tensor:
+        """Answers prompts whose beginnings were read, each up to one of the tokens `ends`; [B, T]."""
+
+    def read_questions(self) -> None:
+        """Reads prompts whose beginnings were read, but for each one's last token, into a row each of the KV cache."""
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Follows a batch of which only some rows go on."""
 
 
 class Adapter(ABC):
@@ -166,25 +185,32 @@ class Adapter(ABC):
             raise InputError(f"generation: {' '.join(str(error).split())}") from error
 
     @torch.inference_mode()
-    def generate(
-        self, prompts: Prompts, cache: Cache | None = None, keep_rows: KeepRows | None = None, **options: Any
-    ) -> list[Answer]:
+    def generate(self, prompts: Prompts, reading: FrameReading | None = None, **options: Any) -> list[Answer]:
         """Answers a batch of prompts.
 
         Args:
             prompts: the batch.
-            cache: the KV cache to fill; `generate`'s own by default.
-            keep_rows: called with the batch rows that go on when others have ended; None keeps all rows to the end.
+            reading: what was read of it; nothing by default.
             **options: options of the model's `generate`.
         """
-        inputs, config = self._placed(prompts), self.model.generation_config
-        if cache is not None and keep_rows is not None and can_retire(config, options):
-            tokens = generate_retiring(self.model, inputs, cache, self._ends, keep_rows, **options)
-        else:
-            more = {} if cache is None else {"past_key_values": cache}
-            tokens = self.model.generate(**inputs, **more, **options)[:, inputs["input_ids"].shape[1] :]
+        tokens = self._generated(prompts, reading, **options)
         lengths = self._answer_lengths(tokens)
         return self.read([tuple(ids[:length].tolist()) for ids, length in zip(tokens, lengths, strict=True)])
+
+    def _generated(self, prompts: Prompts, reading: FrameReading | None, **options: Any) -> Tensor:
+        """Returns generated tokens [B, T]."""
+        config = self.model.generation_config
+        is_greedy = reading is not None and can_retire(config, options)
+        if reading and reading.is_begun:
+            if is_greedy and takes_likeliest(config):
+                return reading.generate_greedily(self._ends, options["max_new_tokens"])
+            reading.read_questions()
+            prompts = prompts.text_alone()
+        inputs = self._placed(prompts if reading is None else prompts.without_images())
+        if reading and is_greedy:
+            return generate_retiring(self.model, inputs, reading.cache, self._ends, reading.keep_rows, **options)
+        more = {"past_key_values": reading.cache} if reading else {}
+        return self.model.generate(**inputs, **more, **options)[:, inputs["input_ids"].shape[1] :]
 
     @torch.inference_mode()
     def prefill(self, prompts: Prompts, **options: Any) -> None:

@@ -85,20 +85,13 @@ class Prompts:
         rows = range(len(frames.token_maps))
         return frames._rearranged(rows, self.shared, [()] * len(rows), pad)
 
-    def behind(self, beginnings: Prompts, pad: int) -> Prompts:
-        """Returns the prompts for a model whose KV cache holds their frames' beginnings, as `generate` takes them.
+    def behind(self, beginnings: Prompts) -> list[Tensor]:
+        """Returns the token ids of each prompt behind what `beginnings` returned."""
+        return [own[beginnings.lengths[of] :] for own, of in zip(self.own_ids, self.frame_of, strict=True)]
 
-        The text behind each beginning is padded on the left, so that there is padding in the middle of a prompt.
-
-        Args:
-            beginnings: what `beginnings` returned.
-            pad: token id of the padding.
-        """
-        inputs = {}
-        for name in ("input_ids", "attention_mask"):
-            first_BP = beginnings.inputs[name][list(self.frame_of)]
-            rest = [own[self.shared[of] :] for own, of in zip(self._unpadded(name), self.frame_of, strict=True)]
-            inputs[name] = torch.cat([first_BP, _padded(name, rest, pad)], dim=1)
+    def text_alone(self) -> Prompts:
+        """Returns the batch for a model that has seen the images: token ids and padding mask."""
+        inputs = {name: self.inputs[name] for name in ("input_ids", "attention_mask")}
         return replace(self, inputs=inputs, frames=None, frame_of=(), shared=())
 
     @property

@@ -22,6 +22,24 @@ COUNTING = (
     "min_new_tokens",
 )
 """Settings that count tokens from where `generate` starts."""
+NEUTRAL = {
+    "_from_model_config",
+    "bos_token_id",
+    "cache_implementation",
+    "do_sample",
+    "eos_token_id",
+    "max_length",
+    "max_new_tokens",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "temperature",
+    "top_k",
+    "top_p",
+    "transformers_version",
+    "use_cache",
+}
+"""Settings that leave the likeliest token what it is."""
 
 
 def can_retire(config: Any, options: Mapping[str, Any]) -> bool:
@@ -34,6 +52,11 @@ def can_retire(config: Any, options: Mapping[str, Any]) -> bool:
     is_plain = set(options) <= {"max_new_tokens", "do_sample"} and not options.get("do_sample", config.do_sample)
     is_plain = is_plain and "max_new_tokens" in options and (config.num_beams or 1) == 1
     return is_plain and not any(getattr(config, name, None) for name in COUNTING)
+
+
+def takes_likeliest(config: Any) -> bool:
+    """Returns whether greedy decoding by a generation config takes the likeliest token as the model gives it."""
+    return set(config.to_diff_dict()) <= NEUTRAL
 
 
 class HalfEnded(StoppingCriteria):

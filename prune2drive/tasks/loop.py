@@ -22,12 +22,12 @@ from prune2drive.metrics.timing import peak_memory_mb, reset_peak_memory
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.pruning import Pruner, RatioPolicy, Trace, prune
 from prune2drive.pruning.reuse.frame_states import Frames
-from prune2drive.pruning.reuse.frames import prune_frames
+from prune2drive.pruning.reuse.frames import FrameHooks, prune_frames
 from prune2drive.pruning.surgery.early_exit import stop_at
 from prune2drive.report.token_overlay import save_picture
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.results.selections import Selections, selection_of
-from prune2drive.sample import Prediction, pack_indices
+from prune2drive.sample import ObjectCount, Prediction, pack_indices
 from prune2drive.tasks.components import Components
 from prune2drive.tasks.frame_session import ids_of
 from prune2drive.tasks.latency import LATENCY, measure_latency
@@ -128,12 +128,12 @@ class Evaluation(LightningModule):
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answers a batch of samples from pruned prompts; returns their rows."""
-        with self.reading(batch) as (prompts, trace, following):
-            answers = self.components.adapter.generate(prompts, **following, **self.generation)
+        with self.reading(batch) as (prompts, trace, hooks):
+            answers = self.components.adapter.generate(prompts, hooks, **self.generation)
         return self.rows(batch, trace, answers)
 
     @contextmanager
-    def reading(self, batch: Batch, until: int | None = None) -> Iterator[tuple[Prompts, Trace, dict[str, Any]]]:
+    def reading(self, batch: Batch, until: int | None = None) -> Iterator[tuple[Prompts, Trace, FrameHooks | None]]:
         """Prunes a batch's prompts inside this context, reading once what the questions of a frame have in common.
 
         Args:
@@ -141,13 +141,12 @@ class Evaluation(LightningModule):
             until: decoder layer at which reading may stop; None to read whole prompts.
 
         Yields:
-            The prompts as they are left to be read, the trace of what is kept of them, and arguments of
-            `Adapter.generate` that go on from there.
+            The prompts, the trace of what is kept of them, and what was read of them; None where nothing was.
         """
         adapter, prompts, session = self.components.adapter, batch.inputs, self.components.session
         if prompts.frames is None or (session is None and len(prompts.frames.lengths) == len(prompts.lengths)):
             with prune(*self.pruned, **self.prune_options(batch)) as trace:
-                yield prompts.with_images, trace, {}
+                yield prompts.with_images, trace, None
             return
         start = prompts.beginnings(adapter.pad)
 
@@ -157,13 +156,12 @@ class Evaluation(LightningModule):
 
         firsts = [batch.samples[prompts.frame_of.index(frame)] for frame in range(len(start.lengths))]
         names = [sample.frame or sample.id for sample in firsts]
-        frames = Frames(names, start.own_ids, start.token_maps, prompts.frame_of, prompts.lengths, read)
+        frames = Frames(names, start.own_ids, start.token_maps, prompts.frame_of, prompts.behind(start), read)
         memory = session.memory(adapter) if session else None
         repeats = max(self.generation.get(name) or 1 for name in ("num_beams", "num_return_sequences"))
         options = self.prune_options(batch)
         with prune_frames(frames, *self.pruned, repeats=repeats, memory=memory, **options) as hooks:
-            left = prompts.behind(start, adapter.pad) if hooks.is_begun else prompts.without_images()
-            yield left, hooks.trace, {"cache": hooks.cache, "keep_rows": hooks.keep_rows}
+            yield prompts, hooks.trace, hooks
         if session and memory and memory.knows(frames, self.components.pruner):
             session.keep(self.components.pruner, batch)
 
@@ -190,12 +188,17 @@ class Evaluation(LightningModule):
             answers: one answer a sample; none where nothing was generated.
         """
         predictions, vision_flops = [], self.vision_flops(batch)
+        counted: dict[tuple[str | None, int], list[ObjectCount]] = {}  # questions of a frame share what is kept
         for row, sample in enumerate(batch.samples):
             at = row * len(trace.kept) // len(batch.samples)  # beams repeat each prompt in place
             flops = {"selection": trace.select_flops[at]} | vision_flops
-            objects = count_covered_objects(sample, trace.token_maps[at], trace.kept[at])
+            shared = sample.frame, id(trace.kept[at])
+            if shared not in counted:
+                counted[shared] = count_covered_objects(sample, trace.token_maps[at], trace.kept[at])
             text = batch.inputs.lengths[row] - trace.full_tokens[at]
-            prediction = Prediction.of(sample, text_tokens=text, flops=flops, objects=objects, **_kept(trace, at))
+            prediction = Prediction.of(
+                sample, text_tokens=text, flops=flops, objects=counted[shared], **_kept(trace, at)
+            )
             if answers:
                 prediction.answer, prediction.new_tokens = answers[row].text, answers[row].new_tokens
             predictions.append(prediction)

@@ -64,7 +64,7 @@ def test_the_checkpoint_that_comes_with_training(tmp_path):
     """The layout of MiniDrive's own checkpoint, in half precision."""
     sizes = runs.Lively().sizes
     architecture.save(architecture.build_model(sizes), sizes, tmp_path)
-    adapter = MiniDriveModel(str(tmp_path))
+    adapter = MiniDriveModel(str(tmp_path), dtype="bfloat16")
     assert adapter.model.dtype == torch.bfloat16
     assert len(adapter.generate(adapter.collate(samples()), **GREEDY)) == 4
 

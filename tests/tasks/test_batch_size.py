@@ -15,11 +15,11 @@ def room_for(questions, monkeypatch):
     """Lets batches of more questions run out of memory; returns the sizes of those that were answered."""
     generate, sizes = Adapter.generate, []
 
-    def small(self, prompts, **options):
+    def small(self, prompts, *reading, **options):
         if len(prompts.lengths) > questions:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
         sizes.append(len(prompts.lengths))
-        return generate(self, prompts, **options)
+        return generate(self, prompts, *reading, **options)
 
     monkeypatch.setattr(Adapter, "generate", small)
     return sizes
@@ -53,7 +53,7 @@ def test_no_memory_is_one_line(tmp_path, monkeypatch, size, advice):
 
 
 def test_other_errors_are_not_taken_for_it(tmp_path, monkeypatch):
-    def broken(self, prompts, **options):
+    def broken(self, prompts, *reading, **options):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     monkeypatch.setattr(Adapter, "generate", broken)

@@ -98,8 +98,8 @@ def test_minidrives_score_is_exact_match(tmp_path, monkeypatch):
     """A model that says the references of every other question."""
     told = {sample.prompt: sample.reference for sample in map(MiniDrive(size=8).__getitem__, range(0, 8, 2))}
 
-    def generate(self, prompts, **options):
-        found = original(self, prompts, **options)
+    def generate(self, prompts, reading=None, **options):
+        found = original(self, prompts, reading, **options)
         texts = [told.get(prompt, "no idea") for prompt in self.asked]
         return [type(answer)(text, answer.ids) for answer, text in zip(found, texts, strict=True)]
 

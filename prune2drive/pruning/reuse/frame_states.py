@@ -32,7 +32,7 @@ class Frames:
         ids: token ids of the beginning that the prompts of each frame share, up to its last image at least.
         token_maps: where the visual tokens of each beginning lie.
         frame_of: index of each prompt's frame.
-        lengths: number of positions of each prompt, without padding.
+        texts: token ids of each prompt behind its frame's beginning, one at least.
         read: lets the model read the beginnings, with or without their images; takes `with_images`, and options of
             `generate`.
     """
@@ -41,8 +41,13 @@ class Frames:
     ids: Sequence[Tensor]
     token_maps: Sequence[TokenMap]
     frame_of: Sequence[int]
-    lengths: Sequence[int]
+    texts: Sequence[Tensor]
     read: Callable[..., None]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of positions of each prompt, without padding."""
+        return [len(self.ids[of]) + len(ids) for of, ids in zip(self.frame_of, self.texts, strict=True)]
 
 
 @dataclass(frozen=True)

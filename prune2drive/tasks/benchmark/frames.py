@@ -80,8 +80,8 @@ def measure(turns: Turns, case: str, components: Components, cfg: DictConfig) ->
         data = DriveDataModule(dataset, partial(adapter.collate, by_frame=by_frame), cfg.batch_size, by_frame=by_frame)
         found: Answers = {}
         for batch in data.loader(1, 0):
-            with loop.reading(batch.to(turns.device)) as (prompts, _, cached):
-                given = adapter.generate(prompts, **cached, **loop.generation)
+            with loop.reading(batch.to(turns.device)) as (prompts, _, hooks):
+                given = adapter.generate(prompts, hooks, **loop.generation)
             found |= {sample.id: answer.text for sample, answer in zip(batch.samples, given, strict=True)}
         return found
 

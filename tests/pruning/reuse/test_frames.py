@@ -38,7 +38,10 @@ def test_a_frame_is_answered_as_its_questions_are(make_family, name, path):
         pytest.skip("refused: the vision tower attends in windows")
     family = make_family(name)
     pruner = method(path, family.model.config)
-    frames.assert_same(frames.by_frame(family, pruner, KEEP), frames.by_question(family, pruner, KEEP))
+    expected = frames.by_question(family, pruner, KEEP)
+    frames.assert_same(frames.by_frame(family, pruner, KEEP), expected)
+    if pruner.traits.shares_picks_per_frame:
+        frames.assert_same(frames.by_frame(family, pruner, KEEP, packed=True), expected)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -100,15 +103,25 @@ def test_rows_leave_as_they_end(make_family, monkeypatch, name, pruner):
     found = frames.by_frame(family, pruner, KEEP, ends_at=ends)
     if (expected.tokens[:, -1] != PAD).any():
         assert len(calls) >= 3 and calls[-1] <= len(frames.ENDS) // 2, "generate goes on with fewer rows"
-    for mine, theirs in zip(found.tokens.tolist(), expected.tokens.tolist(), strict=True):
+    assert_same_answers(found.tokens, expected.tokens, ends)
+    if pruner.traits.shares_picks_per_frame:
+        calls.clear()
+        found = frames.by_frame(family, pruner, KEEP, ends_at=ends, packed=True)
+        assert_same_answers(found.tokens, expected.tokens, ends)
+        assert len(calls) == 1, "the frames' beginnings alone are read by generate"
+
+
+def assert_same_answers(found, expected, ends):
+    for mine, theirs in zip(found.tolist(), expected.tolist(), strict=True):
         length = next((place for place, token in enumerate(theirs, start=1) if token in ends), len(theirs))
         assert mine[:length] == theirs[:length]
 
 
-def test_padding_before_questions_is_not_computed(make_family, monkeypatch):
+def test_padding_between_questions_is_not_computed(make_family, monkeypatch):
     family = make_family("llava_onevision")
-    asked = frames.prompts(family)
-    rest = [length - asked.shared[frame] for length, frame in zip(asked.lengths, asked.frame_of, strict=True)]
+    ends = [*frames.ENDS[:-1], [58, 59, 60, 61, 62]]  # not as many positions as there are questions
+    asked = frames.prompts(family, ends=ends)
+    read = sum(length - asked.shared[frame] - 1 for length, frame in zip(asked.lengths, asked.frame_of, strict=True))
     counts, linear = [], torch.nn.functional.linear
 
     def counted(states, *weights):
@@ -116,11 +129,11 @@ def test_padding_before_questions_is_not_computed(make_family, monkeypatch):
         return linear(states, *weights)
 
     monkeypatch.setattr(torch.nn.functional, "linear", counted)
-    found = frames.by_frame(family, TFPS(layer=1), 0.25)
-    assert counts.count(sum(rest)) == 7 * 4, "each linear layer of four decoder layers, once"
-    assert len(rest) * max(rest) not in counts
+    found = frames.by_frame(family, TFPS(layer=1), 0.25, ends=ends)
+    assert counts.count(read) == 7 * 4, "each linear layer of four decoder layers, once"
+    assert behind_frames(asked) not in counts
     monkeypatch.undo()
-    frames.assert_same(found, frames.by_question(family, TFPS(layer=1), 0.25))
+    frames.assert_same(found, frames.by_question(family, TFPS(layer=1), 0.25, ends=ends))
 
 
 def positions_computed(family, monkeypatch):
@@ -137,7 +150,18 @@ def positions_computed(family, monkeypatch):
 
 
 def behind_frames(asked):
-    """Positions that a batch has behind what its prompts share with others of their frames, padding included."""
+    """Positions that a batch has behind what its prompts share with others of their frames, in a row for each frame.
+
+    The last token of each prompt, which `generate` reads, is not among them; padding is.
+    """
+    rows = [0] * len(asked.shared)
+    for length, frame in zip(asked.lengths, asked.frame_of, strict=True):
+        rows[frame] += length - asked.shared[frame] - 1
+    return len(rows) * max(rows)
+
+
+def behind_prompts(asked):
+    """The same positions, and those last tokens, in a row for each prompt."""
     rest = [length - asked.shared[frame] for length, frame in zip(asked.lengths, asked.frame_of, strict=True)]
     return len(rest) * max(rest)
 
@@ -156,7 +180,9 @@ def test_images_are_encoded_and_shared_layers_run_once_a_frame(make_family, monk
     trace = frames.by_frame(family, pruner, 0.25).trace
     asked = frames.prompts(family)
     count, longest, questions = len(asked.frames.lengths), max(asked.shared), len(frames.ENDS)
-    behind, steps = behind_frames(asked), questions * (frames.STEPS - 1)
+    behind, steps = behind_frames(asked) + questions, questions * (frames.STEPS - 1)
+    if not pruner.traits.shares_picks_per_frame:
+        behind = behind_prompts(asked)
     dropped = trace.full_tokens[0] - trace.kept_tokens[0]
     assert encoded == [count * len(CAMERAS)]
     assert counts[:2] == [count * longest + behind + steps] * 2
@@ -206,7 +232,7 @@ def test_what_is_remembered_is_not_computed(make_family, monkeypatch):
     frames.by_frame(family, pruner, 0.5, memory=memory)
     counts = positions_computed(family, monkeypatch)
     frames.by_frame(family, pruner, 0.25, memory=memory, images=False)
-    steps = len(frames.ENDS) * (frames.STEPS - 1)
+    steps = len(frames.ENDS) * frames.STEPS
     assert counts[:2] == [behind_frames(frames.prompts(family)) + steps] * 2
     assert selected == [len(CAMERAS) * 3], "the order in which tokens are picked is found once"
     other = Counting(layer=1)
