@@ -29,9 +29,10 @@ from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.metrics.exact_match import ExactMatch
 from prune2drive.report.__main__ import rebuild
 from prune2drive.results.run_folder import Rows, RunFolder
+from prune2drive.results.selections import Selections
 from prune2drive.sample import Prediction
 
-METHODS, KEEPS = 10, (0.05, 0.1, 0.15, 0.25, 0.5)
+SIDE, METHODS, KEEPS = 27, 10, (0.05, 0.1, 0.15, 0.25, 0.5)
 CONFIG = Qwen2Config(num_hidden_layers=28, hidden_size=3584, num_attention_heads=28, num_key_value_heads=4)
 
 
@@ -47,13 +48,15 @@ def answered(count: int, run: int, keep: float) -> Iterator[Prediction]:
 
 
 def write(folder: Path, runs: int, count: int) -> None:
-    """Writes finished runs: methods at several keep ratios."""
+    """Writes finished runs with selections, without photos: methods at several keep ratios."""
     metric = ExactMatch()
     columns = {**metric.columns, **object_coverage.COLUMNS, **efficiency.COLUMNS}
     for number in range(runs):
         keep = KEEPS[number // METHODS % len(KEEPS)]
         run = RunFolder(folder / str(number))
         run.append(answered(count, number, keep))
+        grids = dict.fromkeys(CAMERAS, [[[SIDE, SIDE, 0.0, 0.0, 1.0, 1.0]]])
+        Selections(run.path, count).append([{"id": row.id, "grids": grids, "objects": []} for row in rows(0, count)])
         found = Rows(run, count)
         metrics = metric(found) | object_coverage.coverage(found) | efficiency.Efficiency(CONFIG).compute(found)
         run.write_json("metrics.json", metrics | {"time/prefill_ms": 100 * keep + number % METHODS})
