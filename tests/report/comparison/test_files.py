@@ -88,11 +88,15 @@ def test_no_letter_is_lost_in_tex(text):
 class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.tags, self.cells, self.inside = [], [[]], ""
+        self.tags, self.cells, self.inside, self.coloured = [], [[]], "", []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+        if tag == "section":
+            self.coloured.append([])
+        if self.coloured and dict(attributes).get("class") in ("better", "worse"):
+            self.coloured[-1].append(dict(attributes)["class"])
         self.inside = tag
         if tag == "tr":
             self.cells.append([])
@@ -130,6 +134,11 @@ def test_the_page_shows_every_run_and_what_is_missing(written, sweep):
         "\N{MINUS SIGN}25.0 [\N{MINUS SIGN}"
     )
     assert f"{sweep / 'gone'} is left out: no such folder" in text
+    margins = found.differences.margin.values()
+    clear = ["better" if margin.value > 0 else "worse" for margin in margins if margin.is_clear]
+    assert sorted(page.coloured[1]) == sorted(clear) and 0 < len(clear) < len(margins), (
+        "what may be noise is not coloured"
+    )
     assert text.count("<svg") == 4, "tokens, layer average, FLOPs and time"
     assert "By kind of question" in text and "Tokens of each camera" in text and "max-t bootstrap over scenes" in text
 
