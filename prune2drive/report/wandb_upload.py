@@ -14,8 +14,8 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-OF_THE_RUN = ("WANDB_MODE", "WANDB_SERVICE", "WANDB_SILENT")
-"""What would keep `wandb sync` from uploading, or from saying what it did."""
+OF_THE_RUN = ("WANDB_SERVICE", "WANDB_SILENT")
+"""What would let `wandb sync` use the run's own service, or say nothing."""
 
 
 def upload(folder: Path, patience: float) -> None:

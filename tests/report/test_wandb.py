@@ -140,7 +140,7 @@ def test_every_metric_is_in_the_summary_and_every_one_of_its_own_has_a_chart(fol
     assert {key: found.history[key] for key in charted} == pytest.approx({key: metrics[key] for key in charted})
 
 
-def test_the_answers_that_pruning_spoiled_come_first(place):
+def test_a_row_of_the_table_says_what_was_answered(place):
     pruned = {row.id: row for row in runs.rows(place / "first")}
     full = {row.id: row for row in runs.rows(place / "first" / "full")}
     rows = table(read(place / "first"), "answers")
@@ -214,16 +214,43 @@ def test_a_token_is_where_its_mask_is():
     assert (masks["TOP m"][WIDTH // 2 + GAP :, 2 * (WIDTH + GAP) :] > 0).all(), "cameras of no known place come last"
 
 
-def test_a_run_whose_photos_are_gone_has_no_pictures(place, tmp_path):
+def logged(finished: Finished) -> dict:
+    """What W&B is sent of a run."""
+    sent = {}
+    taking = SimpleNamespace(update=lambda *_, **__: None)
+    log_run(SimpleNamespace(config=taking, summary=taking, tags=(), name="", log=sent.update), finished, 2)
+    return sent
+
+
+def test_a_run_whose_photos_are_gone_has_no_pictures(place):
     def gone(row):
         raise InputError("no photo")
 
-    logged, rows = {}, runs.rows(place / "second")
-    to = SimpleNamespace(config={}, summary={}, tags=(), name="", log=logged.update)
-    to.config = SimpleNamespace(update=lambda *_, **__: None)
-    log_run(to, Finished({}, {}, rows, views=gone), 2)
-    assert "kept tokens" not in logged and "kept tokens" not in logged["answers"].columns
-    assert [row[0] for row in logged["answers"].data] == [row.id for row in rows]
+    rows = runs.rows(place / "second")
+    sent = logged(Finished({}, {}, rows, views=gone))
+    assert "kept tokens" not in sent and "kept tokens" not in sent["answers"].columns
+    assert [row[0] for row in sent["answers"].data] == [row.id for row in rows]
+
+
+def test_the_answers_that_pruning_spoiled_come_first():
+    """Then those that are wrong anyway; of a question that one of the runs did not answer nothing is known."""
+    pruned = [Prediction(f"{number}", "What?", answer="a", kind=kind) for number, kind in enumerate("xxyyy")]
+    full = [Prediction(row.id, "What?", answer="b") for row in pruned]
+    known = {"a": {"0": 1.0, "1": 0.0, "2": 0.0, "3": 0.5}, "b": {"0": 1.0, "1": 0.0, "2": 1.0, "3": 0.75}}
+    sent = logged(Finished({}, {}, pruned, full, scores=lambda rows: known[rows[0].answer]))
+    answers = sent["answers"]
+    scores = [answers.columns.index(name) for name in ("score", "score, all tokens")]
+    assert [[row[0], *(row[column] for column in scores)] for row in answers.data] == [
+        ["2", 0.0, 1.0],
+        ["3", 0.5, 0.75],
+        ["1", 0.0, 0.0],
+        ["4", None, None],
+        ["0", 1.0, 1.0],
+    ]
+    assert [row[:2] + row[3:] for row in sent["question types"].table.data] == [
+        ["x", 0.5, 2, 0.5],
+        ["y", 0.25, 2, 0.875],
+    ]
 
 
 def test_the_run_folder_s_files(place):

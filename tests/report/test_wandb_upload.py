@@ -49,7 +49,7 @@ def uploads(tmp_path_factory):
         for mood, patience in PATIENCE.items():
             files = shutil.copytree(folder / "wandb", folder / str(mood) / "wandb it")
             command = [sys.executable, "-c", UPLOAD, str(files), str(patience), wandb_upload.__file__]
-            settings = os.environ | environment(servers[mood]) | {"WANDB_MODE": "offline"}
+            settings = os.environ | environment(servers[mood]) | {"WANDB_SERVICE": "of-the-run"}
             started[mood] = subprocess.Popen(command, env=settings, stdout=-1, stderr=-1, text=True)
         found = {}
         for mood, process in started.items():
