@@ -91,14 +91,16 @@ def workspace(entity: str, project: str, columns: Mapping[str, Column], metrics:
 
 
 def _scatters(columns: Mapping[str, Column]) -> list[Any]:
-    """Returns plots of the score against everything else by which runs are compared: what they cost."""
+    """Returns plots of the score against everything that it costs."""
     if HEADLINE not in columns:
         return []
     score = panels.SummaryMetric(HEADLINE)
     return [
-        panels.ScatterPlot(title=f"{HEADLINE} against {column.label}", x=panels.SummaryMetric(key), y=score)
+        panels.ScatterPlot(
+            title=f"{HEADLINE} against {column.axis or column.label}", x=panels.SummaryMetric(key), y=score
+        )
         for key, column in columns.items()
-        if column.in_comparison and not column.is_share
+        if column.is_cost
     ]
 
 

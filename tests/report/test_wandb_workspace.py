@@ -10,8 +10,21 @@ from helpers.wandb_server import environment, serve
 from prune2drive.metrics.base import SCORE, Column
 from prune2drive.report import wandb_workspace
 
-COLUMNS = {**SCORE, "tokens/visual_kept": Column("kept", in_comparison=True), "flops/ratio": Column("FLOPs")}
-METRICS = ["score", "score_n", "score_stderr", "tokens/visual_kept", "tokens/CAM_A/kept", "time/prefill_ms"]
+COLUMNS = {
+    **SCORE,
+    "tokens/visual_kept": Column("kept", in_comparison=True, is_cost=True),
+    "tokens/nominal": Column("budget", in_comparison=True),
+    "flops/ratio": Column("FLOPs", is_cost=True),
+}
+METRICS = [
+    "tokens/nominal",
+    "score",
+    "score_n",
+    "score_stderr",
+    "tokens/visual_kept",
+    "tokens/CAM_A/kept",
+    "time/prefill_ms",
+]
 
 
 @pytest.fixture
