@@ -23,8 +23,8 @@ from transformers import Qwen2Config
 
 from benchmarks.scale import TOKENS, peak_mb, rows
 from prune2drive.cameras import CAMERAS
-from prune2drive.drivelm_questions import STAGES
 from prune2drive.files import write_json
+from prune2drive.formats.drivelm import STAGES
 from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.metrics.exact_match import ExactMatch
 from prune2drive.report.__main__ import rebuild

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "prune2drive"
 ORDER = (  # folders of one line know nothing of each other; files beside the folders are the vocabulary
-    {"families"},
+    {"families", "formats"},
     {"data", "models", "pruning", "metrics"},
     {"minidrive", "results"},
     {"report"},

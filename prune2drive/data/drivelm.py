@@ -20,9 +20,9 @@ from prune2drive.data.dataset import check_unique, choose_cameras, fingerprint, 
 from prune2drive.data.images import check_files, inside, read_image
 from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
-from prune2drive.drivelm_questions import place, read_scenes
 from prune2drive.errors import InputError, shortened
 from prune2drive.files import field, kind_of, read_json
+from prune2drive.formats.drivelm import place, read_scenes
 from prune2drive.sample import IMAGE_MARKER, ObjectBox, Prediction, Sample
 
 QUESTION_FILES = ("v1_1_train_nus.json", "v1_1_val_nus_q_only.json", "test_eval.json", "test_llama.json")

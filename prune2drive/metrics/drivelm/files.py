@@ -6,9 +6,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from prune2drive.drivelm_questions import read_scenes
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
+from prune2drive.formats.drivelm import read_scenes
 from prune2drive.metrics.base import Judge
 from prune2drive.metrics.drivelm.score import DriveLMScore
 from prune2drive.sample import Prediction
