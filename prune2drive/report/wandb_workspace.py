@@ -22,8 +22,8 @@ import wandb
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
 from prune2drive.metrics.base import SCORE, Column
-from prune2drive.report import wandb_keys as keys
 from prune2drive.report.columns import columns_of
+from prune2drive.report.wandb import keys
 
 try:
     import wandb_workspaces.reports.v2 as panels

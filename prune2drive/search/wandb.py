@@ -8,7 +8,7 @@ from typing import Any
 import wandb
 
 from prune2drive.report.wandb import RunLogger
-from prune2drive.report.wandb_keys import BARS, BEST, FRONT, IMPORTANCE, OBJECTIVE, POINTS, RATIO, TRIAL
+from prune2drive.report.wandb.keys import BARS, BEST, FRONT, IMPORTANCE, OBJECTIVE, POINTS, RATIO, TRIAL
 from prune2drive.search.page import REPORT
 from prune2drive.search.study import Study
 from prune2drive.search.trials import Trial, best_so_far, has_one_total, pareto

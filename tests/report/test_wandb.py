@@ -20,8 +20,8 @@ from prune2drive.errors import InputError
 from prune2drive.report import wandb_workspace
 from prune2drive.report.logger import Finished
 from prune2drive.report.wandb import RunLogger
-from prune2drive.report.wandb_content import log_run
-from prune2drive.report.wandb_pictures import GAP, WIDTH, masked_image
+from prune2drive.report.wandb.content import log_run
+from prune2drive.report.wandb.pictures import GAP, WIDTH, masked_image
 from prune2drive.results.provenance import git_state
 from prune2drive.sample import Prediction, pack_indices
 

@@ -12,8 +12,8 @@ import pytest
 import wandb
 from helpers.wandb_server import environment, serve
 
-from prune2drive.report import wandb_upload
 from prune2drive.report.wandb import RunLogger
+from prune2drive.report.wandb import uploading
 
 pytestmark = pytest.mark.slow  # processes of W&B
 
@@ -48,7 +48,7 @@ def uploads(tmp_path_factory):
         started = {}
         for mood, patience in PATIENCE.items():
             files = shutil.copytree(folder / "wandb", folder / str(mood) / "wandb it")
-            command = [sys.executable, "-c", UPLOAD, str(files), str(patience), wandb_upload.__file__]
+            command = [sys.executable, "-c", UPLOAD, str(files), str(patience), uploading.__file__]
             settings = os.environ | environment(servers[mood]) | {"WANDB_SERVICE": "of-the-run"}
             started[mood] = subprocess.Popen(command, env=settings, stdout=-1, stderr=-1, text=True)
         found = {}

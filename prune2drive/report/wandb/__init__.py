@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from prune2drive.errors import InputError
 from prune2drive.report.logger import Finished
-from prune2drive.report.wandb_content import log_run
-from prune2drive.report.wandb_upload import upload
+from prune2drive.report.wandb.content import log_run
+from prune2drive.report.wandb.uploading import upload
 from prune2drive.results.provenance import git_state
 
 log = logging.getLogger(__name__)

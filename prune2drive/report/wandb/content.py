@@ -15,7 +15,7 @@ from prune2drive.errors import InputError
 from prune2drive.metrics.statistics import RunningMean
 from prune2drive.report.columns import columns_of
 from prune2drive.report.logger import Finished
-from prune2drive.report.wandb_keys import (
+from prune2drive.report.wandb.keys import (
     ANSWERS,
     BARS,
     CAMERAS,
@@ -26,7 +26,7 @@ from prune2drive.report.wandb_keys import (
     charted,
     kept_by_camera,
 )
-from prune2drive.report.wandb_pictures import masked_image
+from prune2drive.report.wandb.pictures import masked_image
 from prune2drive.sample import Prediction
 
 TABLE_ROWS = 200
