@@ -12,8 +12,7 @@ import pytest
 import wandb
 from helpers.wandb_server import environment, serve
 
-from prune2drive.report.wandb import RunLogger
-from prune2drive.report.wandb import uploading
+from prune2drive.report.wandb import RunLogger, uploading
 
 pytestmark = pytest.mark.slow  # processes of W&B
 
