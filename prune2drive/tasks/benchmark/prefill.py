@@ -38,6 +38,12 @@ def prepare(cfg: DictConfig, turns: Turns) -> Callable[[], Iterator[dict[str, An
             check_whole(f"task.shape.{name}.{size}", shape[size])
         check_choice(f"task.shape.{name}.dtype", shape.dtype, DTYPES[1:])
         config = build(shape.decoder)
+        width, heads, groups = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        if width % heads or heads % groups:
+            raise InputError(
+                f"task.shape.{name}.decoder: {heads} heads of {width} channels with {groups} key-value heads; use "
+                "numbers that divide one another"
+            )
         given = [build(cfg.pruner, **({} if layer is None else {"layer": layer})) for layer in options.layers]
         pruners = [pruner.resolve(config.num_hidden_layers) for pruner in given]
         if unfit := [each for each in pruners if each.traits.needs_vision or not each.cuts]:
