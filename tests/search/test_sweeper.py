@@ -170,7 +170,7 @@ def test_without_m_it_is_a_search_too(cli, launcher):
 
 WRONG = {
     "pruner=tfps,random": "pruner=tfps,random: a search is of one configuration; give pruner one value",
-    "experiment=distance": "pruner.metric, pruner.mode: swept by an experiment",
+    "experiment=distance": "pruner.metric: swept by an experiment",
     "ratios.keep=0.2": "ratios.keep=0.2: a search sets it",
     "resume=x": "resume=x: a search sets it; use search.resume",
     "dataset.split=val": "dataset.split: the search sets it for each of its splits; use search.splits",

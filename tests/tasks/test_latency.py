@@ -20,9 +20,9 @@ def asked(monkeypatch):
     """The prompts that are answered from now on, each as its number of rows and of kept positions."""
     generate, seen = Adapter.generate, []
 
-    def counted(self, prompts, **options):
+    def counted(self, prompts, *reading, **options):
         seen.append(len(prompts.lengths))
-        return generate(self, prompts, **options)
+        return generate(self, prompts, *reading, **options)
 
     monkeypatch.setattr(Adapter, "generate", counted)
     return seen
