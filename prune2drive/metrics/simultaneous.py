@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from prune2drive.metrics.statistics import RESAMPLES, Interval
 
 LEVEL = 0.95
+LEAST = 0.0005  # half a tenth of a percentage point; less is printed as 0.0
 BLOCK = 1 << 22  # numbers of a block of resamples
 
 Floats = NDArray[np.float64]
@@ -41,8 +42,8 @@ class Margin(Interval):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the difference is more than noise: the interval does not hold 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the difference is more than noise: the interval holds nothing that is printed as 0."""
+        return self.low >= LEAST or self.high <= -LEAST
 
 
 def group_sums(values_N: Floats, group_N: NDArray[np.int64], groups: int) -> Floats:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prune2drive.metrics.simultaneous import group_sums, margins, pareto_front, resampled_groups
+from prune2drive.metrics.simultaneous import Margin, group_sums, margins, pareto_front, resampled_groups
 
 
 def quantile(values, share):
@@ -132,3 +132,11 @@ def test_the_front_by_brute_force(found):
 
     assert sorted(front) == [at for at in range(len(found)) if not is_beaten(at)]
     assert [found[at][0] for at in front] == sorted(found[at][0] for at in front)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "clear"),
+    [(0.01, 0.2, True), (-0.7, -0.01, True), (-0.7, -0.0004, False), (0.0, 0.3, False), (-0.1, 0.1, False)],
+)
+def test_an_interval_that_is_printed_with_a_0_at_its_end_is_no_clear_difference(low, high, clear):
+    assert Margin((low + high) / 2, low, high, 20).is_clear == clear

@@ -95,7 +95,7 @@ def test_difference_of_two_runs(page):
     page.get_by_text("difference", exact=True).first.click()
     assert page.locator("figcaption").first.inner_text().endswith(f"{TOKENS - KEEP} only first, 0 only second")
     assert pixels(page) != before
-    assert "only tfps" in page.locator("[data-is=key]").inner_text()
+    assert "only second: tfps" in page.locator("[data-is=key]").inner_text()
 
 
 def test_pick_order_objects_and_dimming_change_what_is_drawn(page):

@@ -3,7 +3,7 @@
 function startExplorer(root) {
   const data = readData(root), questions = data.questions;
   const part = Object.fromEntries([...root.querySelectorAll("[data-is]")].map((found) => [found.dataset.is, found]));
-  const state = { first: 0, second: data.names.length - 1, view: "second", at: null, alone: null, marked: null };
+  const state = { first: 0, second: Math.min(1, data.names.length - 1), view: "second", at: null, alone: null, marked: null };
   const tip = root.appendChild(make("div", "", "x-tip"));
   tip.hidden = true;
   let listed = [];
@@ -86,9 +86,10 @@ function startExplorer(root) {
   }
 
   function showKey() {
-    const item = (colour, text) => {
+    const item = (colour, text, ground = "none") => {
       const span = make("span"), swatch = span.appendChild(make("i"));
       swatch.style.borderColor = colour;
+      swatch.style.background = ground;
       span.append(text);
       return span;
     };
@@ -96,8 +97,9 @@ function startExplorer(root) {
     part.order.disabled = !isOrdered || state.view === "difference";
     part.key.replaceChildren();
     if (state.view === "difference")
-      part.key.append(item(COLOURS.first, `only ${data.names[state.first]}`), item(COLOURS.second, `only ${data.names[state.second]}`),
-        item("var(--ink)", "both"), item("transparent", "dim: neither"));
+      part.key.append(item(COLOURS.first, `only first: ${data.names[state.first]}`),
+        item(COLOURS.second, `only second: ${data.names[state.second]}`),
+        item(COLOURS.both, "both", "#555"), item("transparent", "dim: neither"));
     else if (part.order.checked && isOrdered) {
       const ramp = make("i", "", "ramp"), span = make("span", "picked first");
       ramp.style.background = `linear-gradient(to right, ${RAMP.map((colour) => `rgb(${colour})`)})`;
