@@ -199,6 +199,34 @@ def kind_heat(found: Findings) -> HeatMap | None:
     )
 
 
+def about_camera_heat(found: Findings) -> HeatMap | None:
+    """Returns the scores of the questions that name each camera, coloured by how far they are from the baseline's."""
+    questions = found.questions
+    if not questions or found.baseline not in questions.runs:
+        return None
+    places: dict[str, list[int]] = {camera: [] for camera in camera_budgets(found)[0]}
+    silent = [place for place, named in enumerate(questions.cameras) if not named]
+    for place, named in enumerate(questions.cameras):
+        for camera in named:
+            places.setdefault(camera, []).append(place)
+    about = {short_name(camera): at for camera, at in places.items() if at}
+    if len(about) < 2:
+        return None
+    about |= {"no camera": silent} if silent else {}
+    scores = dict(zip(questions.runs, questions.score_RN, strict=True))
+    means = {run: [float(score_N[at].mean()) for at in about.values()] for run, score_N in scores.items()}
+    runs = [run for run in found.ranked if run in means]
+    gaps = [[mean - base for mean, base in zip(means[run], means[found.baseline], strict=True)] for run in runs]
+    most = max(0.1, *(abs(gap) for row in gaps for gap in row))
+    return HeatMap(
+        "scores by camera that a question names",
+        [run.label for run in runs],
+        [f"{name} ({len(at):,})" for name, at in about.items()],
+        [[f"{100 * mean:.1f}" for mean in means[run]] for run in runs],
+        [[gap / most for gap in row] for row in gaps],
+    )
+
+
 def camera_heat(found: Findings) -> HeatMap | None:
     """Returns the tokens kept of each camera, coloured by how far they are from the run's mean over its cameras."""
     cameras, budgets = camera_budgets(found)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from prune2drive.metrics.simultaneous import Margin
 from prune2drive.metrics.statistics import RESAMPLES
 from prune2drive.report import numbers
-from prune2drive.report.comparison.charts import HeatMap, camera_heat, front_charts, kind_heat
+from prune2drive.report.comparison.charts import HeatMap, about_camera_heat, camera_heat, front_charts, kind_heat
 from prune2drive.report.comparison.findings import Findings
 from prune2drive.report.comparison.tables import overview
 from prune2drive.report.comparison.verdict import verdict
@@ -55,6 +55,7 @@ def sections(found: Findings, about: str = "") -> list[Section]:
         Section("Score against cost", note, charts) if charts else None,
         _budgets(found),
         *_kinds(found),
+        _about_cameras(found),
         _cameras(found),
     ]
     return [part._replace(heading=f"{about}{part.heading}") for part in parts if part]
@@ -134,6 +135,18 @@ def _kinds(found: Findings) -> list[Section]:
         note = "Points, with 95 % intervals that hold for all of this table at once. Coloured: more than noise."
         told.append(Section(f"By kind of question, against {baseline}", note, rows=[header, *rows], folded=True))
     return told
+
+
+def _about_cameras(found: Findings) -> Section | None:
+    """Returns the scores of the questions that name each camera."""
+    heat = about_camera_heat(found)
+    if not heat or not found.questions:
+        return None
+    note = (
+        f"{found.questions.label.capitalize()} in percent, of the questions that name a camera in their text or "
+        f"reference, and their number. The stronger the colour, the further from {found.baseline.label}."
+    )
+    return Section("By camera that a question names", note, rows=[["run", *heat.columns], *_heated(heat, "gap")])
 
 
 def _cameras(found: Findings) -> Section | None:

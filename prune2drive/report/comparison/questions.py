@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from sys import intern
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune2drive.errors import InputError
+from prune2drive.report.camera_names import CameraNames
 from prune2drive.report.comparison.runs import Fault, Run
 from prune2drive.report.finished_run import StoredRows, metric_of
 from prune2drive.sample import Prediction
@@ -28,12 +30,14 @@ class Question(NamedTuple):
 
     Args:
         digest: hash of its id, text and reference.
+        cameras: those that its text or reference names.
     """
 
     digest: int
     kind: str
     scene: str
     frame: str
+    cameras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Questions:
         unit: what is drawn by the bootstrap: scene, frame or question.
         group_N: each question's scene, frame or own number, from 0.
         left_out: number of questions that some of the runs lack.
+        cameras: the cameras that each question names.
     """
 
     runs: tuple[Run, ...]
@@ -59,6 +64,7 @@ class Questions:
     unit: str
     group_N: NDArray[np.int64]
     left_out: int
+    cameras: tuple[tuple[str, ...], ...] = ()
 
     @property
     def groups(self) -> int:
@@ -86,8 +92,15 @@ class _NotedRows(StoredRows):
         for row in super().__iter__():
             if row.id not in self.notes:
                 digest = hash((row.id, row.question, row.reference))
-                self.notes[row.id] = Question(digest, intern(row.kind), intern(row.scene), intern(row.frame))
+                cameras = tuple(row.full_counts)
+                named = tuple(cameras[at] for at in _names(cameras).mentioned(f"{row.question}\n{row.reference or ''}"))
+                self.notes[row.id] = Question(digest, intern(row.kind), intern(row.scene), intern(row.frame), named)
             yield row
+
+
+@cache
+def _names(cameras: tuple[str, ...]) -> CameraNames:
+    return CameraNames(cameras)
 
 
 def read_questions(runs: Sequence[Run]) -> tuple[Questions | None, list[Fault]]:
@@ -146,7 +159,8 @@ def _common(read: Sequence[tuple[Run, _Scores]], questions: Sequence[Question], 
     kinds, kind_N = _numbered([question.kind for question in chosen])
     unit, group_N = _groups(chosen)
     runs, left_out = tuple(run for run, _ in read), len(questions) - len(common_N)
-    return Questions(runs, label, score_RN, kinds, kind_N, unit, group_N, left_out)
+    cameras = tuple(question.cameras for question in chosen)
+    return Questions(runs, label, score_RN, kinds, kind_N, unit, group_N, left_out, cameras)
 
 
 def _strangers(read: Sequence[tuple[Run, _Scores]]) -> str:

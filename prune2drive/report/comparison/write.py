@@ -8,7 +8,7 @@ from pathlib import Path
 from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
 from prune2drive.report.charts import Chart
-from prune2drive.report.comparison.charts import camera_heat, kind_heat
+from prune2drive.report.comparison.charts import about_camera_heat, camera_heat, kind_heat
 from prune2drive.report.comparison.findings import Findings
 from prune2drive.report.comparison.page import page, sections
 from prune2drive.report.comparison.tables import markdown, to_csv, to_tex
@@ -33,7 +33,11 @@ def write_comparison(found: Findings, folder: Path) -> Path:
         InputError: the folder cannot be written.
     """
     shown = sections(found)
-    save_charts(folder, shown, [heat.chart() for heat in (kind_heat(found), camera_heat(found)) if heat])
+    save_charts(
+        folder,
+        shown,
+        [heat.chart() for heat in (kind_heat(found), about_camera_heat(found), camera_heat(found)) if heat],
+    )
     write_atomically(folder / "comparison.md", [f"{line}\n" for line in markdown(found)])
     write_atomically(folder / "comparison.csv", [to_csv(found)])
     write_atomically(folder / "comparison.tex", [to_tex(found)])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prune2drive.errors import InputError
 from prune2drive.metrics.simultaneous import resampled_groups
 from prune2drive.metrics.statistics import RESAMPLES
+from prune2drive.report.comparison.charts import about_camera_heat
 from prune2drive.report.comparison.differences import same_budget
 from prune2drive.report.comparison.findings import find
 from prune2drive.report.comparison.verdict import verdict
@@ -230,3 +231,24 @@ def test_frames_are_drawn_where_there_is_one_scene(tmp_path, per_scene, unit):
         (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     questions = find([tmp_path]).questions
     assert (questions.unit, questions.groups) == (unit, QUESTIONS // (2 if unit == "frame" else 3))
+
+
+def test_scores_of_the_questions_that_name_a_camera(tmp_path):
+    asked = {"What is in CAM_FRONT?": 2, "Who is to the back of the ego vehicle?": 3, "How fast do you drive?": 1}
+    texts = [text for text, count in asked.items() for _ in range(count)]
+    run_folder(tmp_path / "a", "none", [True] * 6)
+    run_folder(tmp_path / "b", "tfps", [True, True, True, False, False, True], 0.5)
+    for file in tmp_path.glob("*/predictions.jsonl"):
+        rows = map(json.loads, file.read_text().splitlines())
+        named = [
+            row | {"question": text, "full_counts": {"CAM_FRONT": 8, "CAM_BACK": 8}}
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        file.write_text("".join(json.dumps(row) + "\n" for row in named))
+    heat = about_camera_heat(find([tmp_path]))
+    assert heat.columns == ["FRONT (2)", "BACK (3)", "no camera (1)"]
+    assert dict(zip(heat.rows, heat.texts, strict=True)) == {
+        "none": ["100.0", "100.0", "100.0"],
+        "tfps keep=0.5": ["100.0", "33.3", "100.0"],
+    }
+    assert heat.heat[heat.rows.index("tfps keep=0.5")] == [0, -1, 0]
