@@ -126,7 +126,8 @@ def test_filters(page, folder):
     page.locator("[data-is=about]").select_option(label=f"CAM_BACK_LEFT ({named + spoken})")
     assert len(outcomes(page)) == named + spoken > 0
     page.locator("[data-is=outcome]").select_option("gained")
-    assert shown(page) == "No question is like this."
+    assert shown(page) == "No question is like this." and not page.locator("canvas").first.is_visible()
+    assert page.locator("[data-is=token]").inner_text().startswith("Point at a token")
 
 
 def test_pointing_at_a_token_says_what_it_is(page, folder):

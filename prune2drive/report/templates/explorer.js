@@ -6,6 +6,7 @@ function startExplorer(root) {
   const state = { first: 0, second: Math.min(1, data.names.length - 1), view: "second", at: null, alone: null, marked: null };
   const tip = root.appendChild(make("div", "", "x-tip"));
   tip.hidden = true;
+  const hint = part.token.textContent;
   let listed = [];
 
   const outcome = (question) => outcomeOf(question, state.first, state.second);
@@ -171,7 +172,8 @@ function startExplorer(root) {
     state.at = question;
     state.marked = null;
     tip.hidden = true;
-    part.cameras.style.visibility = question ? "" : "hidden";
+    part.token.textContent = hint;
+    part.cameras.style.display = question ? "" : "none";
     for (const button of part.list.querySelectorAll("[aria-current]")) button.removeAttribute("aria-current");
     const place = listed.indexOf(question), button = part.list.children[place]?.firstChild;
     if (button) {
