@@ -55,7 +55,7 @@ class Ids(Sequence[str]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index):  # noqa: ANN001
+    def __getitem__(self, index):
         if not 0 <= index < self.count:
             raise IndexError(index)
         frame, number = divmod(index, PER_FRAME)

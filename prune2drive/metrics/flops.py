@@ -163,7 +163,7 @@ class VisionFlops:
     def _count(self, shape: tuple[int, ...], sizes: Mapping[str, Tensor]) -> int:
         pixels = torch.empty(shape, dtype=self._dtype, device="meta")
         try:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter, _MetaWins():  # type: ignore[no-untyped-call]
+            with torch.no_grad(), FlopCounterMode(display=False) as counter, _MetaWins():  # type: ignore[no-untyped-call]  # torch
                 self._encode(pixel_values=pixels, **sizes)
         except (NotImplementedError, RuntimeError) as error:
             raise InputError(f"vision FLOPs cannot be counted from these image shapes alone: {error}") from error

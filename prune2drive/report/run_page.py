@@ -15,7 +15,8 @@ from prune2drive.report.explorer import explore
 from prune2drive.report.finished_run import FinishedRun
 from prune2drive.report.page import render
 from prune2drive.report.paired import Paired, compare
-from prune2drive.report.run_tables import FULL, bars_of, cameras_table, coverage_table, kinds_table, scores_table
+from prune2drive.report.run_tables import ALL_TOKENS, bars_of, cameras_table, coverage_table, kinds_table, scores_table
+from prune2drive.results.run_folder import FULL, IN_FULL
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
 REPORT = "report.html"
@@ -41,12 +42,13 @@ def write_report(folder: Path, run: Mapping[str, Any], metrics: Metrics) -> Path
         InputError: the folder cannot be written.
     """
     pruned = FinishedRun(folder, dict(run))
-    full = FinishedRun(folder / "full", dict(run)) if any(key.startswith("full/tokens/") for key in metrics) else None
+    has_full = any(key.startswith(f"{IN_FULL}tokens/") for key in metrics)
+    full = FinishedRun(folder / FULL, dict(run)) if has_full else None
     paired = compare(pruned, full)
     columns = columns_of(run)
     change = _change(paired, metrics)
     name = _name(run, "pruner") or "this run"
-    runs = {FULL: full, name: pruned} if full else {name: pruned}
+    runs = {ALL_TOKENS: full, name: pruned} if full else {name: pruned}
     tables = [
         scores_table(metrics, columns, change),
         kinds_table(paired),
@@ -113,11 +115,11 @@ def _scored(metrics: Metrics, scored: str, change: Interval | None, paired: Pair
     def said(share: str) -> str:
         return f"{label} {share}" if label == "score" else share.replace("%", f"% {label}", 1)
 
-    own, before = metrics[key], metrics.get(f"full/{key}")
+    own, before = metrics[key], metrics.get(IN_FULL + key)
     if before is None:
         stderr = metrics.get(f"{key}_stderr") or 0.0
         return said(numbers.share_range(share_interval(own, stderr)))
-    compared = f"{said(numbers.percent(own))} against {numbers.percent(before)} with {FULL}"
+    compared = f"{said(numbers.percent(own))} against {numbers.percent(before)} with {ALL_TOKENS}"
     if change is None:
         return compared
     noise = ", no more than noise" if change.low <= 0 <= change.high else ""

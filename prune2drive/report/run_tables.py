@@ -11,8 +11,9 @@ from prune2drive.metrics.base import Column
 from prune2drive.metrics.statistics import Interval, share_interval
 from prune2drive.report import numbers
 from prune2drive.report.paired import Coverage, Paired, Scores, normal
+from prune2drive.results.run_folder import IN_FULL
 
-FULL, PRUNED = "all tokens", "pruned"
+ALL_TOKENS, PRUNED = "all tokens", "pruned"
 Metrics = Mapping[str, float]
 
 
@@ -61,26 +62,26 @@ def scores_table(metrics: Metrics, columns: Mapping[str, Column], change: Interv
         columns: how tables show its keys.
         change: the paired difference of the headline score, where it is known.
     """
-    has_full = any(f"full/{key}" in metrics for key in columns)
+    has_full = any(IN_FULL + key in metrics for key in columns)
     rows: list[list[str]] = []
     for key, column in columns.items():
         if not column.is_share or key in object_coverage.COLUMNS or not column.in_run or key not in metrics:
             continue
         cells = [_cell(metrics, key, column)]
         if has_full:
-            cells = [_cell(metrics, f"full/{key}", column), cells[0], _change(metrics, key, column)]
+            cells = [_cell(metrics, IN_FULL + key, column), cells[0], _change(metrics, key, column)]
             if key == "score" and change:
                 cells[2] = numbers.points(change)
         if "score" in metrics and key != "score" and _values(metrics, key) == _values(metrics, "score"):
             continue
         n = metrics.get(f"{key}_n")
         rows.append([column.label, *cells, "" if n is None else f"{n:,.0f}"])
-    header = ["score", *([FULL, PRUNED, "change"] if has_full else ["value"]), "questions"]
+    header = ["score", *([ALL_TOKENS, PRUNED, "change"] if has_full else ["value"]), "questions"]
     return _table("Scores", header, rows)
 
 
 def _values(metrics: Metrics, key: str) -> list[float | None]:
-    return [metrics.get(f"{part}{key}{end}") for part in ("", "full/") for end in ("", "_n", "_stderr")]
+    return [metrics.get(f"{part}{key}{end}") for part in ("", IN_FULL) for end in ("", "_n", "_stderr")]
 
 
 def _cell(metrics: Metrics, key: str, column: Column) -> str:
@@ -93,9 +94,9 @@ def _cell(metrics: Metrics, key: str, column: Column) -> str:
 
 
 def _change(metrics: Metrics, key: str, column: Column) -> str:
-    if f"full/{key}" not in metrics:
+    if IN_FULL + key not in metrics:
         return "unknown"
-    change = metrics[key] - metrics[f"full/{key}"]
+    change = metrics[key] - metrics[IN_FULL + key]
     if column.is_share:
         return numbers.points(Interval(change, change, change, 0), with_range=False)
     return numbers.shown(change, column)
@@ -162,7 +163,7 @@ def coverage_table(paired: Paired) -> Table | None:
                 ]
             rows.append([name, *cells, f"{share.pruned.denominator:,}"])
     has_full = any(share.has_full for share in paired.coverage.values())
-    header = ["objects", *([FULL, PRUNED, "change"] if has_full else ["with a token"]), "counted"]
+    header = ["objects", *([ALL_TOKENS, PRUNED, "change"] if has_full else ["with a token"]), "counted"]
     note = (
         "An object counts where the centre of a kept token lies in its box; each question counts its frame's objects."
     )
@@ -178,7 +179,7 @@ def bars_of(metrics: Metrics) -> list[Bars]:
             _bars(
                 "Tokens of a prompt",
                 {
-                    FULL: {"visual": metrics["tokens/visual_full"], "text": text},
+                    ALL_TOKENS: {"visual": metrics["tokens/visual_full"], "text": text},
                     PRUNED: {"visual": metrics.get("tokens/visual_kept"), "text": text},
                     "mean of layers": {"visual": metrics.get("tokens/layer_average"), "text": text},
                 },
@@ -191,7 +192,7 @@ def bars_of(metrics: Metrics) -> list[Bars]:
             _bars(
                 "FLOPs of a question, without its answer",
                 {
-                    FULL: {"vision": vision, "decoder": metrics["flops/prefill_full"]},
+                    ALL_TOKENS: {"vision": vision, "decoder": metrics["flops/prefill_full"]},
                     PRUNED: {
                         "vision": vision,
                         "decoder": metrics.get("flops/prefill_pruned"),
@@ -204,11 +205,11 @@ def bars_of(metrics: Metrics) -> list[Bars]:
     if "time/prefill_ms" in metrics:
         select = metrics.get("time/select_ms") or 0.0
         runs = {PRUNED: {"decoder": metrics["time/prefill_ms"] - select, "selection": select}}
-        if "full/time/prefill_ms" in metrics:
-            runs = {FULL: {"decoder": metrics["full/time/prefill_ms"]}, **runs}
+        if IN_FULL + "time/prefill_ms" in metrics:
+            runs = {ALL_TOKENS: {"decoder": metrics[IN_FULL + "time/prefill_ms"]}, **runs}
         n = metrics.get("time/prefill_ms_n", 0)
         parts = {
-            name: {"vision": metrics.get(f"{'full/' if name == FULL else ''}time/vision_ms"), **run}
+            name: {"vision": metrics.get(f"{IN_FULL if name == ALL_TOKENS else ''}time/vision_ms"), **run}
             for name, run in runs.items()
         }
         found.append(_bars("Time to the first word", parts, numbers.milliseconds, f"mean of {n:.0f} questions, alone"))
@@ -235,7 +236,7 @@ def _by_loss(groups: Mapping[str, Scores]) -> list[str]:
 
 
 def _score_header(scores: Scores) -> list[str]:
-    return [FULL, PRUNED, "change", "questions"] if scores.full else ["score", "questions"]
+    return [ALL_TOKENS, PRUNED, "change", "questions"] if scores.full else ["score", "questions"]
 
 
 def _score_cells(scores: Scores) -> list[str]:

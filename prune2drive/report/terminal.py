@@ -12,6 +12,7 @@ from rich.table import Table
 from prune2drive.metrics.base import Column
 from prune2drive.metrics.statistics import share_interval
 from prune2drive.report.columns import columns_of
+from prune2drive.results.run_folder import IN_FULL
 
 
 def print_run(run: Mapping[str, Any], metrics: Mapping[str, float], report: Path, done: str = "answered") -> None:
@@ -24,7 +25,7 @@ def print_run(run: Mapping[str, Any], metrics: Mapping[str, float], report: Path
     """
     title = " · ".join(str(name) for name in run["choices"].values())
     columns = {key: column for key, column in columns_of(run).items() if column.in_run and key in metrics}
-    table = _versus if any(key.startswith("full/") for key in metrics) else _alone
+    table = _versus if any(key.startswith(IN_FULL) for key in metrics) else _alone
     counts = run["counts"]
     console = Console()
     console.print(table(title, metrics, columns))
@@ -49,7 +50,7 @@ def _versus(title: str, metrics: Mapping[str, float], columns: Mapping[str, Colu
     """Returns a table of the run with all tokens beside the pruned one; shares have their 95 % interval."""
     table = _empty(title, "metric", "all tokens", "pruned")
     for key, column in columns.items():
-        table.add_row(key, *(_cell(metrics, name, column) for name in (f"full/{key}", key)))
+        table.add_row(key, *(_cell(metrics, name, column) for name in (IN_FULL + key, key)))
     return table
 
 

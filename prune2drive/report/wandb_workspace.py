@@ -30,7 +30,7 @@ try:
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.expr import Ordering, Summary
 except ImportError:  # of an extra
-    ws: Any = None  # type: ignore[no-redef]
+    ws: Any = None  # type: ignore[no-redef]  # a module where it is installed
 
 NAME = "Prune2Drive"
 INSTALL = "the dashboard needs pip install 'prune2drive[workspace]'"

@@ -17,6 +17,9 @@ from prune2drive.results.id_index import IdIndex, IdSet
 from prune2drive.sample import Prediction
 
 ROWS = "predictions.jsonl"
+FULL = "full"
+"""The same questions with all tokens: their folder within a run's, and the first part of their keys in its metrics."""
+IN_FULL = f"{FULL}/"
 FORMAT = 3  # of run.json; a run in a folder of another format cannot be resumed
 
 

@@ -15,8 +15,9 @@ from prune2drive.errors import InputError
 from prune2drive.report.logger import Finished, Logger
 from prune2drive.report.run_page import write_report
 from prune2drive.report.terminal import print_run
+from prune2drive.results.run_folder import IN_FULL
 from prune2drive.tasks.components import Components, build, check_metric, check_settings
-from prune2drive.tasks.evaluation_run import FULL, EvaluationRun, Task
+from prune2drive.tasks.evaluation_run import EvaluationRun, Task
 from prune2drive.tasks.loop import Evaluation
 from prune2drive.tasks.trainer import build_trainer, say_how_to_go_on
 
@@ -130,7 +131,7 @@ def _publish(pruned: EvaluationRun, full: EvaluationRun | None, trainer: lightni
     task, folder, record = pruned.task, pruned.folder.path, pruned.record
     metrics, predictions = pruned.metrics, pruned.predictions
     if full:
-        metrics |= {f"{FULL}/{key}": value for key, value in full.metrics.items()}
+        metrics |= {f"{IN_FULL}{key}": value for key, value in full.metrics.items()}
         pruned.folder.write_json("metrics.json", metrics)
     print_run(record, metrics, write_report(folder, record, metrics), task.done)
     loggers: Sequence[Logger] = trainer.loggers  # type: ignore[assignment]  # ours and W&B's

@@ -21,7 +21,7 @@ from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.pruning import NoPruner
 from prune2drive.results.provenance import describe_run
 from prune2drive.results.resume import resume_run
-from prune2drive.results.run_folder import RunFolder
+from prune2drive.results.run_folder import FULL, RunFolder
 from prune2drive.sample import Prediction
 from prune2drive.tasks.components import Components
 from prune2drive.tasks.frame_session import RememberingDataModule
@@ -30,7 +30,6 @@ from prune2drive.tasks.loop import Evaluation
 
 log = logging.getLogger(__name__)
 
-FULL = "full"
 """The folder, inside a run's own, of the same questions answered without pruning."""
 
 

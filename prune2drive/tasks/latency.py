@@ -16,10 +16,10 @@ from prune2drive.metrics.statistics import RatioOfSums, RunningMean, flat
 from prune2drive.metrics.timing import Times, timed
 from prune2drive.models.prompts import Prompts
 from prune2drive.pruning import NoPruner, Pruner, prune
+from prune2drive.results.run_folder import IN_FULL
 from prune2drive.sample import Sample
 from prune2drive.tasks.components import Components
 
-IN_FULL = "full/"
 LATENCY = "latency.json"
 """The file of a run folder that keeps what was measured."""
 

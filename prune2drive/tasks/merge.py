@@ -23,11 +23,11 @@ from prune2drive.errors import InputError
 from prune2drive.files import read_json
 from prune2drive.report.token_overlay import saved_pictures
 from prune2drive.results.id_index import IdIndex, IdSet
-from prune2drive.results.run_folder import RunFolder
+from prune2drive.results.run_folder import FULL, RunFolder
 from prune2drive.results.selections import SELECTIONS, Selections
 from prune2drive.results.shards import Part, join_rows, merged_record, read_parts
 from prune2drive.tasks.evaluate import run_task
-from prune2drive.tasks.evaluation_run import FULL, EvaluationRun
+from prune2drive.tasks.evaluation_run import EvaluationRun
 from prune2drive.tasks.latency import LATENCY, pooled
 
 ONE_PROCESS = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}

@@ -35,6 +35,18 @@ def started() -> Iterator[Any]:
         browser.close()
 
 
+def on_all_screens(test: Any) -> Any:
+    """Runs a test that takes `size` and `scheme` on a phone and a desk, in light and dark."""
+    test = pytest.mark.parametrize("size", [PHONE, DESK])(test)
+    return pytest.mark.parametrize("scheme", ["light", "dark"])(test)
+
+
+def check_readable(page: Any) -> None:
+    """Asserts that a page fits its window and that axe-core finds nothing wrong on it."""
+    assert overflow(page) == 0
+    assert axe_violations(page) == []
+
+
 @contextmanager
 def opened(browser: Any, file: Path, size: tuple[int, int] = DESK, scheme: str = "light", **more: Any) -> Iterator[Any]:
     """Opens a page file; when the context ends, nothing may have gone wrong on the page, and nothing been requested.

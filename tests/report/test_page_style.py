@@ -1,7 +1,7 @@
 """The style that all pages share, in a browser."""
 
 import pytest
-from helpers.browser import DESK, PHONE, axe_violations, opened, overflow
+from helpers.browser import check_readable, on_all_screens, opened
 
 from prune2drive.report.charts import bars
 from prune2drive.report.page import Section, render
@@ -21,9 +21,7 @@ def file(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("size", [PHONE, DESK])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@on_all_screens
 def test_a_page_fits_its_window_and_can_be_read_by_all(browser, file, size, scheme):
     with opened(browser, file, size, scheme) as page:
-        assert overflow(page) == 0
-        assert axe_violations(page) == []
+        check_readable(page)

@@ -62,5 +62,5 @@ def test_a_killed_job_fails_by_itself(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=rf"^job {killed.job_id} ended without a result \(.+\): see .+\.err; "
     ) as raised:
-        lost.return_value  # noqa: B018
+        lost.return_value  # noqa: B018  # raises what the job raised
     assert lost.overrides == ["pruner=tfps"] and "\n" not in str(raised.value)

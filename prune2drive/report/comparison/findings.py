@@ -15,8 +15,8 @@ from prune2drive.report.columns import BUDGETS
 from prune2drive.report.comparison.differences import Differences, choose_baseline, differences
 from prune2drive.report.comparison.questions import Questions, read_questions
 from prune2drive.report.comparison.runs import Fault, Run, common_options, find_runs
+from prune2drive.results.run_folder import FULL
 
-FULL = "full"
 """The folder, inside a run's own, of the same questions answered without pruning."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import wandb
 
+from prune2drive.results.run_folder import IN_FULL
 from prune2drive.errors import InputError
 from prune2drive.metrics.statistics import RunningMean
 from prune2drive.report.columns import columns_of
@@ -19,7 +20,6 @@ from prune2drive.report.wandb.keys import (
     ANSWERS,
     BARS,
     CAMERAS,
-    FULL,
     LATENCY,
     PICTURES,
     TYPES,
@@ -112,7 +112,7 @@ def _latency(run: Mapping[str, Any], metrics: Mapping[str, float]) -> wandb.Tabl
     table = wandb.Table(list(BARS[LATENCY]))
     for key, column in columns_of(run).items():
         if key.startswith("time/") and "_ms" in key:
-            for prefix, note in (("", ""), (FULL, ", all tokens")):
+            for prefix, note in (("", ""), (IN_FULL, ", all tokens")):
                 if prefix + key in metrics:
                     table.add_data(column.label + note, metrics[prefix + key])
     return table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-FULL = "full/"
 """What the keys of metrics of the run without pruning begin with."""
 
 ANSWERS, PICTURES = "answers", "kept tokens"

@@ -8,10 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from prune2drive.errors import check_whole
-from prune2drive.results.run_folder import RunFolder
+from prune2drive.results.run_folder import IN_FULL, RunFolder
 from prune2drive.tasks.benchmark.rounds import Turns
 from prune2drive.tasks.components import Components
-from prune2drive.tasks.latency import IN_FULL, measure_latency
+from prune2drive.tasks.latency import measure_latency
 from prune2drive.tasks.loop import Evaluation
 
 

@@ -1,7 +1,7 @@
 """The page of a comparison in a browser."""
 
 import pytest
-from helpers.browser import DESK, PHONE, axe_violations, opened, overflow
+from helpers.browser import PHONE, check_readable, on_all_screens, opened
 from helpers.run_folders import run_folder
 
 from prune2drive.report.comparison.findings import find
@@ -23,12 +23,10 @@ def file(tmp_path_factory):
     return write_comparison(find([folder, folder / "<script>gone"]), folder)
 
 
-@pytest.mark.parametrize("size", [PHONE, DESK])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@on_all_screens
 def test_a_comparison_fits_its_window_and_can_be_read_by_all(browser, file, size, scheme):
     with opened(browser, file, size, scheme) as page:
-        assert overflow(page) == 0
-        assert axe_violations(page) == []
+        check_readable(page)
         assert page.title().startswith("Comparison of 4 runs"), "no name of a run or a kind is run as a script"
 
 
@@ -47,7 +45,7 @@ def test_every_column_can_be_reached_on_a_phone(browser, file):
 
 
 def test_labels_of_charts_do_not_overlap(browser, file):
-    with opened(browser, file, DESK) as page:
+    with opened(browser, file) as page:
         for chart in page.query_selector_all(".charts svg"):
             boxes = chart.evaluate(
                 """chart => [...chart.querySelectorAll("text")].map(text => text.getBoundingClientRect())
