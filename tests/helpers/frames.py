@@ -28,14 +28,15 @@ class Asked:
     trace: object
 
 
-def prompts(family, frame_of=FRAME_OF, ends=ENDS, repeat=False):
-    """Prompts that share frames; with `repeat`, prompts that each bring their images."""
+def prompts(family, frame_of=FRAME_OF, ends=ENDS, cameras=None, repeat=False):
+    """Prompts that share frames, with so many cameras each; with `repeat`, prompts that each bring their images."""
     shown = list(range(max(frame_of) + 1)) if not repeat else frame_of
+    counts = [cameras[frame] if cameras else len(CAMERAS) for frame in shown]
     texts = [[11, 12, 13][: 3 - frame % 2] for frame in shown]  # frames of unequal lengths
-    plain = family.inputs(texts, seeds=shown)
-    names, info = [CAMERAS] * len(shown), ImageInfo.of_call(plain)
+    plain = family.inputs(texts, seeds=shown, counts=counts)
+    names, info = [CAMERAS[:count] for count in counts], ImageInfo.of_call(plain)
     maps = locate_batch(plain["input_ids"], plain["attention_mask"], family.model.config, names, info)
-    whole = Prompts(plain, tuple(maps), image_counts=(len(CAMERAS),) * len(shown))
+    whole = Prompts(plain, tuple(maps), image_counts=tuple(counts))
     endings = [COMMON + end for end in ends]
     firsts = endings if repeat else [endings[frame_of.index(frame)] for frame in shown]
     whole = whole._rearranged(range(len(shown)), whole.lengths, firsts, PAD)
@@ -59,8 +60,8 @@ def said(model, trace, inputs, **options):
 
 
 @torch.inference_mode()
-def by_question(family, pruner, keep, options=(), frame_of=FRAME_OF, ends=ENDS, **pruning):
-    asked = prompts(family, frame_of, ends, repeat=True)
+def by_question(family, pruner, keep, options=(), frame_of=FRAME_OF, ends=ENDS, cameras=None, **pruning):
+    asked = prompts(family, frame_of, ends, cameras, repeat=True)
     with prune(family.model, pruner, keep, **naming(asked, len(ends)), **pruning) as trace:
         return said(family.model, trace, asked.inputs, **dict(options))
 
@@ -73,13 +74,14 @@ def by_frame(
     options=(),
     frame_of=FRAME_OF,
     ends=ENDS,
+    cameras=None,
     memory=None,
     images=True,
     ends_at=None,
     packed=False,
     **pruning,
 ):
-    model, asked = family.model, prompts(family, frame_of, ends)
+    model, asked = family.model, prompts(family, frame_of, ends, cameras)
     start = asked.beginnings(PAD)
 
     def read(with_images, **more):

@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 
 from prune2drive.models import retiring
 from prune2drive.pruning import TFPS, DivPrune, FastV, NoPruner, PyramidDrop, RandomPruner, VisPruner
+from prune2drive.pruning.base import Traits
+from prune2drive.pruning.context import Selection
 from prune2drive.pruning.ratios import Uniform
 from prune2drive.pruning.reuse.frame_memory import FrameMemory
 from prune2drive.pruning.reuse.prefix_store import PrefixStore
@@ -85,6 +87,43 @@ def test_frames_with_one_question_and_questions_that_are_alike(make_family, fram
         frames.assert_same(
             frames.by_frame(family, pruner, 0.3, **asked), frames.by_question(family, pruner, 0.3, **asked)
         )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("are_level", [False, True])
+def test_frames_that_keep_unequal_numbers_of_tokens(make_family, are_level, layer, packed):
+    """Also where prompts are equally long, so that there is padding only behind the cut."""
+    family = make_family("llava")
+    more = 2 * (family.run + 2) + 2 if are_level else 0  # two images with their separators, and a shorter text
+    asked = {"frame_of": [0, 1], "ends": [[51], [52] * (1 + more)], "cameras": [3, 1]}
+    assert (len(set(frames.prompts(family, **asked).lengths)) == 1) == are_level
+    expected = frames.by_question(family, TFPS(layer=layer), 0.25, **asked)
+    assert len(set(expected.trace.kept_tokens)) == 2
+    frames.assert_same(frames.by_frame(family, TFPS(layer=layer), 0.25, packed=packed, **asked), expected)
+
+
+class Merging(TFPS):
+    """Doubles the states that it keeps, and lets each stand for as many tokens as its rank."""
+
+    @property
+    def traits(self):
+        return Traits(nested=False, merges_tokens=True, proportional_attention=True, shares_picks_per_frame=True)
+
+    def select(self, tokens_CND, k, ctx):
+        picks_CK = super().select(tokens_CND, k, ctx)
+        rows_CKD = 2 * tokens_CND.gather(1, picks_CK[..., None].expand(-1, -1, tokens_CND.shape[-1]))
+        return Selection(picks_CK, rows_CKD, torch.arange(1, k + 1).expand(len(tokens_CND), -1))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_merged_tokens_weigh_for_the_questions_too(make_family, attention, packed):
+    family = make_family("llava_onevision", attention)
+    expected = frames.by_question(family, Merging(layer=1), 0.5)
+    frames.assert_same(frames.by_frame(family, Merging(layer=1), 0.5, packed=packed), expected)
+    plain = frames.by_question(family, TFPS(layer=1), 0.5)
+    assert not torch.allclose(plain.logits, expected.logits)
 
 
 @pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl"])
@@ -193,13 +232,14 @@ def test_images_are_encoded_and_shared_layers_run_once_a_frame(make_family, monk
 
 
 def test_nothing_is_left_on_the_model(make_family):
-    family = make_family("llava")
+    family = make_family("llava", "eager")
     before = frames.by_question(family, NoPruner(), 1.0)
     for pruner in (TFPS(layer=2), FastV(layer=2)):
         frames.by_frame(family, pruner, 0.5)
     decoder = family.model.get_decoder()
     modules = (family.model, family.model.base_model, decoder, *decoder.layers)
     assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in modules)
+    assert decoder.config._attn_implementation == "eager"
     assert torch.equal(frames.by_question(family, NoPruner(), 1.0).logits, before.logits)
 
 
