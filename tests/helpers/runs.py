@@ -51,6 +51,15 @@ class Speaking(Lively):
         return model
 
 
+class Varied(Lively):
+    """One whose generation config keeps it from saying anything twice."""
+
+    def load(self):
+        model = super().load()
+        model.generation_config.repetition_penalty = 50.0
+        return model
+
+
 def configuration(*overrides: str) -> DictConfig:
     """What `run.py` would be given; the parts that Hydra reads are in HydraConfig."""
     return compose(["model=tiny", *QUIET, *overrides])

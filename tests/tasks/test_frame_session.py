@@ -145,3 +145,11 @@ def test_a_limit_that_holds_nothing_is_refused_before_the_model_is_loaded(tmp_pa
     with pytest.raises(InputError, match="limit_gb=-1"):
         runs.run(tmp_path / "run", "prefix_cache=memory", "prefix_cache.limit_gb=-1")
     assert runs.Lively.loaded == loaded
+
+
+def test_settings_of_a_checkpoint_hold_for_the_questions_of_a_frame(tmp_path):
+    options = ("generation.max_new_tokens=6", "ratios.keep=0.5")
+    for name, model in {"plain": "Lively", "varied": "Varied", "alone": "Varied"}.items():
+        way = "question" if name == "alone" else "frame"
+        runs.run(tmp_path / name, *options, f"model._target_=helpers.runs.{model}", f"batching={way}")
+    assert runs.answers(tmp_path / "varied") == runs.answers(tmp_path / "alone") != runs.answers(tmp_path / "plain")
