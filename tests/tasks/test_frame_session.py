@@ -153,3 +153,10 @@ def test_settings_of_a_checkpoint_hold_for_the_questions_of_a_frame(tmp_path):
         way = "question" if name == "alone" else "frame"
         runs.run(tmp_path / name, *options, f"model._target_=helpers.runs.{model}", f"batching={way}")
     assert runs.answers(tmp_path / "varied") == runs.answers(tmp_path / "alone") != runs.answers(tmp_path / "plain")
+
+
+def test_objects_are_counted_for_each_question_where_questions_keep_different_tokens(tmp_path):
+    for way in ("frame", "question"):
+        runs.run(tmp_path / way, "pruner=fastv", "ratios.keep=0.3", f"batching={way}")
+    found, expected = ([row.objects for row in runs.rows(tmp_path / way)] for way in ("frame", "question"))
+    assert found == expected and len(set(map(str, found))) > 1
