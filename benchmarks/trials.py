@@ -1,7 +1,7 @@
 """How much faster a ratio search's trials are with the prefix cache, at the same answers.
 
     python -m benchmarks.trials                        # three ways to run a trial, in turns
-    python -m benchmarks.trials --trials 6 --every 2 --questions 100 pruner=outlier
+    python -m benchmarks.trials --trials 6 --every 2 --frames 10 pruner=outlier
 
 Each trial answers the same questions of the search split with T-FPS at other keep ratios, drawn at random with a mean
 of 10 %: with `prefix_cache=memory` in one process and, every few trials, also without it in the same process and by
@@ -61,7 +61,7 @@ def draws() -> Iterator[str]:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    common = ["dataset.split=search", f"dataset.sample={args.questions}", "ratios=per_camera", *PLAIN, *args.options]
+    common = ["dataset.split=search", f"dataset.frames={args.frames}", "ratios=per_camera", *PLAIN, *args.options]
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     different, compared, scores = dict.fromkeys(WAYS, 0), 0, 0
     for trial, keep in zip(range(args.trials + 1), draws(), strict=False):
@@ -78,12 +78,12 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             rows = {way: {row.id: (row.answer, row.kept) for row in made.rows()} for way, made in runs.items()}
             for way, found in rows.items():
                 different[way] += sum(found[name] != row for name, row in rows["in_process"].items())
-            compared += args.questions
+            compared += len(rows["cached"])
             scores += len({runs[way].read_json("metrics.json")["score"] for way in RATES}) > 1
     rates = {way: 60 * len(each[1:]) / sum(each[1:]) for way, each in seconds.items()}
     return {
         "trials": {way: len(each[1:]) for way, each in seconds.items()},
-        "questions": args.questions,
+        "frames": args.frames,
         "batch_size": args.batch,
         "trials_per_minute": {way: round(rates[way], 2) for way in RATES},
         "first_cached_trial_s": round(seconds["cached"][0], 1),
@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--every", type=int, default=4, help="trials between those that are made in the other ways too")
-    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--frames", type=int, default=50, help="with all of their questions")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("options", nargs="*", help="of run.py")
     args = parser.parse_args()

@@ -93,7 +93,8 @@ class DriveLM:
         self.images = Path(images or nuscenes or Path(root) / "nuscenes").expanduser()
         everything = _read(self.file)
         self._is_answered = any(question.answer is not None for question in everything)
-        chosen = part.choose([question.frame.scene for question in everything], self.file)
+        frames = [question.frame for question in everything]
+        chosen = part.choose([frame.scene for frame in frames], self.file, list(map(id, frames)))
         self._questions = [everything[place] for place in chosen]
         self.ids = [question.id for question in self._questions]
         self._frames = list({id(question.frame): question.frame for question in self._questions}.values())

@@ -93,7 +93,8 @@ class DriveLMMo1:
         self.instruction = INSTRUCTION if prompt_file is None else _instruction(Path(prompt_file).expanduser())
         items = _read(self.file, self.mosaic.cameras if nuscenes else ())
         self._is_answered = any(item.answer is not None for item in items)
-        self._items = [items[place] for place in chosen.choose([item.scene for item in items], self.file)]
+        places = chosen.choose([item.scene for item in items], self.file, [item.frame for item in items])
+        self._items = [items[place] for place in places]
         self.ids = [item.id for item in self._items]
         self._decoded: tuple[tuple[str, ...], list[Image.Image]] | None = None
 

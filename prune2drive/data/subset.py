@@ -1,11 +1,11 @@
-"""Chooses the questions to ask from a file: by scene, then by a slice or a random sample."""
+"""Chooses the questions to ask from a file: by scene, then by a slice or at random."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
 from pathlib import Path
@@ -30,7 +30,9 @@ class Subset:
         split_seed: seed of the division into splits, separate from the run's seed since all runs must agree on it.
         slice: [start, stop) among the questions of the chosen scenes; Prune2Drive evaluates on `[500, 1000]`.
         sample: number of questions to draw at random from the chosen scenes.
-        seed: seed of the random sample.
+        frames: number of frames to draw at random from the chosen scenes, with all of their questions. What the
+            questions about a frame have in common is computed once, so that these cost less than as many of a sample.
+        seed: seed of the random draw.
 
     Raises:
         InputError: an option has a value that fits no file.
@@ -42,6 +44,7 @@ class Subset:
     split_seed: int = 0
     slice: Sequence[int | None] | None = None
     sample: int | None = None
+    frames: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,8 +57,9 @@ class Subset:
         if self.split is not None and self.split not in fractions:
             choices = ", ".join(fractions)
             raise InputError(f"dataset.split={self.split}: choose from {choices}, or change dataset.split_fractions")
-        if self.slice is not None and self.sample is not None:
-            raise InputError("dataset.slice and dataset.sample are both set: leave one of them null")
+        cuts = [f"dataset.{name}" for name in ("slice", "sample", "frames") if getattr(self, name) is not None]
+        if len(cuts) > 1:
+            raise InputError(f"{' and '.join(cuts)} are both set: leave one of them null")
         if self.slice is not None and (not isinstance(self.slice, Sequence) or len(self.slice) != 2):
             raise InputError(f"dataset.slice={self.slice}: give two numbers, e.g. [500,1000]")
         object.__setattr__(self, "split_fractions", fractions)
@@ -72,12 +76,13 @@ class Subset:
             raise InputError(f"dataset.{unknown[0]}: no such option; questions are chosen by {', '.join(known)}")
         return cls(**options)
 
-    def choose(self, scenes: Sequence[str], file: Path) -> list[int]:
+    def choose(self, scenes: Sequence[str], file: Path, frames: Sequence[Hashable] | None = None) -> list[int]:
         """Returns the indices of the chosen questions, ascending.
 
         Args:
             scenes: the scene of every question in the file.
             file: the question file, for messages and as the place of a relative file of scenes.
+            frames: the frame of every question in the file; by default each has one of its own.
 
         Raises:
             InputError: no question is chosen, or the file has too few questions.
@@ -95,7 +100,7 @@ class Subset:
             left = [place for place in left if parts[scenes[place]] == self.split]
         if not left:
             raise InputError(f"{file}: no question is in dataset.scenes and dataset.split={self.split}; widen them")
-        return self._cut(left, file)
+        return self._cut(left, file, range(len(scenes)) if frames is None else frames)
 
     def part(self, scene: str) -> str:
         """Returns the split that a scene belongs to."""
@@ -115,7 +120,7 @@ class Subset:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"dataset.scenes={path}: cannot be read ({error}); give one scene token a line") from None
 
-    def _cut(self, left: list[int], file: Path) -> list[int]:
+    def _cut(self, left: list[int], file: Path, frames: Sequence[Hashable]) -> list[int]:
         total = len(left)
         if self.slice is not None:
             start, stop = (
@@ -126,19 +131,27 @@ class Subset:
             return left[start:stop]
         if self.sample is not None:
             return drawn(left, self.sample, self.seed, file)
+        if self.frames is not None:
+            known = list(dict.fromkeys(frames[place] for place in left))
+            asked = {known[at] for at in drawn(range(len(known)), self.frames, self.seed, file, "frames")}
+            return [place for place in left if frames[place] in asked]
         return left
 
 
-def drawn(places: Sequence[int], sample: int, seed: int, source: Path | str) -> list[int]:
+def drawn(places: Sequence[int], count: int, seed: int, source: Path | str, what: str = "sample") -> list[int]:
     """Draws indices at random and returns them ascending, so that the questions of a scene stay neighbours.
 
     Args:
+        places: the indices to draw from.
+        count: how many to draw.
+        seed: seed of the draw.
         source: name of the questions' source, for the message.
+        what: option of the dataset that asks for them: a `sample` of questions, or `frames`.
 
     Raises:
         InputError: there are fewer indices than are to be drawn.
     """
-    total = len(places)
-    if not (isinstance(sample, int) and 0 < sample <= total):
-        raise InputError(f"dataset.sample={sample}: {source} has {total} questions; choose from 1 to {total}")
-    return sorted(random.Random(seed).sample(places, sample))
+    total, drawable = len(places), "questions" if what == "sample" else what
+    if not (isinstance(count, int) and 0 < count <= total):
+        raise InputError(f"dataset.{what}={count}: {source} has {total} {drawable}; choose from 1 to {total}")
+    return sorted(random.Random(seed).sample(places, count))

@@ -43,6 +43,7 @@ class MiniDrive:
             search and of val.
         cameras: cameras to show, in this order; all six by default.
         sample: number of questions drawn at random from the whole split, instead of the first `size`.
+        frames: number of frames drawn at random from the whole split, with their ten questions each, instead of that.
         seed: seed of that random draw.
 
     Raises:
@@ -57,6 +58,7 @@ class MiniDrive:
         size: int | None = None,
         cameras: Sequence[str] | None = None,
         sample: int | None = None,
+        frames: int | None = None,
         seed: int = 0,
     ) -> None:
         check_choice("dataset.split", split, SPLITS)
@@ -68,8 +70,14 @@ class MiniDrive:
         self.cameras = choose_cameras(cameras, CAMERAS, "MiniDrive")
         self.split, self.difficulty, self.resolution = split, difficulty, resolution
         self._places: Sequence[int] = range(SIZES[split] if size is None else size)
+        if sample is not None and frames is not None:
+            raise InputError("dataset.sample and dataset.frames are both set: leave one of them null")
+        source = f"MiniDrive's {split} split"
         if sample is not None:
-            self._places = drawn(range(SIZES[split]), sample, seed, f"MiniDrive's {split} split")
+            self._places = drawn(range(SIZES[split]), sample, seed, source)
+        if frames is not None:
+            chosen = drawn(range(SIZES[split] // PER_FRAME), frames, seed, source, "frames")
+            self._places = [frame * PER_FRAME + at for frame in chosen for at in range(PER_FRAME)]
         self._scene: tuple[int, Scene, list[Question]] | None = None
         self._images: tuple[int, dict[str, Image.Image]] | None = None
 

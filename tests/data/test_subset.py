@@ -79,6 +79,25 @@ def test_the_split_comes_before_slice_and_sample(seed, data):
     assert len(drawn) == count and set(drawn) <= set(part) and drawn == sorted(drawn)
 
 
+@settings(max_examples=30)
+@given(st.integers(0, 2**32), st.data())
+def test_frames_are_drawn_with_all_of_their_questions(seed, data):
+    scenes = random.Random(seed).choices(SCENES[:4], k=60)
+    frames = [(scene, data.draw(st.integers(0, 3))) for scene in scenes]
+    part = [at for at, scene in enumerate(scenes) if scene in SCENES[:2]]
+    known = {frames[at] for at in part}
+    count = data.draw(st.integers(1, len(known)))
+    drawn = Subset(scenes=SCENES[:2], frames=count, seed=seed).choose(scenes, FILE, frames)
+    asked = {frames[at] for at in drawn}
+    assert len(asked) == count and drawn == [at for at in part if frames[at] in asked]
+
+
+def test_another_seed_draws_other_frames():
+    frames = [at // 10 for at in range(600)]
+    drawn = [Subset(frames=20, seed=seed).choose(["s"] * 600, FILE, frames) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_scenes_from_a_file(tmp_path, caplog):
     (tmp_path / "mine.txt").write_text(f"{SCENES[2]}\n\n  {SCENES[0]} \r\nelsewhere\n")
     file = tmp_path / "questions.json"
@@ -104,6 +123,8 @@ def test_scenes_from_a_file(tmp_path, caplog):
         ({"sample": 0}, "has 5 questions"),
         ({"sample": 6}, "has 5 questions"),
         ({"sample": 1.5}, "has 5 questions"),
+        ({"frames": 6}, r"dataset\.frames=6: .* has 5 frames; choose from 1 to 5"),
+        ({"frames": 1, "sample": 1}, r"dataset\.sample and dataset\.frames are both set"),
         ({"scenes": ["elsewhere"]}, "no question is in dataset.scenes"),
     ],
 )
@@ -126,6 +147,8 @@ def test_drivelm_asks_the_part(tmp_path):
     by_split = [DriveLM(tmp_path, split=split) for split in FRACTIONS]
     assert sorted(sum((part.ids for part in by_split), [])) == sorted(whole.ids)
     assert DriveLM(tmp_path, slice=(3, 5)).ids == whole.ids[3:5]
+    drawn = DriveLM(tmp_path, frames=7).ids
+    assert len(drawn) == 14 and {name[:-1] + "01"[name[-1] == "0"] for name in drawn} == set(drawn)
     assert DriveLM(tmp_path, scenes=SCENES[1:2]).ids == whole.ids[2:4]
     prints = {part.fingerprint for part in (whole, *by_split, DriveLM(tmp_path, slice=(3, 5)))}
     assert len(prints) == 5

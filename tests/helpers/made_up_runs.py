@@ -8,10 +8,11 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from prune2drive.sample import Prediction
 
-SPLITS = tuple(
-    option
-    for name in ("search", "val", "test")
-    for option in (f"search.splits.{name}.sample=null", f"+search.splits.{name}.size=8")
+SPLITS = (
+    "search.splits.search.frames=null",
+    "search.splits.val.sample=null",
+    "search.splits.test.sample=null",
+    *(f"+search.splits.{name}.size=8" for name in ("search", "val", "test")),
 )
 SMALL = ("search.trials=6", "search.finalists=2", "search.random_draws=2", *SPLITS)
 FEW = ("model=tiny", "logger=none", "search.study=s", *SMALL)

@@ -172,6 +172,15 @@ def test_samples_follow_their_seed_and_cover_the_split():
     assert everything.ids == whole.ids and everything.fingerprint == whole.fingerprint
 
 
+def test_frames_are_drawn_with_all_of_their_questions():
+    whole, drawn, other = MiniDrive("val"), *(MiniDrive("val", frames=20, seed=seed) for seed in (0, 1))
+    asked = Counter(map(drawn.frame, range(len(drawn))))
+    assert asked.keys() != Counter(map(other.frame, range(len(other)))).keys()
+    assert len(asked) == 20 and set(asked.values()) == {PER_FRAME}
+    assert drawn.ids == [name for name in whole.ids if name in set(drawn.ids)]
+    assert MiniDrive("val", frames=200).ids == whole.ids
+
+
 @pytest.mark.parametrize(
     "arguments, named",
     [
@@ -181,6 +190,8 @@ def test_samples_follow_their_seed_and_cover_the_split():
         ({"split": "val", "sample": 0}, "sample=0: MiniDrive's val split has 2000 questions; choose from 1 to 2000"),
         ({"split": "val", "sample": 2001}, "sample=2001"),
         ({"sample": 1.5}, "sample=1.5"),
+        ({"split": "val", "frames": 201}, "frames=201: MiniDrive's val split has 200 frames; choose from 1 to 200"),
+        ({"sample": 10, "frames": 1}, "dataset.sample and dataset.frames are both set"),
         ({"resolution": 5}, "resolution=5: use a whole number, 28 or more"),
         ({"resolution": 56.0}, "resolution=56.0"),
         ({"resolution": 5000}, "resolution=5000: use at most 4096"),

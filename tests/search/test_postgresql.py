@@ -45,6 +45,17 @@ def database(tmp_path):
     running.stop()
 
 
+def busy_worker(database, workers):
+    """Waits for a worker that is seen between asking for a trial and telling its result."""
+    by_process = {str(worker.pid): worker for worker in workers}
+    while any(worker.is_alive() for worker in workers):
+        for trial in database.trials(TrialState.RUNNING):
+            process = trial.user_attrs.get("worker", "::").split(":")[2]
+            if process in by_process:
+                return by_process[process], trial
+    raise AssertionError("all workers ended before one was seen at work")
+
+
 def test_four_workers_of_which_one_is_killed(database, tmp_path):
     """On an empty database, whose tables all four find missing."""
     results, trials = tmp_path / "results", 24
@@ -55,8 +66,7 @@ def test_four_workers_of_which_one_is_killed(database, tmp_path):
         worker.start()
     while len(list(results.glob("*.json"))) < 8:
         time.sleep(0.02)
-    asked = {trial.user_attrs.get("worker", "::").split(":")[2]: trial for trial in database.trials(TrialState.RUNNING)}
-    victim = next(worker for worker in workers if str(worker.pid) in asked)
+    victim, begun = busy_worker(database, workers)
     victim.kill()
     for worker in workers:
         worker.join()
@@ -69,7 +79,7 @@ def test_four_workers_of_which_one_is_killed(database, tmp_path):
     tried = [tuple(trial.params.values()) for trial in complete.values()]
     assert len(set(tried)) == len(tried)
     assert all(trial.state in (TrialState.COMPLETE, TrialState.FAIL) for trial in saved)
-    assert tuple(asked[str(victim.pid)].params.values()) in tried, "another worker finishes what the killed one began"
+    assert tuple(begun.params.values()) in tried, "another worker finishes what the killed one began"
 
 
 def test_a_database_that_goes_away_and_comes_back(database, cli, launcher, tmp_path, monkeypatch):
