@@ -14,6 +14,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from prune2drive.data.datamodule import AUTO
 from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.files import write_atomically
 from prune2drive.report.charts import bars
@@ -116,6 +117,8 @@ def _check(cfg: DictConfig) -> None:
     for name, least in {"rounds": 1, "warm_up": 0, "threads": 1}.items():
         check_whole(f"task.{name}", task[name], least)
     check_settings(cfg)
+    if cfg.batch_size == AUTO:
+        raise InputError("batch_size=auto: a benchmark measures one size; give a number, such as an evaluation found")
     refuse_options(cfg, "task=benchmark", ("shard", "resume"))
 
 

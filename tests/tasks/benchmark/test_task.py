@@ -51,6 +51,7 @@ def test_json_table_and_page(tmp_path, capsys):
         ("task.threads=0", "task.threads=0"),
         ("task.selection.keep=[3]", "3"),
         ("task.shape.reference.decoder.num_key_value_heads=3", "8 heads of 512 channels with 3 key-value heads"),
+        ("batch_size=auto", "^batch_size=auto: a benchmark measures one size; give a number"),
         ("shard=1/2", "^shard=1/2: task=benchmark has no use for it; leave shard out$"),
         ("resume=run", "^resume=run: task=benchmark has no use for it"),
     ],
