@@ -1,4 +1,4 @@
-"""What a search remembers of frames from one run to the next: their states before a cut, and selection orders."""
+"""What a search remembers of frames from one run to the next: states before a cut, selection orders and answers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ class FrameMemory:
         store: the states of frames.
         about: identifies model and dataset.
         orders: selection orders.
+        answers: token ids of the latest answer to each prompt, a draft of the next: few ratios change an answer.
     """
 
     store: PrefixStore
     about: str
     orders: Orders = field(default_factory=dict)
+    answers: dict[bytes, Sequence[int]] = field(default_factory=dict)
 
     def states(self, frames: Frames, wanted: StatesWanted) -> list[Tensors] | None:
         """Returns the states of frames; None where some are not remembered."""
@@ -43,10 +45,29 @@ class FrameMemory:
         for key, tensors in zip(self._keys(frames, wanted), states, strict=True):
             self.store.put(key, {name: part.to("cpu", copy=True).contiguous() for name, part in tensors.items()})
 
+    def drafts(self, frames: Frames) -> list[Sequence[int]]:
+        """Returns the latest answer to each prompt about frames; an empty one where none is remembered."""
+        return [self.answers.get(key, ()) for key in self._prompts(frames)]
+
+    def remember_answers(self, frames: Frames, answers: Sequence[Sequence[int]]) -> None:
+        """Remembers the answer to each prompt about frames."""
+        self.answers |= zip(self._prompts(frames), answers, strict=True)
+
+    def _prompts(self, frames: Frames) -> list[bytes]:
+        beginnings = self._hashes(frames, self.about)
+        return [
+            beginnings[at].digest() + ids.cpu().numpy().tobytes()
+            for at, ids in zip(frames.frame_of, frames.texts, strict=True)
+        ]
+
     def _keys(self, frames: Frames, wanted: StatesWanted) -> list[str]:
-        about = [f"{self.about}/{wanted}/{name}/".encode() for name in frames.names]
-        parts = zip(about, frames.ids, strict=True)
-        return [hashlib.blake2b(text + ids.cpu().numpy().tobytes(), digest_size=16).hexdigest() for text, ids in parts]
+        return [beginning.hexdigest() for beginning in self._hashes(frames, f"{self.about}/{wanted}")]
+
+    def _hashes(self, frames: Frames, about: str) -> list[hashlib.blake2b]:
+        """Returns a hash of each frame's name and beginning."""
+        texts = [f"{about}/{name}/".encode() for name in frames.names]
+        parts = zip(texts, frames.ids, strict=True)
+        return [hashlib.blake2b(text + ids.cpu().numpy().tobytes(), digest_size=16) for text, ids in parts]
 
 
 def fingerprint(model: nn.Module, samples: int = 16) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from prune2drive.pruning.context import Context
@@ -144,8 +145,12 @@ class FrameHooks(PruningHooks):
             Generated tokens [B, T], each row up to its end token.
         """
         assert self.packed is not None
+        drafts = self.memory.drafts(self.frames) if self.memory else None
         head = self.model.get_output_embeddings()
-        return generate_greedily(self.packed, head, self.frames.texts, ends, max_new_tokens)
+        answers = generate_greedily(self.packed, head, self.frames.texts, ends, max_new_tokens, drafts)
+        if self.memory:
+            self.memory.remember_answers(self.frames, answers)
+        return pad_sequence(list(map(torch.tensor, answers)), batch_first=True)
 
     def read_questions(self) -> None:
         """Reads the prompts but for each one's last token, and gives every prompt a row of the KV cache."""
