@@ -7,6 +7,11 @@ groups are drawn, such as scenes, for all comparisons at once; the 95 % quantile
 the half width of every interval, both in standard errors. Comparisons that move together, as those with one baseline
 do, widen each other's intervals less than by Bonferroni's or Holm's correction.
 
+Such an interval is as wide above the difference as below it, however close to its limit the difference is: if 97 of
+100 answers are lost, it may reach below -100 points. It is therefore cut to the differences that are possible. The
+true difference is one of them, so that an interval which holds it still does, and all of a family together as often as
+before. What is more than noise stays the same too, since 0 is possible.
+
 Shape suffixes: M means, P pairs of them, G groups, N questions, R resamples, B resamples of a block.
 """
 
@@ -58,6 +63,7 @@ def margins(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
+    most: float = math.inf,
 ) -> list[Margin]:
     """Returns the differences of means, one family of simultaneous intervals; none where there are under two groups.
 
@@ -69,6 +75,7 @@ def margins(
         resamples: number of times that the groups are drawn anew.
         seed: seed of the draws.
         level: share of experiments in which all intervals hold.
+        most: the largest difference that is possible, at which intervals are cut: 1 of scores in [0, 1].
     """
     groups = sum_MG.shape[1]
     if groups < 2 or not pairs:
@@ -82,12 +89,13 @@ def margins(
     blocks = resampled_groups(groups, resamples, seed, width=len(pairs))
     largest_R = np.sort(np.concatenate([_largest(sum_MG, count_MG, weight_BG, *some) for weight_BG in blocks]))
     half_P = np.quantile(largest_R, level) * error_P
+    low_P, high_P = np.maximum(value_P - half_P, -most), np.minimum(value_P + half_P, most)
     with np.errstate(invalid="ignore", divide="ignore"):
         above_P = resamples - np.searchsorted(largest_R, np.abs(value_P) / error_P - 1e-9)
     p_P = np.where(value_P == 0, 1.0, (1 + above_P) / (1 + resamples))
     counts_P = np.broadcast_to(count_MG.sum(axis=1), len(sum_MG))[ours_P]
-    numbers = zip(value_P.tolist(), half_P.tolist(), counts_P.tolist(), p_P.tolist(), strict=True)
-    return [Margin(value, value - half, value + half, int(count), p) for value, half, count, p in numbers]
+    numbers = zip(*(each_P.tolist() for each_P in (value_P, low_P, high_P, counts_P, p_P)), strict=True)
+    return [Margin(value, low, high, int(count), p) for value, low, high, count, p in numbers]
 
 
 def _standard_errors(sum_MG: Floats, count_MG: Floats, mean_M: Floats, ours_P: Places, theirs_P: Places) -> Floats:

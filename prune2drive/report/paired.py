@@ -69,11 +69,11 @@ class Coverage:
             self.change.add(group, pruned - full, objects)
 
     def difference(self) -> Interval | None:
-        """Returns the paired difference from all tokens, with a normal interval over scenes."""
+        """Returns the paired difference from all tokens, with a normal interval over scenes, cut to [-1, 1]."""
         if not self.has_full or self.change.groups < 2:
             return None
         value, half = self.change.value, 1.96 * self.change.stderr
-        return Interval(value, value - half, value + half, self.change.denominator)
+        return Interval(value, max(value - half, -1.0), min(value + half, 1.0), self.change.denominator)
 
 
 @dataclass

@@ -111,6 +111,19 @@ def test_runs_that_never_differ_have_no_width():
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1) and other.low < other.value < other.high
 
 
+def test_an_interval_is_cut_to_what_is_possible_and_nothing_else_changes():
+    """Nearly all answers of one run are lost, of another hardly any."""
+    lost_G = np.array([1.0] * 11 + [0.7])
+    sum_MG = np.array([1 - lost_G, 1 - lost_G[::-1] / 50, np.ones(12)])
+    pairs = [(0, 2), (1, 2), (2, 0)]
+    wide = margins(sum_MG, np.ones((1, 12)), pairs)
+    cut = margins(sum_MG, np.ones((1, 12)), pairs, most=1.0)
+    assert wide[0].low < -1 < wide[0].high and wide[2].high > 1
+    assert (cut[0].low, cut[0].high) == (-1, wide[0].high) and (cut[2].low, cut[2].high) == (wide[2].low, 1)
+    assert cut[1] == wide[1]
+    assert [(each.value, each.p, each.is_clear) for each in cut] == [(e.value, e.p, e.is_clear) for e in wide]
+
+
 def test_one_group_tells_nothing():
     assert margins(np.ones((2, 1)), np.ones((1, 1)), [(0, 1)]) == [] == margins(np.ones((2, 5)), np.ones((1, 5)), [])
 

@@ -15,6 +15,7 @@ from prune2drive.metrics.statistics import (
     interval,
     jackknife,
     mean,
+    mean_interval,
     share_interval,
 )
 
@@ -154,3 +155,12 @@ def test_many_groups_have_the_normal_interval_which_is_nearly_the_bootstraps(mon
     found = interval(values, groups)
     assert (found.value, found.n) == (expected.value, expected.n)
     assert found.low == pytest.approx(expected.low, abs=0.003) and found.high == pytest.approx(expected.high, abs=0.003)
+    hardly_any = interval({n: -float(n > 0) for n in values}, groups)
+    assert hardly_any.low == -1 < hardly_any.value < hardly_any.high, "no mean of values lies below all of them"
+
+
+@pytest.mark.parametrize(("n", "quantile"), [(4, 3.1824), (5, 2.7764), (8, 2.3646), (1000, 1.9623)])
+def test_the_interval_of_a_few_measurements_is_students(n, quantile):
+    found = mean_interval(30.0, 2.0, n)
+    assert found.high - 30 == pytest.approx(2 * quantile, rel=0.01) == 30 - found.low
+    assert mean_interval(30.0, 0.0, 1) == Interval(30.0, 30.0, 30.0, 1)

@@ -19,6 +19,7 @@ from prune2drive.report.comparison.questions import Questions
 from prune2drive.report.comparison.runs import Run
 
 SAME = 1.03  # budgets whose shares differ by less than this factor are one
+MOST = 1.0  # the largest difference of two scores by question, which lie in [0, 1]
 
 Floats = NDArray[np.float64]
 
@@ -103,7 +104,7 @@ def differences(questions: Questions, baseline: Run) -> Differences:
     score_R, score_RK = sum_RG.sum(axis=1) / count_1G.sum(), sum_RKG.sum(axis=2) / count_KG.sum(axis=1)
     base = runs.index(baseline)
     others = [place for place in range(len(runs)) if place != base]
-    against = margins(sum_RG, count_1G, [(place, base) for place in others])
+    against = margins(sum_RG, count_1G, [(place, base) for place in others], most=MOST)
     by_kind = _by_kind(sum_RKG, count_KG, others, base)
     return Differences(
         baseline,
@@ -123,7 +124,7 @@ def _by_kind(sum_RKG: Floats, count_KG: Floats, others: Sequence[int], base: int
     runs, kinds, groups = sum_RKG.shape
     count_MG = np.tile(count_KG, (runs, 1))
     pairs = [(place * kinds + kind, base * kinds + kind) for place in others for kind in range(kinds)]
-    found = margins(sum_RKG.reshape(-1, groups), count_MG, pairs)
+    found = margins(sum_RKG.reshape(-1, groups), count_MG, pairs, most=MOST)
     return [found[start : start + kinds] for start in range(0, len(found), kinds)]
 
 
@@ -134,7 +135,7 @@ def _budgets(runs: Sequence[Run], score_R: Floats, sum_RG: Floats, count_1G: Flo
     for places in same_budget(shares):
         ranked = sorted(places, key=lambda place: -score_R[place])
         pairs = list(combinations(ranked, 2))  # those of the best come first
-        ahead = margins(sum_RG, count_1G, pairs)
+        ahead = margins(sum_RG, count_1G, pairs, most=MOST)
         share = min(shares[place] or 0.0 for place in places)
         margin = {runs[other]: each for (_, other), each in zip(pairs[: len(ranked) - 1], ahead, strict=False)}
         found.append(Budget(share, tuple(runs[place] for place in ranked), margin))
