@@ -9,6 +9,8 @@ from prune2drive.metrics.base import Column
 
 BUDGETS = {"final": "tokens after the last cut", "layer_average": "mean tokens over all layers"}
 """`budget_axis` -> what a budget counts."""
+ALL_TOKENS = "all tokens"
+"""What pages call a run that keeps all visual tokens, by whichever method."""
 
 
 def columns_of(run: Mapping[str, Any]) -> dict[str, Column]:

@@ -8,14 +8,15 @@ from typing import Any
 
 from prune2drive.cameras import short_name
 from prune2drive.files import write_atomically
+from prune2drive.metrics.efficiency import budget_share
 from prune2drive.metrics.statistics import Interval, share_interval
 from prune2drive.report import numbers
-from prune2drive.report.columns import BUDGETS, columns_of
+from prune2drive.report.columns import ALL_TOKENS, BUDGETS, columns_of
 from prune2drive.report.explorer import explore
 from prune2drive.report.finished_run import FinishedRun
 from prune2drive.report.page import render
 from prune2drive.report.paired import Paired, compare
-from prune2drive.report.run_tables import ALL_TOKENS, bars_of, cameras_table, coverage_table, kinds_table, scores_table
+from prune2drive.report.run_tables import bars_of, cameras_table, coverage_table, kinds_table, scores_table
 from prune2drive.results.run_folder import FULL, IN_FULL
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
@@ -47,7 +48,8 @@ def write_report(folder: Path, run: Mapping[str, Any], metrics: Metrics) -> Path
     paired = compare(pruned, full)
     columns = columns_of(run)
     change = _change(paired, metrics)
-    name = _name(run, "pruner") or "this run"
+    method = ALL_TOKENS if budget_share(metrics) == 1 and not full else _name(run, "pruner")
+    name = method or "this run"
     runs = {ALL_TOKENS: full, name: pruned} if full else {name: pruned}
     tables = [
         scores_table(metrics, columns, change),
@@ -57,7 +59,7 @@ def write_report(folder: Path, run: Mapping[str, Any], metrics: Metrics) -> Path
     ]
     html = render(
         "run.html",
-        title=" · ".join(dict.fromkeys(name for group in GROUPS if (name := _name(run, group)))) or folder.name,
+        title=_title(run, method) or folder.name,
         verdict=verdict(metrics, pruned.question_score if paired.scores.n else "", change, paired),
         warnings=_warnings(run),
         explorer=explore(runs),
@@ -71,6 +73,14 @@ def write_report(folder: Path, run: Mapping[str, Any], metrics: Metrics) -> Path
     report = folder / REPORT
     write_atomically(report, [html])
     return report
+
+
+def _title(run: Mapping[str, Any], method: str) -> str:
+    """Returns the names of what was chosen, each once; ratios that drop nothing are none of them."""
+    names = [_name(run, "model"), _name(run, "dataset"), method]
+    if method != ALL_TOKENS:
+        names.append(_name(run, "ratios"))
+    return " · ".join(dict.fromkeys(filter(None, names)))
 
 
 def _change(paired: Paired, metrics: Metrics) -> Interval | None:

@@ -10,10 +10,11 @@ from prune2drive.metrics import object_coverage
 from prune2drive.metrics.base import Column
 from prune2drive.metrics.statistics import Interval, share_interval
 from prune2drive.report import numbers
+from prune2drive.report.columns import ALL_TOKENS
 from prune2drive.report.paired import Coverage, Paired, Scores, normal
 from prune2drive.results.run_folder import IN_FULL
 
-ALL_TOKENS, PRUNED = "all tokens", "pruned"
+PRUNED = "pruned"
 Metrics = Mapping[str, float]
 
 

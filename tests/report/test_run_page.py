@@ -80,6 +80,15 @@ def test_same_names_are_said_once(tmp_path):
     assert "minidrive · tfps" in shown.words
 
 
+def test_a_run_that_keeps_all_tokens_is_called_so(tmp_path):
+    run = {"choices": {"model": "tiny", "dataset": "drivelm", "pruner": "none", "ratios": "per_camera"}}
+    counts = {"tokens/visual_full": 384, "tokens/visual_kept": 384}
+    assert "tiny · drivelm · all tokens" in page(tmp_path, run, counts).words
+    assert "tiny · drivelm · none · per_camera" in page(tmp_path, run, {**counts, "tokens/visual_kept": 36}).words
+    write_run(tmp_path, [minidrive(1)[0][0]], ["yes"], keep=63)
+    assert '"names":["all tokens"]' in write_report(tmp_path, run, counts).read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """A run that answers every fourth question wrong, beside one with all tokens that errs in one of ten."""

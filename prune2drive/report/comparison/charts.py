@@ -215,7 +215,7 @@ def about_camera_heat(found: Findings) -> HeatMap | None:
     about |= {"no camera": silent} if silent else {}
     scores = dict(zip(questions.runs, questions.score_RN, strict=True))
     means = {run: [float(score_N[at].mean()) for at in about.values()] for run, score_N in scores.items()}
-    runs = [run for run in found.ranked if run in means]
+    runs = [run for run in found.runs if run in means]
     gaps = [[mean - base for mean, base in zip(means[run], means[found.baseline], strict=True)] for run in runs]
     most = max(0.1, *(abs(gap) for row in gaps for gap in row))
     return HeatMap(

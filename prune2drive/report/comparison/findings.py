@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from prune2drive.metrics.base import Column
 from prune2drive.metrics.efficiency import budget_share
 from prune2drive.metrics.statistics import Interval, share_interval
 from prune2drive.report.columns import BUDGETS
-from prune2drive.report.comparison.differences import Differences, choose_baseline, differences
+from prune2drive.report.comparison.differences import Differences, choose_baseline, differences, same_budget
 from prune2drive.report.comparison.questions import Questions, read_questions
 from prune2drive.report.comparison.runs import Fault, Run, common_options, find_runs
 from prune2drive.results.run_folder import FULL
@@ -25,7 +26,7 @@ class Findings:
     """A comparison of runs.
 
     Args:
-        runs: the runs, in the order in which they were given.
+        runs: the baseline, then the other runs by falling budget and score, in which order everything shows them.
         baseline: the one that the others are compared with.
         faults: what could not be read, and why.
         questions: the scores by question that are compared; None where there are none.
@@ -43,13 +44,12 @@ class Findings:
     @cached_property
     def columns(self) -> Mapping[str, Column]:
         """Key of metrics.json -> the columns of a comparison that some run has a value for."""
-        declared = {key: column for run in self.runs for key, column in run.columns.items() if column.in_comparison}
-        return {key: column for key, column in declared.items() if any(key in run.metrics for run in self.runs)}
+        return _columns(self.runs)
 
     @cached_property
     def worth(self) -> str | None:
         """The key of what runs are ranked by: the first share that is compared."""
-        return next((key for key, column in self.columns.items() if column.is_share), None)
+        return _worth(self.columns)
 
     @property
     def costs(self) -> dict[str, Column]:
@@ -67,15 +67,6 @@ class Findings:
         """The options that all runs share."""
         return common_options(self.runs)
 
-    @cached_property
-    def ranked(self) -> tuple[Run, ...]:
-        """The baseline, then the other runs by falling budget and score."""
-
-        def place(run: Run) -> tuple[bool, float, float]:
-            return (run is not self.baseline, -round(budget_share(run.metrics) or 0.0, 2), -self.worth_of(run))
-
-        return tuple(sorted(self.runs, key=place))
-
     @property
     def differs_from_score(self) -> bool:
         """Whether the scores by question are others than what the runs are ranked by."""
@@ -84,7 +75,7 @@ class Findings:
 
     def worth_of(self, run: Run) -> float:
         """Returns what a run is ranked by; below all others where it lacks it."""
-        return run.metrics.get(self.worth or "", float("-inf"))
+        return run.metrics.get(self.worth or "", -math.inf)
 
     def interval(self, run: Run, key: str) -> Interval | None:
         """Returns a share with its 95 % interval; None where its error is unknown."""
@@ -113,6 +104,7 @@ def find(paths: Sequence[Path], baseline: str | None = None, is_strict: bool = F
             raise InputError("; ".join(map(str, faults)) or "no run folder is given")
         return None
     chosen = choose_baseline(runs, baseline)
+    runs = ranked(runs, chosen)
     try:
         questions, unpaired = read_questions(runs)
     except InputError as error:
@@ -127,6 +119,29 @@ def find(paths: Sequence[Path], baseline: str | None = None, is_strict: bool = F
         why = f"{chosen.label} has no scores by question" if questions else "one run alone has scores by question"
         return Findings(tuple(runs), chosen, tuple(faults), None, None, why)
     return Findings(tuple(runs), chosen, tuple(faults), questions, differences(questions, chosen))
+
+
+def ranked(runs: Sequence[Run], baseline: Run) -> list[Run]:
+    """Returns the baseline, then the other runs by falling budget and score; those of no known budget are last."""
+    shares = [budget_share(run.metrics) for run in runs]
+    budgets = same_budget(shares)
+    order = {runs[place]: number for number, places in enumerate(budgets) for place in places}
+    worth = _worth(_columns(runs)) or ""
+
+    def place(run: Run) -> tuple[bool, int, float]:
+        budget = order.get(run, len(budgets) if budget_share(run.metrics) is None else -1)
+        return run is not baseline, budget, -run.metrics.get(worth, -math.inf)
+
+    return sorted(runs, key=place)
+
+
+def _columns(runs: Sequence[Run]) -> dict[str, Column]:
+    declared = {key: column for run in runs for key, column in run.columns.items() if column.in_comparison}
+    return {key: column for key, column in declared.items() if any(key in run.metrics for run in runs)}
+
+
+def _worth(columns: Mapping[str, Column]) -> str | None:
+    return next((key for key, column in columns.items() if column.is_share), None)
 
 
 def _with_unpruned(runs: list[Run]) -> list[Run]:

@@ -15,13 +15,15 @@ from prune2drive.errors import InputError
 from prune2drive.files import read_json
 from prune2drive.metrics.base import Column
 from prune2drive.metrics.efficiency import budget_share
-from prune2drive.report.columns import columns_of
+from prune2drive.report.columns import ALL_TOKENS, columns_of
 
 LONGEST = (
     80  # characters of options that name a run; longer ones, such as a ratio for each camera, leave it to its folder
 )
 FILES = ("run.json", "metrics.json")
 OVERRIDES = Path(".hydra", "overrides.yaml")
+METHOD = "pruner"
+"""The option that names the method; of a run that keeps all tokens it says nothing else."""
 RATIOS = "ratios."
 """Options that set the budget begin with this; a run that keeps all tokens has no use for them."""
 APART = ("hydra.", "logger", "folder", "resume", "task")
@@ -38,7 +40,8 @@ class Run:
         metrics: metrics.json's content.
         options: option -> value: the config groups' choices, and what else the command line said.
         columns: key of metrics.json -> how tables show it.
-        label: what sets it apart from the other runs of its comparison, in short.
+        label: what sets it apart from the other runs of its comparison, in short; `ALL_TOKENS` is its method's name
+            where it keeps them.
         job: the same as options of the command line.
         series: what it has in common with runs of other budgets: its label without options of the ratios.
     """
@@ -154,21 +157,23 @@ def _named(runs: Sequence[Run]) -> list[Run]:
     for run, options, label in zip(runs, apart, labels, strict=True):
         unique = label if labels.count(label) == 1 else f"{label} ({run.path.name})".strip()
         job = " ".join(f"{name}={value}" for name, value in options.items()) or unique
-        series = _words({name: value for name, value in options.items() if not name.startswith(RATIOS)})
+        series = _words(run, {name: value for name, value in options.items() if not name.startswith(RATIOS)})
         named.append(replace(run, label=unique, job=job, series=series or unique))
     return _unique(named)
 
 
 def _label(run: Run, options: Mapping[str, str]) -> str:
     """Returns a short name of a run: its options, or its folder where they are long, or for a run alone its choices."""
-    words = _words(options)
+    words = _words(run, options)
     if len(words) > LONGEST:
         return run.path.name
     return words or " ".join(_plain(str(name)) for name in (run.run.get("choices") or {}).values())
 
 
-def _words(options: Mapping[str, str]) -> str:
+def _words(run: Run, options: Mapping[str, str]) -> str:
     """Returns a choice of a config group by its name alone, and another option by the last part of its name."""
+    if budget_share(run.metrics) == 1:
+        options = {**options, METHOD: ALL_TOKENS}
     words = (f"{name.rpartition('.')[2]}={value}" if "." in name else value or name for name, value in options.items())
     return " ".join(words)
 

@@ -98,18 +98,18 @@ def overview(found: Findings) -> list[list[Told]]:
 
     The difference from the baseline follows what runs are ranked by.
     """
-    names = [f"{run.label} (baseline)" if run is found.baseline else run.label for run in found.ranked]
+    names = [f"{run.label} (baseline)" if run is found.baseline else run.label for run in found.runs]
     columns = [[Told(name) for name in ("run", *names)]]
     for key, column in found.columns.items():
-        cells = [_told(found, run, key, column) for run in found.ranked]
+        cells = [_told(found, run, key, column) for run in found.runs]
         if cells not in [other[1:] for other in columns]:
             columns.append([Told(column.label), *cells])
         if key == found.worth and found.differences and found.questions:
             if found.differs_from_score:
-                shares = [found.differences.score.get(run) for run in found.ranked]
+                shares = [found.differences.score.get(run) for run in found.runs]
                 told = [Told("" if share is None else numbers.percent(share)) for share in shares]
                 columns.append([Told(found.questions.label), *told])
-            margins = [found.differences.margin.get(run) for run in found.ranked]
+            margins = [found.differences.margin.get(run) for run in found.runs]
             header = Told(f"points against {found.baseline.label}")
             columns.append([header, *(Told(numbers.points(each), each) if each else Told() for each in margins)])
     return [list(row) for row in zip(*columns, strict=True)]
@@ -179,12 +179,12 @@ def scores_by_kind(found: Findings) -> Sequence[tuple[Run, Mapping[str, float]]]
     """Returns every run's scores by kind of question; empty where there is one kind, or none known."""
     if not found.differences or not found.questions or len(found.questions.kinds) < 2:
         return []
-    return [(run, found.differences.kind_score[run]) for run in found.ranked if run in found.differences.kind_score]
+    return [(run, found.differences.kind_score[run]) for run in found.runs if run in found.differences.kind_score]
 
 
 def camera_budgets(found: Findings) -> tuple[list[str], list[tuple[Run, list[float | None]]]]:
     """Returns the cameras, and every run's mean number of kept tokens for each; only runs that say so."""
-    kept = {run: _by_camera(run.metrics) for run in found.ranked}
+    kept = {run: _by_camera(run.metrics) for run in found.runs}
     cameras = list(dict.fromkeys(camera for counts in kept.values() for camera in counts))
     return cameras, [(run, [counts.get(camera) for camera in cameras]) for run, counts in kept.items() if counts]
 

@@ -41,15 +41,16 @@ def write_comparison(found: Findings, folder: Path) -> Path:
     write_atomically(folder / "comparison.md", [f"{line}\n" for line in markdown(found)])
     write_atomically(folder / "comparison.csv", [to_csv(found)])
     write_atomically(folder / "comparison.tex", [to_tex(found)])
-    write_atomically(folder / "comparison.html", [page(found, shown, explorer(_explored(found), QUESTIONS))])
+    write_atomically(folder / "comparison.html", [page(found, shown, explorer(explored(found), QUESTIONS))])
     return folder / "comparison.html"
 
 
-def _explored(found: Findings) -> dict[str, Path]:
-    """Returns the runs whose tokens the page shows: the baseline, and the best of each budget before others."""
+def explored(found: Findings) -> dict[str, Path]:
+    """Returns the runs whose tokens the page shows: the baseline, and the best of each budget rather than others."""
     budgets = found.differences.budgets if found.differences else ()
-    first = (found.baseline, *(budget.best for budget in budgets), *found.ranked)
-    return {run.label: run.path for run in list(dict.fromkeys(first))[:MOST]}
+    first = (found.baseline, *(budget.best for budget in budgets), *found.runs)
+    chosen = list(dict.fromkeys(first))[:MOST]
+    return {run.label: run.path for run in found.runs if run in chosen}
 
 
 def save_charts(folder: Path, sections: Sequence[Section], others: Sequence[Chart] = ()) -> None:

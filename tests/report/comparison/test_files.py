@@ -70,7 +70,7 @@ def test_tex_reads_back(written):
     assert len(columns[1] + columns[2]) == len(cells[0])
     assert [line for line in lines if "rule" in line] == ["\\toprule", "\\midrule", "\\bottomrule"]
     names = {printed(row[0]) for row in cells[1:]}
-    assert {run.label for run in found.runs[1:]} < names and "none (baseline)" in names
+    assert {run.label for run in found.runs[1:]} < names and "all tokens (baseline)" in names
 
 
 words = st.text(st.sampled_from([*SPECIAL, "a", "1", "-", "ü"]), max_size=8)
@@ -125,12 +125,12 @@ def test_the_page_shows_every_run_and_what_is_missing(written, sweep):
     page = Page(text)
     table = page.cells[1:6]
     assert [row[0] for row in table[1:]] == [
-        "none (baseline)",
+        "all tokens (baseline)",
         "tfps keep=0.5",
         f"{LINE.partition('=')[2]} keep=0.5",
         "tfps keep=0.1",
     ]
-    assert table[0][:3] == ["run", "score", "points against none"] and table[2][2].startswith(
+    assert table[0][:3] == ["run", "score", "points against all tokens"] and table[2][2].startswith(
         "\N{MINUS SIGN}25.0 [\N{MINUS SIGN}"
     )
     assert f"{sweep / 'gone'} is left out: no such folder" in text

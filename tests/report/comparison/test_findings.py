@@ -1,5 +1,7 @@
 """What a comparison finds in run folders: names, differences, budgets, and what it cannot read."""
 
+import csv
+import io
 import json
 import random
 import re
@@ -17,7 +19,10 @@ from prune2drive.metrics.statistics import RESAMPLES
 from prune2drive.report.comparison.charts import about_camera_heat
 from prune2drive.report.comparison.differences import same_budget
 from prune2drive.report.comparison.findings import find
+from prune2drive.report.comparison.page import sections
+from prune2drive.report.comparison.tables import to_csv
 from prune2drive.report.comparison.verdict import verdict
+from prune2drive.report.comparison.write import explored
 
 QUESTIONS = 60
 
@@ -40,15 +45,44 @@ def sweep(tmp_path_factory):
 def test_runs_are_named_by_what_sets_them_apart(sweep):
     found = find([sweep])
     assert [run.label for run in found.runs] == [
-        "none",
+        "all tokens",
         "tfps keep=0.5",
         "random keep=0.5",
         "tfps keep=0.1",
         "fastv keep=0.1",
-    ], "in the order of their numbers; a run with all tokens has no ratio"
+    ], "a run with all tokens has no ratio"
     assert found.runs[1].job == "pruner=tfps ratios.keep=0.5" and found.runs[1].series == "tfps"
-    assert found.common == {"model": "made", "dataset": "up"} and found.baseline.label == "none"
+    assert found.common == {"model": "made", "dataset": "up"} and found.baseline.label == "all tokens"
     assert not found.faults
+
+
+def test_a_run_with_all_tokens_is_called_so_by_whichever_method(tmp_path):
+    for name, model, keep in (("none", "a", 1.0), ("tfps", "b", 1.0), ("tfps", "b", 0.5)):
+        options = [f"model={model}", f"pruner={name}", f"ratios.keep={keep}"]
+        run_folder(tmp_path / f"{model} {keep}", name, answers(0.9, 1), keep, overrides=options)
+    found = find([tmp_path])
+    assert [run.label for run in found.runs] == ["a all tokens", "b all tokens", "b tfps keep=0.5"]
+    assert [run.series for run in found.runs] == ["a all tokens", "b all tokens", "b tfps"]
+    assert [run.options["pruner"] for run in found.runs] == ["none", "tfps", "tfps"]
+    assert found.runs[0].goes_by("model=a pruner=none")
+
+
+def test_everything_shows_the_baseline_first_then_by_budget_and_score(tmp_path):
+    told = {"0": ("random", 0.1, 0.3), "1": ("fastv", 0.5, 0.6), "2": ("tfps", 0.102, 0.7), "3": ("none", 1.0, 0.8)}
+    for folder, (name, keep, share) in {**told, "4": ("tfps", 0.5, 0.9)}.items():
+        run_folder(tmp_path / folder, name, answers(share, folder), keep)
+    found = find([tmp_path])
+    labels = ["all tokens", "tfps keep=0.5", "fastv keep=0.5", "tfps keep=0.102", "random keep=0.1"]
+    assert [run.label for run in found.runs] == labels
+    parts = {part.heading: part for part in sections(found)}
+    for heading in ("All runs", "By kind of question", "Tokens of each camera"):
+        assert [str(row[0]).removesuffix(" (baseline)") for row in parts[heading].rows[1:]] == labels
+    against = parts["By kind of question, against all tokens"].rows[1:]
+    assert [row[0] for row in against] == labels[1:] == [row[0] for row in parts["Best at each budget"].rows[1:]]
+    assert [row["run"] for row in csv.DictReader(io.StringIO(to_csv(found)))] == labels
+    assert list(explored(found)) == labels
+    chosen = find([tmp_path], "random keep=0.1")
+    assert [run.label for run in chosen.runs] == ["random keep=0.1", *labels[:-1]]
 
 
 def test_differences_are_those_of_the_formula(sweep):
@@ -93,7 +127,7 @@ def test_each_budget_has_its_best(sweep):
     assert ahead.value == pytest.approx(score[half.best] - score[found.runs[2]]) and ahead.is_clear
     first, second = verdict(found)
     assert first.startswith("At 50\xa0% of the visual tokens tfps is best with 90\xa0% answers right, ")
-    assert "against none: may be noise. Ahead of the next, random, by +50.0 [" in first and first.endswith(
+    assert "against all tokens: may be noise. Ahead of the next, random, by +50.0 [" in first and first.endswith(
         "than noise."
     )
     assert second.startswith("At 10\xa0% of the visual tokens tfps is best with ")
@@ -118,11 +152,12 @@ def test_budgets_hold_every_pruned_run_once(given_):
 @pytest.mark.parametrize("name", ["tfps keep=0.1", "pruner=tfps ratios.keep=0.1", "3"])
 def test_a_baseline_goes_by_its_label_options_or_folder(sweep, name):
     found = find([sweep], name)
-    assert found.baseline is found.runs[3] and found.differences.margin[found.runs[0]].value > 0
+    assert found.baseline is found.runs[0] and found.baseline.label == "tfps keep=0.1"
+    assert found.differences.margin[found.runs[1]].value > 0
 
 
 def test_an_unknown_baseline_is_named(sweep):
-    with pytest.raises(InputError, match="--baseline 'tfp': no run goes by this name; choose one of 'none', 'tfps k"):
+    with pytest.raises(InputError, match="--baseline 'tfp': no run goes by this name; choose one of 'all tokens', '"):
         find([sweep], "tfp")
 
 
@@ -131,7 +166,7 @@ def test_the_run_with_all_tokens_inside_a_run_is_the_baseline(tmp_path):
     run_folder(tmp_path / "a/full", "none", answers(0.95, 0), overrides=[])
     run_folder(tmp_path / "b", "random", answers(0.5, 2), 0.5)
     found = find([tmp_path / "a", tmp_path / "b"])
-    assert [run.label for run in found.runs] == ["none", "tfps keep=0.5", "random keep=0.5"]
+    assert [run.label for run in found.runs] == ["all tokens", "tfps keep=0.5", "random keep=0.5"]
     assert found.baseline is found.runs[0] and len(found.differences.margin) == 2
 
 
@@ -175,7 +210,7 @@ def test_damaged_folders_are_listed_and_the_rest_is_shown(tmp_path, file, conten
     assert len(messages) == 2 and all("\n" not in message for message in messages)
     assert f"{tmp_path / 'nowhere'} is left out: no such folder" in messages
     assert any(re.match(f"{tmp_path / 'random'} {said}", message) for message in messages), messages
-    assert {run.label.split()[0] for run in found.differences.score} == {"none", "tfps"}
+    assert {run.label.split()[0] for run in found.differences.score} == {"all", "tfps"}
 
 
 def test_metrics_that_cannot_be_built_here(tmp_path):
@@ -248,7 +283,7 @@ def test_scores_of_the_questions_that_name_a_camera(tmp_path):
     heat = about_camera_heat(find([tmp_path]))
     assert heat.columns == ["FRONT (2)", "BACK (3)", "no camera (1)"]
     assert dict(zip(heat.rows, heat.texts, strict=True)) == {
-        "none": ["100.0", "100.0", "100.0"],
+        "all tokens": ["100.0", "100.0", "100.0"],
         "tfps keep=0.5": ["100.0", "33.3", "100.0"],
     }
     assert heat.heat[heat.rows.index("tfps keep=0.5")] == [0, -1, 0]
