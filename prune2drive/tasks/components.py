@@ -19,6 +19,7 @@ from torch import Tensor
 
 from prune2drive.data.datamodule import check_batch_size
 from prune2drive.data.dataset import Dataset
+from prune2drive.data.grey import GreyImages
 from prune2drive.data.shard import Shard
 from prune2drive.errors import InputError, check_choice, check_whole, shortened
 from prune2drive.metrics.base import Metric
@@ -69,6 +70,8 @@ class Components:
             adapter=_shared("adapter", cfg.model) if shares else build(cfg.model),
             submission=build(cfg.submission) if cfg.submission else None,
         )
+        if cfg.images == "grey":
+            components.dataset = GreyImages(components.dataset)
         dataset, adapter = components.dataset, components.adapter
         if components.submission:
             components.submission.check(dataset.ids)
@@ -151,6 +154,7 @@ def check_settings(cfg: DictConfig) -> None:
         Shard.parse(cfg.shard)
     check_batch_size(cfg.batch_size)
     check_choice("batching", cfg.batching, ("frame", "question"))
+    check_choice("images", cfg.images, ("shown", "grey"))
 
 
 def build(node: DictConfig, **more: Any) -> Any:

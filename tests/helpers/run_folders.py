@@ -39,13 +39,14 @@ def run_folder(folder: Path, name: str, right: Sequence[bool], keep: float = 1.0
         right: which answers are right.
         keep: share of the visual tokens that is kept.
         time: the milliseconds of a prefill.
-        more: options of `rows`, and `overrides`.
+        more: options of `rows`, `overrides`, and `config`: what run.json says of the configuration besides.
     """
     overrides = more.pop("overrides", [f"pruner={name}", f"ratios.keep={keep:g}"])
+    config = {"metrics": EXACT, "budget_axis": "final"} | more.pop("config", {})
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra/overrides.yaml").write_text(json.dumps(overrides))
     columns = {key: asdict(column) for key, column in COLUMNS.items()}
-    run = {"columns": columns, "status": "finished", "config": {"metrics": EXACT, "budget_axis": "final"}}
+    run = {"columns": columns, "status": "finished", "config": config}
     run |= {"choices": {"model": "made", "dataset": "up", "pruner": name}, "git": {"commit": "abc", "dirty": False}}
     (folder / "run.json").write_text(json.dumps(run))
     share = sum(right) / len(right)

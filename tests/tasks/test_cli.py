@@ -64,6 +64,7 @@ WRONG_OPTIONS = {
     "positions=foo": "positions=foo: choose from null, keep, renumber",
     "rounding=foo": "rounding=foo: choose from nearest, seed",
     "on_error=foo": "on_error=foo: choose from fail, skip",
+    "images=none": "images=none: choose from shown, grey",
     "batch_size=0": "batch_size=0: use a whole number, 1 or more",
     "batch_size=many": "batch_size=many",
     "num_workers=-1": "num_workers=-1",

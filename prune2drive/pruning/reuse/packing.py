@@ -95,7 +95,9 @@ class PackedReader:
                 past_key_values=self.cache,
             ).last_hidden_state
         counts = [1] * len(ends) if last is None else last
-        wanted = [(row, end - back) for (row, end), count in zip(ends, counts, strict=True) for back in range(count)[::-1]]
+        wanted = [
+            (row, end - back) for (row, end), count in zip(ends, counts, strict=True) for back in range(count)[::-1]
+        ]
         return states_FND[tuple(torch.tensor(wanted, device=states_FND.device).T)]
 
     def forget(self, prompt: int, count: int) -> None:

@@ -78,7 +78,7 @@ def choose_baseline(runs: Sequence[Run], name: str | None = None) -> Run:
         InputError: no run has the name, or several have.
     """
     if name is None:
-        return next((run for run in runs if budget_share(run.metrics) == 1), runs[0])
+        return next((run for run in runs if run.is_full), runs[0])
     named = [run for run in runs if run.goes_by(name)]
     if len(named) == 1:
         return named[0]

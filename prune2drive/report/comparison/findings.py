@@ -97,7 +97,7 @@ def find(paths: Sequence[Path], baseline: str | None = None, is_strict: bool = F
         InputError: no run goes by the baseline's name, or the runs share no question.
     """
     runs, faults = find_runs(paths)
-    if runs and not any(budget_share(run.metrics) == 1 for run in runs):
+    if runs and not any(run.is_full for run in runs):
         runs = _with_unpruned(runs)
     if not runs:
         if is_strict:

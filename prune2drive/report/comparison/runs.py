@@ -55,6 +55,12 @@ class Run:
     job: str = ""
     series: str = ""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the model was shown the images, and kept all of their tokens."""
+        images = (self.run.get("config") or {}).get("images", "shown")
+        return budget_share(self.metrics) == 1 and images == "shown"
+
     def goes_by(self, name: str) -> bool:
         """Returns whether a user may mean this run by a name: its label, its options or its folder."""
         return name in (self.label, self.job, self.path.name) or Path(name).resolve() == self.path
@@ -172,7 +178,7 @@ def _label(run: Run, options: Mapping[str, str]) -> str:
 
 def _words(run: Run, options: Mapping[str, str]) -> str:
     """Returns a choice of a config group by its name alone, and another option by the last part of its name."""
-    if budget_share(run.metrics) == 1:
+    if run.is_full:
         options = {**options, METHOD: ALL_TOKENS}
     words = (f"{name.rpartition('.')[2]}={value}" if "." in name else value or name for name, value in options.items())
     return " ".join(words)
