@@ -11,6 +11,8 @@ BUDGETS = {"final": "tokens after the last cut", "layer_average": "mean tokens o
 """`budget_axis` -> what a budget counts."""
 ALL_TOKENS = "all tokens"
 """What pages call a run that keeps all visual tokens, by whichever method."""
+PRUNED = "pruned"
+"""What a run's page calls the run beside one with all tokens."""
 
 
 def columns_of(run: Mapping[str, Any]) -> dict[str, Column]:

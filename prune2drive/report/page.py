@@ -38,6 +38,21 @@ class Tinted(NamedTuple):
         return round(40 * min(1.0, abs(self.tint)))
 
 
+class Link(NamedTuple):
+    """A cell of a table that leads somewhere.
+
+    Args:
+        text: what it says.
+        target: where it leads: a relative path, or what the token explorer of the same page is to show.
+    """
+
+    text: str
+    target: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Section(NamedTuple):
     """Holds a part of a page.
 
@@ -52,7 +67,7 @@ class Section(NamedTuple):
     heading: str
     note: str = ""
     charts: Sequence[Chart] = ()
-    rows: Sequence[Sequence[str | Tinted]] = ()
+    rows: Sequence[Sequence[str | Tinted | Link]] = ()
     folded: bool = False
 
 

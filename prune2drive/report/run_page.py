@@ -16,7 +16,8 @@ from prune2drive.report.explorer import explore
 from prune2drive.report.finished_run import FinishedRun
 from prune2drive.report.page import render
 from prune2drive.report.paired import Paired, compare
-from prune2drive.report.run_tables import bars_of, cameras_table, coverage_table, kinds_table, scores_table
+from prune2drive.report.run_bars import bars_of
+from prune2drive.report.run_tables import cameras_table, coverage_table, kinds_table, scores_table
 from prune2drive.results.run_folder import FULL, IN_FULL
 
 GROUPS = ("model", "dataset", "pruner", "ratios")
@@ -51,10 +52,11 @@ def write_report(folder: Path, run: Mapping[str, Any], metrics: Metrics) -> Path
     method = ALL_TOKENS if budget_share(metrics) == 1 and not full else _name(run, "pruner")
     name = method or "this run"
     runs = {ALL_TOKENS: full, name: pruned} if full else {name: pruned}
+    explored = explore(runs)
     tables = [
         scores_table(metrics, columns, change),
-        kinds_table(paired),
-        cameras_table(paired, metrics),
+        kinds_table(paired, bool(explored)),
+        cameras_table(paired, metrics, bool(explored)),
         coverage_table(paired),
     ]
     html = render(
@@ -62,7 +64,7 @@ def write_report(folder: Path, run: Mapping[str, Any], metrics: Metrics) -> Path
         title=_title(run, method) or folder.name,
         verdict=verdict(metrics, pruned.question_score if paired.scores.n else "", change, paired),
         warnings=_warnings(run),
-        explorer=explore(runs),
+        explorer=explored,
         tables=[table for table in tables if table],
         bars=bars_of(metrics),
         budgets=_budgets(metrics),

@@ -1,20 +1,21 @@
-"""Makes the tables and bars of a run's page."""
+"""Makes the tables of a run's page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 from prune2drive.cameras import short_name
 from prune2drive.metrics import object_coverage
 from prune2drive.metrics.base import Column
 from prune2drive.metrics.statistics import Interval, share_interval
 from prune2drive.report import numbers
-from prune2drive.report.columns import ALL_TOKENS
+from prune2drive.report.columns import ALL_TOKENS, PRUNED
+from prune2drive.report.page import Link
 from prune2drive.report.paired import Coverage, Paired, Scores, normal
 from prune2drive.results.run_folder import IN_FULL
 
-PRUNED = "pruned"
 Metrics = Mapping[str, float]
 
 
@@ -24,35 +25,14 @@ class Table(NamedTuple):
     Args:
         heading: what it shows.
         header: the names of its columns.
-        rows: its cells, the row's name first.
+        rows: its cells, the row's name first; links lead to the questions behind a number.
         note: a sentence about it.
     """
 
     heading: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Link]]
     note: str = ""
-
-
-class Bars(NamedTuple):
-    """Bars of one scale, in parts.
-
-    Args:
-        heading: what they show.
-        parts: the names of the parts, in the order in which a bar has them.
-        bars: name -> (value of each part, the value as text).
-        note: a sentence about them.
-    """
-
-    heading: str
-    parts: Sequence[str]
-    bars: Mapping[str, tuple[Sequence[float], str]]
-    note: str = ""
-
-    @property
-    def most(self) -> float:
-        """The longest bar's value."""
-        return max(sum(parts) for parts, _ in self.bars.values())
 
 
 def scores_table(metrics: Metrics, columns: Mapping[str, Column], change: Interval | None) -> Table | None:
@@ -103,39 +83,68 @@ def _change(metrics: Metrics, key: str, column: Column) -> str:
     return numbers.shown(change, column)
 
 
-def kinds_table(paired: Paired) -> Table | None:
-    """Returns the scores by kind of question, those first that lost most."""
+def kinds_table(paired: Paired, linked: bool = False) -> Table | None:
+    """Returns the scores by kind of question, those first that lost most.
+
+    Args:
+        paired: the scores.
+        linked: whether rows lead to their questions in the token explorer.
+    """
     if len(paired.by_kind) < 2:
         return None
-    rows = [[kind.replace("_", " "), *_score_cells(paired.by_kind[kind])] for kind in _by_loss(paired.by_kind)]
+    rows = [
+        [
+            _asking(kind.replace("_", " "), type=kind) if linked else kind.replace("_", " "),
+            *_score_cells(paired.by_kind[kind], {"type": kind} if linked else {}),
+        ]
+        for kind in _by_loss(paired.by_kind)
+    ]
     return _table("By type of question", ["type", *_score_header(paired.scores)], rows)
 
 
-def cameras_table(paired: Paired, metrics: Metrics) -> Table | None:
-    """Returns what each camera kept, and how questions that name it and its objects fared."""
+def cameras_table(paired: Paired, metrics: Metrics, linked: bool = False) -> Table | None:
+    """Returns what each camera kept, and how questions that name it and its objects fared.
+
+    Args:
+        paired: the scores and coverage.
+        metrics: metrics.json's content.
+        linked: whether rows lead to the questions about their camera in the token explorer.
+    """
     kept = {key.split("/")[1]: value for key, value in metrics.items() if _is_kept(key)}
     covered = {name: paired.coverage[part, name] for part, name in paired.coverage if part == "camera"}
     differ = len(set(kept.values())) > 1
-    columns: dict[str, dict[str, Sequence[str]]] = {}
+    columns: dict[str, dict[str, Sequence[str | Link]]] = {}
     if differ:
         columns["tokens kept"] = {camera: [numbers.number(count)] for camera, count in kept.items()}
     if covered:
         columns["objects with a token"] = {camera: [_from_to(share)] for camera, share in covered.items()}
     if paired.by_camera:
         names = "|".join(f"{name} *" for name in _score_header(paired.scores))
-        columns[names] = {camera: _score_cells(scores) for camera, scores in paired.by_camera.items()}
+        columns[names] = {
+            camera: _score_cells(scores, {"camera": camera} if linked else {})
+            for camera, scores in paired.by_camera.items()
+        }
     if not columns:
         return None
     told = dict.fromkeys(camera for of in columns.values() for camera in of)
     cameras = [*_by_loss(paired.by_camera), *(camera for camera in told if camera not in paired.by_camera)]
     header = ["camera", *(name for names in columns for name in names.split("|"))]
+    named = {camera: _asking(short_name(camera), camera=camera) for camera in paired.by_camera if linked}
     rows = [
-        [short_name(camera), *(cell for names, of in columns.items() for cell in of.get(camera, _none(names)))]
+        [
+            named.get(camera, short_name(camera)),
+            *(cell for names, of in columns.items() for cell in of.get(camera, _none(names))),
+        ]
         for camera in cameras
     ]
     same = "" if differ or not kept else f"Every camera keeps {numbers.number(next(iter(kept.values())))} tokens."
     star = "* of questions that name the camera, in the question or its reference" if paired.by_camera else ""
     return _table("By camera", header, rows, " ".join(filter(None, (same, star))))
+
+
+def _asking(text: str, **filters: str) -> Link:
+    """Returns a link that sets the token explorer's filters, and no others."""
+    return Link(text, f"#{urlencode(filters, errors='replace')}")
 
 
 def _none(names: str) -> list[str]:
@@ -171,63 +180,6 @@ def coverage_table(paired: Paired) -> Table | None:
     return _table("Objects that keep a token", header, rows, note)
 
 
-def bars_of(metrics: Metrics) -> list[Bars]:
-    """Returns tokens, FLOPs and time by part, with all tokens above the pruned run where both are known."""
-    found = []
-    text = metrics.get("tokens/text")
-    if "tokens/visual_full" in metrics:
-        found.append(
-            _bars(
-                "Tokens of a prompt",
-                {
-                    ALL_TOKENS: {"visual": metrics["tokens/visual_full"], "text": text},
-                    PRUNED: {"visual": metrics.get("tokens/visual_kept"), "text": text},
-                    "mean of layers": {"visual": metrics.get("tokens/layer_average"), "text": text},
-                },
-                numbers.number,
-            )
-        )
-    if "flops/prefill_full" in metrics:
-        vision = metrics.get("flops/vision")
-        found.append(
-            _bars(
-                "FLOPs of a question, without its answer",
-                {
-                    ALL_TOKENS: {"vision": vision, "decoder": metrics["flops/prefill_full"]},
-                    PRUNED: {
-                        "vision": vision,
-                        "decoder": metrics.get("flops/prefill_pruned"),
-                        "selection": metrics.get("flops/selection"),
-                    },
-                },
-                numbers.flops,
-            )
-        )
-    if "time/prefill_ms" in metrics:
-        select = metrics.get("time/select_ms") or 0.0
-        runs = {PRUNED: {"decoder": metrics["time/prefill_ms"] - select, "selection": select}}
-        if IN_FULL + "time/prefill_ms" in metrics:
-            runs = {ALL_TOKENS: {"decoder": metrics[IN_FULL + "time/prefill_ms"]}, **runs}
-        n = metrics.get("time/prefill_ms_n", 0)
-        parts = {
-            name: {"vision": metrics.get(f"{IN_FULL if name == ALL_TOKENS else ''}time/vision_ms"), **run}
-            for name, run in runs.items()
-        }
-        found.append(_bars("Time to the first word", parts, numbers.milliseconds, f"mean of {n:.0f} questions, alone"))
-    return [each for each in found if each]
-
-
-def _bars(heading: str, runs: Mapping[str, Mapping[str, float | None]], written: object, note: str = "") -> Bars:
-    parts = list(dict.fromkeys(part for run in runs.values() for part, value in run.items() if value))
-    assert callable(written)
-    bars: dict[str, tuple[list[float], str]] = {}
-    for name, run in runs.items():
-        values = [run.get(part) or 0.0 for part in parts]
-        if run.get(next(iter(run))) is not None and values not in [before for before, _ in bars.values()]:
-            bars[name] = values, written(sum(values))
-    return Bars(heading, parts, bars, note)
-
-
 def _by_loss(groups: Mapping[str, Scores]) -> list[str]:
     def loss(name: str) -> float:
         part = groups[name]
@@ -240,12 +192,19 @@ def _score_header(scores: Scores) -> list[str]:
     return [ALL_TOKENS, PRUNED, "change", "questions"] if scores.full else ["score", "questions"]
 
 
-def _score_cells(scores: Scores) -> list[str]:
-    cells = [numbers.percent(scores.mean(scores.pruned))]
+def _score_cells(scores: Scores, filters: Mapping[str, str]) -> list[str | Link]:
+    """Returns the cells of some questions' scores; the change leads to the lost answers where there are filters."""
+    cells: list[str | Link] = [numbers.percent(scores.mean(scores.pruned))]
     if scores.full:
         change = scores.mean(scores.pruned) - scores.mean(scores.full)
         paired = scores.difference() or Interval(change, change, change, scores.n)
-        cells = [numbers.percent(scores.mean(scores.full)), *cells, numbers.points(paired, paired.low < paired.high)]
+        told = numbers.points(paired, paired.low < paired.high)
+        is_linked = filters and any(ours < theirs for ours, theirs in zip(scores.pruned, scores.full, strict=True))
+        cells = [
+            numbers.percent(scores.mean(scores.full)),
+            *cells,
+            _asking(told, **filters, answers="lost") if is_linked else told,
+        ]
     return [*cells, f"{scores.n:,}"]
 
 
@@ -254,5 +213,5 @@ def _from_to(share: Coverage) -> str:
     return f"{numbers.percent(share.full.value)} \N{RIGHTWARDS ARROW} {after}" if share.has_full else after
 
 
-def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table | None:
+def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str | Link]], note: str = "") -> Table | None:
     return Table(heading, header, rows, note) if rows else None

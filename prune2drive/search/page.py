@@ -123,7 +123,7 @@ def _tested(verdict: Mapping[str, Any], trials: Sequence[Trial]) -> list[Section
 def _compared(folder: Path) -> list[Section]:
     """Returns the comparison of the runs on the test split: by kind of question, and what each camera keeps."""
     found = find([folder / TEST]) if (folder / TEST).is_dir() else None
-    return sections(found, "The test split: ") if found and found.differences else []
+    return sections(found, folder, "The test split: ") if found and found.differences else []
 
 
 def _history(trials: Sequence[Trial]) -> Section:

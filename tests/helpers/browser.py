@@ -48,7 +48,9 @@ def check_readable(page: Any) -> None:
 
 
 @contextmanager
-def opened(browser: Any, file: Path, size: tuple[int, int] = DESK, scheme: str = "light", **more: Any) -> Iterator[Any]:
+def opened(
+    browser: Any, file: Path, size: tuple[int, int] = DESK, scheme: str = "light", hash: str = "", **more: Any
+) -> Iterator[Any]:
     """Opens a page file; when the context ends, nothing may have gone wrong on the page, and nothing been requested.
 
     Args:
@@ -56,6 +58,7 @@ def opened(browser: Any, file: Path, size: tuple[int, int] = DESK, scheme: str =
         file: the page.
         size: width and height of the window.
         scheme: light or dark.
+        hash: what follows the file in the address, from # on.
         **more: further options of the browser's context, such as `has_touch`.
     """
     context = browser.new_context(
@@ -67,8 +70,8 @@ def opened(browser: Any, file: Path, size: tuple[int, int] = DESK, scheme: str =
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: None if request.url.startswith("data:") else faults.append(request.url))
-    page.goto(file.as_uri())
-    faults.remove(file.as_uri())
+    page.goto(file.as_uri() + hash)
+    assert faults.pop(0).startswith(file.as_uri())
     yield page
     context.close()
     assert not faults, faults

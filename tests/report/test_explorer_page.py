@@ -1,6 +1,7 @@
 """A run's page with the token explorer, in a browser."""
 
 import json
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 from helpers.browser import DESK, PHONE, axe_violations, check_readable, on_all_screens, opened, overflow
@@ -126,6 +127,70 @@ def test_filters(page, folder):
     page.locator("[data-is=outcome]").select_option("gained")
     assert shown(page) == "No question is like this." and not page.locator("canvas").first.is_visible()
     assert page.locator("[data-is=token]").inner_text().startswith("Point at a token")
+
+
+def choices(page, name):
+    """Filter's choice -> the number beside it."""
+    texts = page.locator(f"[data-is={name}] option").all_text_contents()[1:]
+    return {text.rpartition(" (")[0]: int(text.rpartition(" (")[2].rstrip(")")) for text in texts}
+
+
+def test_numbers_of_a_filter_count_what_the_others_leave(page, folder):
+    kinds = [row["kind"] for row in rows(folder)]
+    assert choices(page, "kind") == {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    page.locator("[data-is=outcome]").select_option("lost")
+    lost = [kinds[place] for place in LOST]
+    assert choices(page, "kind") == {kind: lost.count(kind) for kind in sorted(set(kinds))}
+    assert 0 in choices(page, "kind").values(), "a choice that would leave nothing is there, with 0"
+    assert choices(page, "outcome")["lost: right before, worse now"] == len(LOST), "its own choice does not narrow it"
+    page.locator("[data-is=kind]").select_option(lost[0])
+    assert choices(page, "outcome")["lost: right before, worse now"] == lost.count(lost[0])
+    assert sum(choices(page, "outcome").values()) == kinds.count(lost[0])
+    page.locator("[data-is=outcome]").select_option("")
+    for name, count in choices(page, "about").items():
+        page.locator("[data-is=about]").select_option(label=f"{name} ({count})")
+        assert len(outcomes(page)) == count
+
+
+def lost_ids(folder):
+    return [rows(folder)[place]["id"] for place in LOST]
+
+
+def address(page):
+    page.wait_for_timeout(400)
+    return {name: values[0] for name, values in parse_qs(page.url.partition("#")[2]).items()}
+
+
+def test_the_address_shows_the_same_again(browser, page, folder):
+    assert address(page) == {}, "nobody has chosen anything"
+    page.locator("[data-is=outcome]").select_option("lost")
+    page.keyboard.press("j")
+    page.keyboard.press("d")
+    asked = address(page)
+    expected = {"sample": lost_ids(folder)[1], "first": "all tokens", "second": "tfps", "view": "difference"}
+    assert asked == {**expected, "answers": "lost"}
+    again = folder / "report.html"
+    with opened(browser, again, hash=f"#{urlencode({**asked, 'type': rows(folder)[LOST[1]]['kind']})}") as other:
+        assert shown(other) == shown(page) == rows(folder)[LOST[1]]["question"]
+        assert other.locator("[value=difference]").is_checked() and set(outcomes(other)) == {"lost"}
+        assert other.locator("[data-is=kind]").input_value() == rows(folder)[LOST[1]]["kind"]
+    with opened(browser, again, hash="#type=no%20such&sample=<b>&first=x&camera=y&view=z&answers=%F0") as other:
+        assert len(outcomes(other)) == SIZE and shown(other) == rows(folder)[LOST[0]]["question"]
+
+
+def test_rows_of_tables_lead_to_their_questions(page, folder):
+    kind = rows(folder)[LOST[0]]["kind"]
+    row = page.locator("tr", has=page.get_by_role("link", name=kind.replace("_", " "), exact=True)).first
+    row.get_by_role("link").first.click()
+    assert len(outcomes(page)) == sum(each["kind"] == kind for each in rows(folder))
+    assert page.locator(".explorer").evaluate("each => Math.abs(each.getBoundingClientRect().top) < 5")
+    row.get_by_role("link").last.click()
+    page.wait_for_function("document.querySelector('[data-is=outcome]').value === 'lost'")
+    assert set(outcomes(page)) == {"lost"} and page.locator("[data-is=kind]").input_value() == kind
+    page.get_by_role("link", name="BACK_LEFT", exact=True).click()
+    page.wait_for_function("document.querySelector('[data-is=kind]').value === ''")
+    assert page.locator("[data-is=about] option:checked").inner_text().startswith("CAM_BACK_LEFT (")
+    assert address(page)["camera"] == "CAM_BACK_LEFT" and "type" not in address(page)
 
 
 def test_pointing_at_a_token_says_what_it_is(page, folder):

@@ -14,8 +14,9 @@ from prune2drive.metrics.exact_match import ExactMatch
 from prune2drive.metrics.statistics import difference
 from prune2drive.report import numbers
 from prune2drive.report.camera_names import CameraNames
+from prune2drive.report.run_bars import bars_of
 from prune2drive.report.run_page import write_report
-from prune2drive.report.run_tables import bars_of, scores_table
+from prune2drive.report.run_tables import scores_table
 
 COLUMNS = {**ExactMatch.columns, **object_coverage.COLUMNS, **efficiency.COLUMNS}
 
@@ -42,7 +43,7 @@ class Page(HTMLParser):
         if self.open and self.open[-1] in ("script", "style"):
             return
         self.words.append(data)
-        if self.open and self.open[-1] in ("td", "th"):
+        if self.open and self.open[-1] in ("td", "th") or self.open[-2:-1] in (["td"], ["th"]):
             self.rows[-1].append(data.strip())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -12,11 +14,13 @@ from prune2drive.metrics.statistics import RESAMPLES
 from prune2drive.report import numbers
 from prune2drive.report.comparison.charts import HeatMap, about_camera_heat, camera_heat, front_charts, kind_heat
 from prune2drive.report.comparison.findings import Findings
+from prune2drive.report.comparison.runs import Run
 from prune2drive.report.comparison.tables import overview
 from prune2drive.report.comparison.verdict import verdict
-from prune2drive.report.page import Section, Tinted, render
+from prune2drive.report.page import Link, Section, Tinted, render
 
 FEW = 20  # groups below which a bootstrap is rough
+REPORT = "report.html"  # a run's page
 LONG = 15  # rows above which a table that repeats others is folded
 CLEAR = 0.45  # tint of a difference that is more than noise
 
@@ -41,17 +45,18 @@ def page(found: Findings, sections: Sequence[Section], explorer: Markup | str = 
     )
 
 
-def sections(found: Findings, about: str = "") -> list[Section]:
+def sections(found: Findings, folder: Path | None = None, about: str = "") -> list[Section]:
     """Returns the parts of the page that other pages may show too.
 
     Args:
         found: what they show.
+        folder: where the page will be; runs inside it are linked.
         about: what their headings begin with.
     """
     charts = list(front_charts(found).values())
     note = "Accent: the Pareto front, no run costs less and scores more. Lines join budgets of one method; bars: 95 %."
     parts = [
-        Section("All runs", _method(found), rows=_tinted_overview(found)),
+        Section("All runs", _method(found), rows=_overview(found, folder)),
         Section("Score against cost", note, charts) if charts else None,
         _budgets(found),
         *_kinds(found),
@@ -89,8 +94,18 @@ def _method(found: Findings) -> str:
     return told
 
 
-def _tinted_overview(found: Findings) -> list[list[str | Tinted]]:
-    return [[_tinted(told.text, told.margin) for told in row] for row in overview(found)]
+def _overview(found: Findings, folder: Path | None) -> list[list[str | Tinted | Link]]:
+    """Returns the table of all runs, each of which leads to its page where that lies in the same folder."""
+    header, *rows = [[_tinted(told.text, told.margin) for told in row] for row in overview(found)]
+    linked = [[_page_of(run, str(name), folder), *cells] for run, (name, *cells) in zip(found.runs, rows, strict=True)]
+    return [list(header), *linked]
+
+
+def _page_of(run: Run, name: str, folder: Path | None) -> str | Link:
+    page = run.path / REPORT
+    if folder is None or not page.is_relative_to(folder.resolve()) or not page.is_file():
+        return name
+    return Link(name, quote(str(page.relative_to(folder.resolve()))))
 
 
 def _tinted(text: str, margin: Margin | None) -> str | Tinted:

@@ -32,7 +32,7 @@ def write_comparison(found: Findings, folder: Path) -> Path:
     Raises:
         InputError: the folder cannot be written.
     """
-    shown = sections(found)
+    shown = sections(found, folder)
     save_charts(
         folder,
         shown,

@@ -11,6 +11,8 @@ function startExplorer(root) {
 
   const outcome = (question) => outcomeOf(question, state.first, state.second);
   const isPair = () => state.first !== state.second;
+  const outcomes = () => (isPair() ? OUTCOMES : ALONE);
+  const filters = filtersOf(part, data, outcome);
 
   const tokensAt = (camera) => data.tokensAt(state.at, camera), picksAt = (run, camera) => data.picksAt(state.at, run, camera);
 
@@ -87,27 +89,20 @@ function startExplorer(root) {
   }
 
   function showKey() {
-    const item = (colour, text, ground = "none") => {
-      const span = make("span"), swatch = span.appendChild(make("i"));
-      swatch.style.borderColor = colour;
-      swatch.style.background = ground;
-      span.append(text);
-      return span;
-    };
     const isOrdered = cameras.some((_, camera) => picksAt(shownRun(), camera)?.ordered);
     part.order.disabled = !isOrdered || state.view === "difference";
     part.key.replaceChildren();
     if (state.view === "difference")
-      part.key.append(item(COLOURS.first, `only first: ${data.names[state.first]}`),
-        item(COLOURS.second, `only second: ${data.names[state.second]}`),
-        item(COLOURS.both, "both", "#555"), item("transparent", "dim: neither"));
+      part.key.append(swatch(COLOURS.first, `only first: ${data.names[state.first]}`),
+        swatch(COLOURS.second, `only second: ${data.names[state.second]}`),
+        swatch(COLOURS.both, "both", "#555"), swatch("transparent", "dim: neither"));
     else if (part.order.checked && isOrdered) {
       const ramp = make("i", "", "ramp"), span = make("span", "picked first");
       ramp.style.background = `linear-gradient(to right, ${RAMP.map((colour) => `rgb(${colour})`)})`;
       span.append(ramp, "last");
       part.key.append(span);
-    } else part.key.append(item(COLOURS.kept, `kept by ${data.names[shownRun()]}`));
-    if (part.objects.checked) part.key.append(item(COLOURS.object, "annotated object"));
+    } else part.key.append(swatch(COLOURS.kept, `kept by ${data.names[shownRun()]}`));
+    if (part.objects.checked) part.key.append(swatch(COLOURS.object, "annotated object"));
   }
 
   function mark(marked, x = 0, y = 0) {
@@ -184,6 +179,7 @@ function startExplorer(root) {
     part.back.disabled = place <= 0;
     part.on.disabled = place < 0 || place >= listed.length - 1;
     showQuestion();
+    remember();
     if (!question) return part.key.replaceChildren();
     showKey();
     draw();
@@ -196,37 +192,17 @@ function startExplorer(root) {
 
   // Lists the questions that pass the filters; the chosen one stays where it can.
   function list() {
-    const names = isPair() ? OUTCOMES : ALONE, about = part.about.value;
-    listed = questions.filter((question) =>
-      (!part.outcome.value || outcome(question) === part.outcome.value) &&
-      (!part.kind.value || question.kind === part.kind.value) && (!about || question.about.includes(Number(about))));
+    filters.count();
+    listed = questions.filter((question) => filters.passes(question));
     listed.sort((one, other) => RANK.indexOf(outcome(one)) - RANK.indexOf(outcome(other)));
     part.count.textContent = `${listed.length.toLocaleString("en")} of ${questions.length.toLocaleString("en")} questions`;
     const rows = document.createDocumentFragment();
     for (const question of listed) {
-      const found = outcome(question), item = rows.appendChild(make("li", "", `x-${found}`)), button = item.appendChild(make("button"));
-      button.type = "button";
-      button.append(make("span", `${names[found].split(":")[0]}${question.kind ? ` · ${question.kind}` : ""}`, "x-mark x-text"),
-        make("span", question.text.slice(0, 200), "x-text"));
-      button.onclick = () => choose(question);
+      const item = rows.appendChild(listItem(question, outcome(question), outcomes()));
+      item.firstChild.onclick = () => choose(question);
     }
     part.list.replaceChildren(rows);
     choose(listed.includes(state.at) ? state.at : listed[0] || null);
-  }
-
-  // Offers only what occurs, with how often it does.
-  function offer() {
-    const names = isPair() ? OUTCOMES : ALONE;
-    const choices = (all, counted) => [["", all], ...counted.filter(([, , count]) => count).map(([key, text, count]) => [key, `${text} (${count})`])];
-    const count = (is) => questions.filter(is).length;
-    const before = part.outcome.value;
-    const found = RANK.map((key) => [key, names[key] || "", count((question) => outcome(question) === key)]);
-    fill(part.outcome, choices("all", found), found.some(([key, , many]) => key === before && many) ? before : "");
-    if (part.kind.length) return;
-    const kinds = [...new Set(questions.map((question) => question.kind))].filter(Boolean).sort();
-    fill(part.kind, choices("all", kinds.map((kind) => [kind, kind, count((question) => question.kind === kind)])));
-    fill(part.about, choices("any camera", data.cameras.map((name, camera) => [camera, name, count((question) => question.about.includes(camera))])));
-    for (const select of [part.kind, part.about]) select.parentElement.hidden = select.length < 2;
   }
 
   function showViews() {
@@ -247,39 +223,59 @@ function startExplorer(root) {
     state.view = view;
     part.views.querySelector(`[value=${view}]`).checked = true;
     if (state.at) showKey();
+    remember();
     mark(state.marked && tip.hidden ? null : state.marked);
   }
 
-  function compare() {
+  function takeRuns() {
     state.first = Number(part.first.value);
     state.second = Number(part.second.value);
     showViews();
-    offer();
+    filters.offerAll(outcomes());
+  }
+
+  function compare() {
+    takeRuns();
     list();
+  }
+
+  // Writes into the page's address what is shown, once a person has chosen something.
+  function remember() {
+    if (!state.chosen) return;
+    writeAddress({
+      sample: state.at?.id, first: data.names[state.first], second: data.names[state.second], view: state.view,
+      answers: part.outcome.value, type: part.kind.value, camera: data.cameras[part.about.value],
+    });
+  }
+
+  // Shows what an address asks for; runs that it does not name stay.
+  function follow(hash) {
+    const asked = readAddress(hash);
+    if (!asked) return;
+    for (const name of ["first", "second"])
+      if (data.names.includes(asked[name])) part[name].value = data.names.indexOf(asked[name]);
+    if (["first", "second", "difference"].includes(asked.view)) state.view = asked.view;
+    state.at = questions.find(({ id }) => id === asked.sample) || null;
+    takeRuns();
+    pick(part.outcome, asked.answers);
+    pick(part.kind, asked.type);
+    pick(part.about, String(data.cameras.indexOf(asked.camera)));
+    list();
+    root.scrollIntoView();
   }
 
   const toggle = (box) => {
     if (!box.disabled) box.checked = !box.checked;
     box.onchange();
   };
-  const keys = {
+  listenToKeys(root, {
     j: () => walk(1), ArrowDown: () => walk(1), k: () => walk(-1), ArrowUp: () => walk(-1),
     ArrowLeft: () => look({ difference: "second" }[state.view] || "first"),
     ArrowRight: () => look({ first: "second" }[state.view] || "difference"),
     d: () => look(state.view === "difference" ? "second" : "difference"),
     o: () => toggle(part.order), b: () => toggle(part.objects), Escape: () => alone(null),
-  };
-
-  function press(event) {
-    const isArrow = event.key.startsWith("Arrow"), takesKeys = isArrow ? "select, textarea, input" : "select, textarea";
-    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.target.matches(takesKeys)) return;
-    if (isArrow && !root.contains(event.target)) return; // elsewhere they scroll the page
-    const digit = Number(event.key) - 1;
-    const action = keys[event.key] || (cameras[digit] && (() => alone(state.alone === digit ? null : digit)));
-    if (!action) return;
-    event.preventDefault();
-    action();
-  }
+    ...Object.fromEntries(cameras.slice(0, 9).map((_, camera) => [camera + 1, () => alone(state.alone === camera ? null : camera)])),
+  });
 
   const runs = data.names.map((name, run) => [run, name]);
   fill(part.first, runs, state.first);
@@ -295,7 +291,9 @@ function startExplorer(root) {
   part.back.onclick = () => walk(-1);
   part.on.onclick = () => walk(1);
   root.querySelector("form").onsubmit = (event) => event.preventDefault();
-  document.addEventListener("keydown", press);
   new ResizeObserver(draw).observe(part.cameras);
   compare();
+  follow(location.hash);
+  window.addEventListener("hashchange", (event) => follow(new URL(event.newURL).hash));
+  state.chosen = true;
 }

@@ -1,4 +1,4 @@
-// Says in words what the explorer shows.
+// Says in words what the explorer shows, and hears what a person presses.
 const OUTCOMES = {
   lost: "lost: right before, worse now",
   gained: "gained: better now",
@@ -17,8 +17,18 @@ function make(tag, text = "", classes = "") {
 }
 
 function fill(select, choices, value = "") {
-  select.replaceChildren(...choices.map(([key, text]) => Object.assign(make("option", text), { value: key })));
-  select.value = value;
+  select.replaceChildren(...choices.map(([key, text]) => {
+    const option = Object.assign(make("option", text), { value: key });
+    option.dataset.text = text;
+    return option;
+  }));
+  pick(select, value);
+}
+
+// Chooses a value, or the first one where it is not offered.
+function pick(select, value) {
+  select.value = value ?? "";
+  if (select.selectedIndex < 0) select.selectedIndex = 0;
 }
 
 // Returns how the second run's answer compares with the first one's.
@@ -43,4 +53,33 @@ function describe(data, question, runs, camera, at) {
   const place = `token ${at}, row ${token.row}, column ${token.column}${views > 1 ? `, view ${token.view}` : ""}`;
   const lines = [`${data.cameras[camera]} · ${place}`, fates.filter(Boolean).join(" · "), [...seen].join(" · ") || "no object"];
   return lines.join("\n");
+}
+
+// Returns an entry of the legend.
+function swatch(colour, text, ground = "none") {
+  const span = make("span"), square = span.appendChild(make("i"));
+  square.style.borderColor = colour;
+  square.style.background = ground;
+  span.append(text);
+  return span;
+}
+
+// Returns a question's row in the list: a button.
+function listItem(question, outcome, names) {
+  const item = make("li", "", `x-${outcome}`), button = item.appendChild(make("button"));
+  button.type = "button";
+  button.append(make("span", `${names[outcome].split(":")[0]}${question.kind ? ` · ${question.kind}` : ""}`, "x-mark x-text"),
+    make("span", question.text.slice(0, 200), "x-text"));
+  return item;
+}
+
+// Calls the action of a key that is pressed: key -> action. Arrows are those of the page outside the explorer.
+function listenToKeys(root, actions) {
+  document.addEventListener("keydown", (event) => {
+    const isArrow = event.key.startsWith("Arrow"), takesKeys = isArrow ? "select, textarea, input" : "select, textarea";
+    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.target.matches(takesKeys)) return;
+    if (!Object.hasOwn(actions, event.key) || (isArrow && !root.contains(event.target))) return;
+    event.preventDefault();
+    actions[event.key]();
+  });
 }

@@ -44,6 +44,19 @@ def test_every_column_can_be_reached_on_a_phone(browser, file):
         assert all(style == "auto" and tab == 0 for _, style, tab in boxes)
 
 
+def test_a_row_leads_to_its_runs_page_where_it_lies_beside(browser, tmp_path):
+    folder = tmp_path / "sweep"
+    run_folder(folder / "0", "none", [True] * 9)
+    run_folder(folder / "1", "tfps", [True, False, True] * 3, 0.5)
+    (folder / "1/report.html").write_text("<title>a run's page</title>")
+    with opened(browser, write_comparison(find([folder]), folder)) as page:
+        links = page.locator("main a")
+        assert links.all_inner_texts() == ["tfps keep=0.5"] and links.get_attribute("href") == "1/report.html"
+        assert page.locator("th[scope=row]:has(a)").count() == 1
+    elsewhere = write_comparison(find([folder]), tmp_path / "elsewhere")
+    assert "1/report.html" not in elsewhere.read_text(encoding="utf-8")
+
+
 def test_labels_of_charts_do_not_overlap(browser, file):
     with opened(browser, file) as page:
         for chart in page.query_selector_all(".charts svg"):
