@@ -35,26 +35,30 @@ def centres(distance_SS: Tensor, cutoff: float, most: int) -> Tensor:
     return torch.tensor(found)
 
 
-def exactly(distance_SS: Tensor, k: int) -> tuple[float, Tensor]:
-    """Finds by bisection the largest cutoff that gives k centres.
+def exactly(distance_SS: Tensor, k: int, cutoff: float) -> tuple[float, Tensor]:
+    """Finds k centres at the cutoff nearest to a given one; many cutoffs leave the same number.
 
     Returns:
-        The cutoff and its centres [K], ascending. Where no cutoff gives k, the cutoff is 0 and the first other tokens
-        fill up the number.
+        The cutoff and its centres [K], ascending. Where no cutoff leaves k, it is one that leaves more, of which the
+        first are taken, or 0, and the first other tokens fill up the number.
     """
-    low, high = 0.0, 2.0
-    found_K = centres(distance_SS, low, k)
-    for _ in range(STEPS):
+    usual_K = centres(distance_SS, cutoff, k + 1)
+    if len(usual_K) == k:
+        return cutoff, usual_K
+    is_too_wide = len(usual_K) < k
+    low, high = (0.0, cutoff) if is_too_wide else (cutoff, 2.0)
+    for _ in range(STEPS):  # from `low` to `high` the number falls to k, or from k
         middle = (low + high) / 2
-        at_middle = centres(distance_SS, middle, k)
-        if len(at_middle) == k:
-            low, found_K = middle, at_middle
+        if len(centres(distance_SS, middle, k + 1)) >= k + (not is_too_wide):
+            low = middle
         else:
             high = middle
+    nearest = low if is_too_wide or len(centres(distance_SS, high, k)) < k else high
+    found_K = centres(distance_SS, nearest, k)
     is_other_S = torch.ones(len(distance_SS), dtype=torch.bool)
     is_other_S[found_K] = False
     others = is_other_S.nonzero().flatten()[: k - len(found_K)]
-    return low, torch.cat([found_K, others]).sort().values
+    return nearest, torch.cat([found_K, others]).sort().values
 
 
 def density_peaks(tokens_MD: Tensor, clusters: int, noise_M: Tensor) -> Tensor:

@@ -30,8 +30,9 @@ class CDPruner(Pruner):
     cosine of a token with the LLM's embeddings of the question. CLIP's work is not part of `flops`.
 
     Differs from the released code: it divides by zero where the kept tokens span all others; here the most relevant of
-    these come first. It scales relevance over all crops of a batch, so that one camera's tokens change what another
-    keeps; here `span` says over what.
+    these come first. It computes in float32, in which rounding drowns what a token adds once the kept ones all but span
+    the others; here that is computed in float64, whatever `dtype`. It scales relevance over all crops of a batch, so
+    that one camera's tokens change what another keeps; here `span` says over what.
 
     Args:
         span: tokens over which relevance is scaled to 0..1: those of the `pool`, or of all cameras of the `sample`.
@@ -85,9 +86,8 @@ class CDPruner(Pruner):
 
 
 def _cosines(tokens_CND: Tensor) -> Tensor:
-    """Returns the tokens' cosines [C, N, N], exactly 1 on the diagonal, in float32 at least as determinants need."""
-    unit_CND = normalize(tokens_CND, dim=-1)
+    """Returns the tokens' cosines in float64, [C, N, N], exactly 1 on the diagonal."""
+    unit_CND = normalize(tokens_CND.double(), dim=-1)
     cosine_CNN = unit_CND @ unit_CND.transpose(1, 2)
-    cosine_CNN = cosine_CNN.to(torch.promote_types(cosine_CNN.dtype, torch.float32))
     own_CN = cosine_CNN.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(cosine_CNN.dtype).eps)
     return cosine_CNN / (own_CN[:, :, None] * own_CN[:, None]).sqrt()

@@ -29,13 +29,14 @@ class PACT(Pruner):
     in attention as often as it has members.
 
     Differs from the authors', who cut at a fixed cutoff, so that the number of clusters follows from the data: here
-    bisection finds, pool by pool, the cutoff that leaves k centres. Where no cutoff leaves so many, the densest other
-    survivors become centres; `share` is raised to the budget where it is below. `raw_C` is the number that the
-    authors' cutoff would keep. They make one pool of all images: `scope=global`.
+    bisection finds, pool by pool, the cutoff nearest to theirs that leaves k centres, so that clusters are theirs where
+    their cutoff leaves k. Where no cutoff leaves so many, the densest other survivors become centres; `share` is raised
+    to the budget where it is below. `raw_C` is the number that the authors' cutoff would keep. They make one pool of
+    all images: `scope=global`.
 
     Args:
         share: share of the tokens that survive pruning.
-        cutoff: the authors' cutoff, for `raw_C`.
+        cutoff: the authors' cutoff.
         recover: pruned tokens join a centre within this many cutoffs.
         proportional: whether attention is weighted by the number of members.
     """
@@ -74,7 +75,7 @@ class PACT(Pruner):
         survivors_CS, usual_CS = (ranked_CN[:, :size].sort(dim=1).values for size in (max(usual, k), usual))
         densest_CS, distance_CSS = _densest_first(distance_CNN, survivors_CS)
         usual_CSS = distance_CSS if k <= usual else _densest_first(distance_CNN, usual_CS)[1]
-        found = [exactly(distance_SS, k) for distance_SS in distance_CSS.cpu()]
+        found = [exactly(distance_SS, k, self.cutoff) for distance_SS in distance_CSS.cpu()]
         centres_CK = torch.stack([centres_K for _, centres_K in found]).to(densest_CS.device)
         raw_C = [len(centres(distance_SS, self.cutoff, usual)) for distance_SS in usual_CSS.cpu()]
 

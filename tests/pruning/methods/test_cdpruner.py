@@ -111,6 +111,14 @@ def test_a_copy_of_a_kept_token_is_kept_last_however_relevant(dtype):
     assert picks[0] == 0 and picks[-1] == 5
 
 
+@given(st.integers(0, 10**6))
+def test_budgets_beyond_the_rank_are_met_as_in_doubles(seed):
+    """Tokens in three dimensions but for noise of a thousandth, in which all later picks differ."""
+    tokens = (points(40, 3, seed=seed) @ points(3, 32, seed=seed + 1) + 1e-3 * points(40, 32, seed=seed + 2)).float()
+    ones = by_the_determinant(kernel(tokens.tolist(), [1.0] * 40), 16, first=[0])
+    assert select(CDPruner(strength=0), torch.cat([tokens, points(2, 32, seed=seed).float()]), 40, 16) == [ones]
+
+
 def test_zero_tokens_and_many_of_them():
     zeros = torch.zeros(1, 40, 40)
     assert determinantal(zeros, torch.zeros(1, 40), 40).tolist() == [list(range(40))]

@@ -32,20 +32,33 @@ def test_centres_lie_apart_and_cover(count, cutoff, seed):
     assert len(found) == 1 or cutoff < 2
 
 
-@given(st.integers(1, 60), st.integers(0, 9), st.data())
-def test_the_cutoff_found_leaves_the_budget(count, seed, data):
+@given(st.integers(1, 60), st.floats(0, 2.1), st.integers(0, 9), st.data())
+def test_the_cutoff_found_leaves_the_budget_and_none_nearer_to_the_usual_one_does(count, usual, seed, data):
     k = data.draw(st.integers(1, count))
     distance = distances(count, seed)
-    cutoff, found = exactly(distance, k)
+    cutoff, found = exactly(distance, k, usual)
     assert torch.equal(found, centres(distance, cutoff, k)) and len(found) == k
-    slightly = centres(distance, cutoff + 1e-6, k)
-    assert len(slightly) < k or cutoff > 2 - 1e-6
+    number = len(centres(distance, usual, count))
+    if number == k:
+        assert cutoff == usual
+    elif number < k:
+        assert cutoff < usual and len(centres(distance, cutoff + 1e-6, count)) < k
+    else:
+        assert cutoff > usual and len(centres(distance, cutoff - 1e-6, count)) > k
 
 
 def test_copies_fill_the_budget_in_the_order_of_density():
     """Six places for two different tokens."""
     distance = pairwise_distance(torch.eye(2).repeat_interleave(4, 0)[None])[0]
-    assert exactly(distance, 6)[1].tolist() == [0, 1, 2, 3, 4, 5]
+    assert exactly(distance, 6, 0.21)[1].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_where_no_cutoff_leaves_the_budget_the_densest_centres_of_a_smaller_one_do():
+    """Four tokens at one distance from each other are four clusters or one."""
+    distance = (1 - torch.eye(4)) * 0.75
+    for usual in (0.21, 1.0):
+        cutoff, found = exactly(distance, 3, usual)
+        assert found.tolist() == [0, 1, 2] and cutoff < 0.75
 
 
 def slow(tokens, importance, keys, k, share=0.55, recover=1.5):
@@ -64,10 +77,13 @@ def slow(tokens, importance, keys, k, share=0.55, recover=1.5):
                 found.append(i)
         return found
 
-    cutoff, above = 0.0, 2.0
-    for _ in range(24):
+    number = len(visit(0.21))
+    cutoff, above = (0.21, 0.21) if number == k else (0.0, 0.21) if number < k else (0.21, 2.0)
+    for _ in range(24 * (number != k)):
         middle = (cutoff + above) / 2
-        cutoff, above = (middle, above) if len(visit(middle)) >= k else (cutoff, middle)
+        cutoff, above = (middle, above) if len(visit(middle)) >= k + (number > k) else (cutoff, middle)
+    if number > k == len(visit(above)):
+        cutoff = above
     heads = visit(cutoff)[:k]
     members = {head: [head] for head in heads}
     for j in range(count):
@@ -151,6 +167,18 @@ def clusters(tokens, k, share=1.0, keys=None):
     keys = tokens if keys is None else keys
     found = PACT(share=share).clusters(tokens[None], tokens.norm(dim=1)[None], pairwise_distance(keys[None]), k)
     return found.picks_CK[0], found.rows_CKD[0], found.sizes_CK[0], found.raw_C[0]
+
+
+def test_clusters_are_the_usual_cutoff_s_where_that_leaves_the_budget():
+    """Four pairs of directions; a pruned token 0.45 from the first joins none, as it would at the largest cutoff."""
+    angle = torch.tensor([0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 3.0])
+    keys = torch.stack([angle.cos(), angle.sin(), torch.zeros(7)], dim=1)
+    keys = torch.cat([keys, torch.tensor([[0.55, 0.0, 0.8352]])])
+    importance = torch.arange(8, 0, -1.0)
+    found = PACT(share=0.875).clusters(keys[None], importance[None], pairwise_distance(keys[None]), 4)
+    assert found.raw_C == [4] and found.sizes_CK.sum() == 7
+    wider = PACT(share=0.875, cutoff=0.31).clusters(keys[None], importance[None], pairwise_distance(keys[None]), 4)
+    assert wider.raw_C == [4] and wider.sizes_CK.sum() == 8
 
 
 def test_every_token_for_itself_is_the_identity():
