@@ -20,6 +20,7 @@ class Column:
         is_share: whether the value lies in [0, 1] and is shown with its 95 % interval.
         in_run: whether the table of a single run has it.
         in_comparison: whether the comparison of several runs has it.
+        in_terminal: whether the narrow table that ends a multirun has it too.
         is_cost: whether less of it is better, and the comparison draws the score against it.
         unit: what stands behind the value on pages.
         scale: what the value is multiplied with for that unit.
@@ -34,6 +35,7 @@ class Column:
     unit: str = ""
     scale: float = 1.0
     axis: str = ""
+    in_terminal: bool = True
 
 
 SCORE = {"score": Column("score", is_share=True, in_comparison=True)}
@@ -95,6 +97,9 @@ class Metric(Protocol):
 
     def by_question(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns question id -> score, for paired comparisons of two runs; only questions that have one."""
+
+    def parts_by_question(self, predictions: Collection[Prediction]) -> dict[str, dict[str, float]]:
+        """Returns key of metrics.json -> question id -> score, of those metrics that are means over questions."""
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,10 @@ class DriveLMMo1Score:
         """Returns multiple-choice question id -> whether its choice is right, for paired comparisons of two runs."""
         return {row.id: float(is_right(row)) for row in _scored(predictions) if is_multiple_choice(row)}
 
+    def parts_by_question(self, predictions: Collection[Prediction]) -> dict[str, dict[str, float]]:
+        """Returns question id -> score of the multiple-choice accuracy; a judge's marks are kept as means alone."""
+        return {"mcq_accuracy": self.by_question(predictions)}
+
     def caveat(self, metrics: Mapping[str, float]) -> str:
         """Returns why there is no score, in one line; empty where there is one."""
         if "score" in metrics or "judge_missing" in metrics:

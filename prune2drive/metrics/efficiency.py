@@ -35,7 +35,7 @@ COLUMNS = {
     "time/prefill_ms": Column(
         "prefill ms, alone", in_comparison=True, is_cost=True, axis="prefill of one question at a time, ms"
     ),
-    "time/prefill_ratio": Column("prefill time of full"),
+    "time/prefill_ratio": Column("prefill time", in_comparison=True, in_terminal=False, unit="%", scale=100),
     "time/decode_ms_per_token": Column("decode ms per token, alone"),
     "time/samples_per_s": Column("samples per s, whole run"),
 }

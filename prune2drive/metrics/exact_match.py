@@ -55,6 +55,10 @@ class ExactMatch:
         """Returns question id -> whether its answer is right, for paired comparisons of two runs."""
         return {row.id: float(row.answer == row.reference) for row in _scored(predictions)}
 
+    def parts_by_question(self, predictions: Collection[Prediction]) -> dict[str, dict[str, float]]:
+        """Returns key of metrics.json -> question id -> score, of the metrics that are means over questions."""
+        return {self.headline: self.by_question(predictions), **self.drivelm.parts_by_question(predictions)}
+
 
 def _scored(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
     return (row for row in predictions if row.answer is not None and row.reference is not None)

@@ -49,11 +49,13 @@ class Chart:
         name: says what the chart shows; its files are named by it.
         draw: draws it.
         height: its height in inches; its width is that of a page.
+        caption: says in one sentence what to read off it.
     """
 
     name: str
     draw: Callable[[Axes], None]
     height: float = HEIGHT
+    caption: str = ""
 
     def svg(self) -> Markup:
         """Returns the chart as an SVG element in the page's colours, the same for the same data."""

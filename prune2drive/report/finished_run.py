@@ -89,6 +89,11 @@ class FinishedRun:
         """Question id -> score, as the run's metric has it, of those questions that have one alone."""
         return self.metric.by_question(self.rows) if self.metric else {}
 
+    @cached_property
+    def parts(self) -> dict[str, dict[str, float]]:
+        """Key of metrics.json -> question id -> score, of the metrics that are means over questions."""
+        return self.metric.parts_by_question(self.rows) if self.metric else {}
+
     def dataset(self) -> Any:
         """Returns the run's questions, with their photos.
 

@@ -50,6 +50,16 @@ def milliseconds(time: float) -> str:
     return f"{number(time / 1000)} s" if time >= 1000 else f"{number(time)} ms"
 
 
+def ranged(interval: Interval, column: Column) -> str:
+    """Returns a metric as its column says it is shown, with its interval, where it has one: `30 ms [27.2, 32.8]`."""
+    if column.is_share:
+        return share_range(interval)
+    if interval.low == interval.high:
+        return shown(interval.value, column)
+    low, high = (number(edge * column.scale) for edge in (interval.low, interval.high))
+    return f"{shown(interval.value, column)} [{low},{NBSP}{high}]"
+
+
 def shown(value: float, column: Column) -> str:
     """Returns a metric's value as its column says it is shown."""
     if column.is_share:

@@ -45,6 +45,10 @@ class Scores:
         """Returns the mean of scores."""
         return sum(values) / len(values)
 
+    def average_to(self, value: float | None) -> bool:
+        """Returns whether a metric is the mean of the run's scores."""
+        return value is not None and self.n > 0 and abs(self.mean(self.pruned) - value) < 1e-6
+
     def difference(self) -> Interval | None:
         """Returns the paired difference from all tokens; None where there is nothing to compare, or a single scene."""
         if len(self.full) != self.n or len(set(self.groups)) < 2:
@@ -82,12 +86,14 @@ class Paired:
 
     Args:
         scores: of all questions.
+        parts: key of metrics.json -> scores of the questions that it is the mean of, where there is a full run.
         by_kind: kind of question -> scores.
         by_camera: camera -> scores of the questions that name it.
         coverage: (`size`, `class` or `camera`, its name) -> coverage.
     """
 
     scores: Scores = field(default_factory=Scores)
+    parts: dict[str, Scores] = field(default_factory=lambda: defaultdict(Scores))
     by_kind: dict[str, Scores] = field(default_factory=lambda: defaultdict(Scores))
     by_camera: dict[str, Scores] = field(default_factory=lambda: defaultdict(Scores))
     coverage: dict[tuple[str, str], Coverage] = field(default_factory=lambda: defaultdict(Coverage))
@@ -112,6 +118,10 @@ def compare(pruned: FinishedRun, full: FinishedRun | None) -> Paired:
             names = CameraNames(cameras)
         group = row.scene or row.frame or row.id
         _count_objects(found, row, other, group)
+        for key, values in pruned.parts.items() if full else ():
+            before = full.parts[key].get(row.id) if full else None
+            if row.id in values and before is not None:
+                found.parts[key].add(values[row.id], before, group)
         score, before = pruned.scores.get(row.id), full.scores.get(row.id) if full else None
         if score is None or (full and before is None):
             continue

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from prune2drive.metrics.base import Column
+from prune2drive.metrics.efficiency import COLUMNS
 from prune2drive.report import numbers
-from prune2drive.report.columns import ALL_TOKENS, PRUNED
+from prune2drive.report.columns import ALL_TOKENS, PRUNED, spread
 from prune2drive.results.run_folder import IN_FULL
+
+TIME = Column("time", unit="ms")
 
 Metrics = Mapping[str, float]
 
@@ -70,13 +74,30 @@ def bars_of(metrics: Metrics) -> list[Bars]:
         runs = {PRUNED: {"decoder": metrics["time/prefill_ms"] - select, "selection": select}}
         if IN_FULL + "time/prefill_ms" in metrics:
             runs = {ALL_TOKENS: {"decoder": metrics[IN_FULL + "time/prefill_ms"]}, **runs}
-        n = metrics.get("time/prefill_ms_n", 0)
         parts = {
             name: {"vision": metrics.get(f"{IN_FULL if name == ALL_TOKENS else ''}time/vision_ms"), **run}
             for name, run in runs.items()
         }
-        found.append(_bars("Time to the first word", parts, numbers.milliseconds, f"mean of {n:.0f} questions, alone"))
+        found.append(_bars("Time to the first word", parts, numbers.milliseconds, _measured(metrics)))
     return [each for each in found if each]
+
+
+def _measured(metrics: Metrics) -> str:
+    """Says what the times are means of, and how far they are known."""
+    keys = {f"with {ALL_TOKENS}": f"{IN_FULL}time/prefill_ms", PRUNED: "time/prefill_ms", "": "time/prefill_ratio"}
+    columns = [TIME, TIME, COLUMNS["time/prefill_ratio"]]
+    found = {
+        name: numbers.ranged(interval, column)
+        for (name, key), column in zip(keys.items(), columns, strict=True)
+        if (interval := spread(metrics, key, column)) and interval.n > 1
+    }
+    n = metrics.get("time/prefill_ms_n", 0)
+    said = f"Mean of {n:,.0f} questions, each answered alone"
+    if not found:
+        return f"{said}."
+    ratio = found.pop("", "")
+    times = ", ".join(f"{text} {name}" for name, text in found.items())
+    return f"{said}, with 95 % intervals: prefill {times}{f', which is {ratio}' if ratio else ''}."
 
 
 def _bars(heading: str, runs: Mapping[str, Mapping[str, float | None]], written: object, note: str = "") -> Bars:

@@ -8,10 +8,10 @@ from typing import Any
 
 from prune2drive.cameras import short_name
 from prune2drive.files import write_atomically
-from prune2drive.metrics.efficiency import budget_share
+from prune2drive.metrics.efficiency import COLUMNS, budget_share
 from prune2drive.metrics.statistics import Interval, share_interval
 from prune2drive.report import numbers
-from prune2drive.report.columns import ALL_TOKENS, BUDGETS, columns_of
+from prune2drive.report.columns import ALL_TOKENS, BUDGETS, columns_of, spread
 from prune2drive.report.explorer import explore
 from prune2drive.report.finished_run import FinishedRun
 from prune2drive.report.page import render
@@ -54,7 +54,7 @@ def write_report(folder: Path, run: Mapping[str, Any], metrics: Metrics) -> Path
     runs = {ALL_TOKENS: full, name: pruned} if full else {name: pruned}
     explored = explore(runs)
     tables = [
-        scores_table(metrics, columns, change),
+        scores_table(metrics, columns, paired),
         kinds_table(paired, bool(explored)),
         cameras_table(paired, metrics, bool(explored)),
         coverage_table(paired),
@@ -87,10 +87,7 @@ def _title(run: Mapping[str, Any], method: str) -> str:
 
 def _change(paired: Paired, metrics: Metrics) -> Interval | None:
     """Returns the paired difference of the headline score; None where that is no mean of questions' scores."""
-    scores, found = paired.scores, metrics.get("score")
-    if found is None or not scores.n or abs(scores.mean(scores.pruned) - found) > 1e-6:
-        return None
-    return scores.difference()
+    return paired.scores.difference() if paired.scores.average_to(metrics.get("score")) else None
 
 
 def verdict(metrics: Metrics, scored: str, change: Interval | None, paired: Paired) -> str:
@@ -121,7 +118,7 @@ def _scored(metrics: Metrics, scored: str, change: Interval | None, paired: Pair
     key = next((key for key in ("score", "coverage/objects") if key in metrics), "")
     if not key:
         return ""
-    is_mean = key == "score" and scored and abs(paired.scores.mean(paired.scores.pruned) - metrics[key]) < 1e-6
+    is_mean = key == "score" and scored and paired.scores.average_to(metrics[key])
     label = scored if is_mean else "score" if key == "score" else "objects that keep a token"
 
     def said(share: str) -> str:
@@ -139,11 +136,21 @@ def _scored(metrics: Metrics, scored: str, change: Interval | None, paired: Pair
 
 
 def _saved(metrics: Metrics) -> str:
-    time, flops = metrics.get("time/prefill_ratio"), metrics.get("flops/ratio")
-    said = [f"{1 / time:.1f} times as fast"] if time else []
+    flops = metrics.get("flops/ratio")
+    said = [_speed(metrics)] if metrics.get("time/prefill_ratio") else []
     if flops and flops != 1:
         said.append(f"with {numbers.percent(flops)} of the FLOPs")
     return f"prefill {', '.join(said)}" if said else ""
+
+
+def _speed(metrics: Metrics) -> str:
+    """Says how many times as fast the prefill is, with its interval and the number of timed questions."""
+    time = spread(metrics, "time/prefill_ratio", COLUMNS["time/prefill_ratio"])
+    faster = 1 / metrics["time/prefill_ratio"]
+    if time is None or not 0 < time.low < time.high:
+        return f"{faster:.1f} times as fast"
+    span = f"[{1 / time.high:.1f},{numbers.NBSP}{1 / time.low:.1f}]"
+    return f"{faster:.1f} {span} times as fast ({time.n:,} questions timed)"
 
 
 def _warnings(run: Mapping[str, Any]) -> list[str]:

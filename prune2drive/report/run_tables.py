@@ -9,12 +9,15 @@ from urllib.parse import urlencode
 from prune2drive.cameras import short_name
 from prune2drive.metrics import object_coverage
 from prune2drive.metrics.base import Column
-from prune2drive.metrics.statistics import Interval, share_interval
+from prune2drive.metrics.statistics import Interval
 from prune2drive.report import numbers
-from prune2drive.report.columns import ALL_TOKENS, PRUNED
+from prune2drive.report.columns import ALL_TOKENS, PRUNED, spread
 from prune2drive.report.page import Link
 from prune2drive.report.paired import Coverage, Paired, Scores, normal
 from prune2drive.results.run_folder import IN_FULL
+
+STAR = f"{numbers.NBSP}*"
+NO_INTERVAL = "* no interval: this score is of all answers together, or what each answer got is not kept"
 
 Metrics = Mapping[str, float]
 
@@ -35,30 +38,30 @@ class Table(NamedTuple):
     note: str = ""
 
 
-def scores_table(metrics: Metrics, columns: Mapping[str, Column], change: Interval | None) -> Table | None:
+def scores_table(metrics: Metrics, columns: Mapping[str, Column], paired: Paired) -> Table | None:
     """Returns the scores beside those with all tokens, without any that repeats another.
 
     Args:
         metrics: metrics.json's content.
         columns: how tables show its keys.
-        change: the paired difference of the headline score, where it is known.
+        paired: the scores of each question, of which metrics may be the means.
     """
-    has_full = any(IN_FULL + key in metrics for key in columns)
+    has_full = any(IN_FULL + key in metrics for key, column in columns.items() if column.is_share)
     rows: list[list[str]] = []
     for key, column in columns.items():
         if not column.is_share or key in object_coverage.COLUMNS or not column.in_run or key not in metrics:
             continue
         cells = [_cell(metrics, key, column)]
         if has_full:
-            cells = [_cell(metrics, IN_FULL + key, column), cells[0], _change(metrics, key, column)]
-            if key == "score" and change:
-                cells[2] = numbers.points(change)
+            scores = paired.scores if key == "score" else paired.parts.get(key)
+            cells = [_cell(metrics, IN_FULL + key, column), cells[0], _change(metrics, key, scores)]
         if "score" in metrics and key != "score" and _values(metrics, key) == _values(metrics, "score"):
             continue
         n = metrics.get(f"{key}_n")
         rows.append([column.label, *cells, "" if n is None else f"{n:,.0f}"])
     header = ["score", *([ALL_TOKENS, PRUNED, "change"] if has_full else ["value"]), "questions"]
-    return _table("Scores", header, rows)
+    note = NO_INTERVAL if any(cell.endswith(STAR) for row in rows for cell in row) else ""
+    return _table("Scores", header, rows, note)
 
 
 def _values(metrics: Metrics, key: str) -> list[float | None]:
@@ -68,19 +71,20 @@ def _values(metrics: Metrics, key: str) -> list[float | None]:
 def _cell(metrics: Metrics, key: str, column: Column) -> str:
     if key not in metrics:
         return "not measured"
-    stderr = metrics.get(f"{key}_stderr")
-    if column.is_share and stderr:
-        return numbers.share_range(share_interval(metrics[key], stderr))
-    return numbers.shown(metrics[key], column)
+    interval = spread(metrics, key, column)
+    return numbers.ranged(interval, column) if interval else numbers.shown(metrics[key], column)
 
 
-def _change(metrics: Metrics, key: str, column: Column) -> str:
+def _change(metrics: Metrics, key: str, scores: Scores | None) -> str:
+    """Returns the change of a metric, with its paired interval where it is the mean of these scores, else a star."""
     if IN_FULL + key not in metrics:
         return "unknown"
     change = metrics[key] - metrics[IN_FULL + key]
-    if column.is_share:
-        return numbers.points(Interval(change, change, change, 0), with_range=False)
-    return numbers.shown(change, column)
+    alone = numbers.points(Interval(change, change, change, 0), with_range=False)
+    if scores is None or not scores.average_to(metrics[key]):
+        return alone + STAR
+    paired = scores.difference()
+    return numbers.points(paired) if paired else alone
 
 
 def kinds_table(paired: Paired, linked: bool = False) -> Table | None:

@@ -11,7 +11,7 @@ from prune2drive.sample import Prediction
 
 FULL = 100  # visual tokens
 CAMERAS = ("CAM_FRONT", "CAM_BACK")
-EXACT = {"_target_": "prune2drive.metrics.exact_match.ExactMatch", "drivelm": None}
+EXACT = {"_target_": "prune2drive.metrics.exact_match.ExactMatch"}
 COLUMNS = {**ExactMatch.columns, **efficiency.COLUMNS}
 
 
@@ -59,7 +59,10 @@ def run_folder(folder: Path, name: str, right: Sequence[bool], keep: float = 1.0
     }
     metrics |= {f"tokens/{key}": value for key, value in tokens.items()}
     metrics |= {f"tokens/{camera}/kept": FULL * keep / 2 for camera in CAMERAS}
-    metrics |= {"flops/ratio": 0.2 + 0.8 * keep, "time/prefill_ms": time, "time/prefill_ms_stderr": 1.0}
+    metrics |= {"flops/ratio": 0.2 + 0.8 * keep}
+    metrics |= {"time/prefill_ms": time, "time/prefill_ms_stderr": 1.0, "time/prefill_ms_n": 8}
+    if keep < 1:
+        metrics |= {"time/prefill_ratio": keep, "time/prefill_ratio_stderr": 0.01, "time/prefill_ratio_n": 8}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     lines = [json.dumps(row.to_row()) + "\n" for row in rows(right, **more)]
     (folder / "predictions.jsonl").write_text("".join(lines))

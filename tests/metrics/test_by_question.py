@@ -19,6 +19,7 @@ def test_exact_match():
     rows = [row(0, "Yes.", "Yes."), row(1, "No.", "Yes."), row(2, None, "Yes."), row(3, "Yes.", None)]
     assert ExactMatch().by_question(rows) == {"s_f_0": 1, "s_f_1": 0}
     assert ExactMatch()(rows[:2])["exact_match"] == 0.5
+    assert ExactMatch().parts_by_question(rows)["exact_match"] == {"s_f_0": 1, "s_f_1": 0}
 
 
 def test_drivelm_leaves_captions_out():
@@ -31,10 +32,15 @@ def test_drivelm_leaves_captions_out():
     found, metrics = DriveLMScore().by_question(rows), DriveLMScore()(rows[:3])
     assert found["s_f_0"] == pytest.approx(metrics["match_f1"]) and 0 < found["s_f_0"] < 1
     assert (found["s_f_1"] + found["s_f_2"]) / 2 == metrics["accuracy"] and len(found) == 3
+    parts = DriveLMScore().parts_by_question(rows)
+    assert {key: sum(each.values()) / len(each) for key, each in parts.items()} == pytest.approx(
+        {key: metrics[key] for key in ("accuracy", "match_f1")}
+    )
 
 
 def test_drivelmm_o1_leaves_open_questions_out():
     rows = [row(2, "Final Answer: A) x", "A) x"), row(3, "Final Answer: B) x", "A) x"), row(1, "x", "x")]
     found = DriveLMMo1Score().by_question(rows)
     metrics = DriveLMMo1Score()(rows)
+    assert DriveLMMo1Score().parts_by_question(rows) == {"mcq_accuracy": found}
     assert sum(found.values()) / len(found) == metrics["mcq_accuracy"] and len(found) == metrics["mcq_accuracy_n"] == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,13 +11,17 @@ from helpers.page_runs import minidrive, write_run
 
 from prune2drive.errors import InputError
 from prune2drive.metrics import efficiency, object_coverage
+from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.exact_match import ExactMatch
 from prune2drive.metrics.statistics import difference
 from prune2drive.report import numbers
 from prune2drive.report.camera_names import CameraNames
+from prune2drive.report.finished_run import FinishedRun
+from prune2drive.report.paired import Paired
 from prune2drive.report.run_bars import bars_of
-from prune2drive.report.run_page import write_report
+from prune2drive.report.run_page import verdict, write_report
 from prune2drive.report.run_tables import scores_table
+from prune2drive.sample import Sample
 
 COLUMNS = {**ExactMatch.columns, **object_coverage.COLUMNS, **efficiency.COLUMNS}
 
@@ -149,10 +154,52 @@ def test_scores_that_repeat_another_are_left_out():
         "exact_match_stderr": 0.1,
     }
     metrics = {**same, "accuracy": 0.25, "cider": 3.0, "coverage/objects": 0.5}
-    table = scores_table(metrics, COLUMNS, None)
+    table = scores_table(metrics, COLUMNS, Paired())
     assert [row[0] for row in table.rows] == ["score", "right choices, yes and no"]
     assert [cell.replace("\u00a0", " ") for cell in table.rows[0][1:]] == ["50 % [30.4, 69.6]", "4"]
-    assert scores_table({"bleu_1": 1.0}, COLUMNS, None) is None
+    timed = scores_table({**metrics, "full/time/prefill_ms": 60}, COLUMNS, Paired())
+    assert timed == table, "full times alone make no column of scores with all tokens"
+    assert scores_table({"bleu_1": 1.0}, COLUMNS, Paired()) is None
+
+
+def test_every_score_that_is_a_mean_over_questions_has_a_paired_interval(tmp_path):
+    metric = {"_target_": "prune2drive.metrics.drivelm.DriveLMScore"}
+    frames = [f"s{number}_f" for number in range(8)]
+    car = "<c1,CAM_BACK,1088.3,497.5>"
+    asked = [(frame, 1, "B", (0,)) for frame in frames] + [(frame, 2, car, (3,)) for frame in frames]
+    asked += [(frame, 3, "A red car ahead.", (2,)) for frame in frames]
+    samples = [
+        Sample(f"{frame}_{at}", {}, "?", "?", reference, scene=frame, frame=frame, tags=tags)
+        for frame, at, reference, tags in sorted(asked)
+    ]
+    right = [sample.reference for sample in samples]
+    rows = write_run(tmp_path / "full", samples, right, metrics=metric)
+    spoilt = [answer if place % 5 else "no" for place, answer in enumerate(right)]
+    rows = write_run(tmp_path, samples, spoilt, 6, metrics=metric)
+    before, after = (DriveLMScore()(list(FinishedRun.read(each).rows)) for each in (tmp_path / "full", tmp_path))
+    metrics = {**after, **{f"full/{key}": value for key, value in before.items()}, "full/tokens/visual_kept": 9}
+    columns = {key: asdict(column) for key, column in DriveLMScore.columns.items()}
+    run = json.loads((tmp_path / "run.json").read_text()) | {"columns": columns}
+    shown = page(tmp_path, run, metrics)
+    table = {row[0]: row[3] for row in shown.rows if len(row) == 5}
+    groups = {row.id: row.scene for row in rows}
+    parts = [DriveLMScore().parts_by_question(FinishedRun.read(each).rows) for each in (tmp_path, tmp_path / "full")]
+    for key, label in (("accuracy", "right choices, yes and no"), ("match_f1", "F1 of located objects")):
+        assert table[label] == numbers.points(difference(*(each[key] for each in parts), groups))
+    assert all(table[label].endswith("\u00a0*") and "[" not in table[label] for label in ("score", "language"))
+    assert "* no interval: this score is of all answers together" in shown.text
+
+
+def test_times_have_their_number_and_interval():
+    metrics = {"time/prefill_ms": 30, "time/prefill_ms_n": 8, "time/prefill_ms_stderr": 1}
+    metrics |= {f"full/{key}": 2 * value if key == "time/prefill_ms" else value for key, value in metrics.items()}
+    metrics |= {"time/prefill_ratio": 0.5, "time/prefill_ratio_n": 8, "time/prefill_ratio_stderr": 0.02}
+    assert bars_of(metrics)[-1].note.replace("\u00a0", " ") == (
+        "Mean of 8 questions, each answered alone, with 95 % intervals: prefill 60 ms [57.6, 62.4] with all tokens, "
+        "30 ms [27.6, 32.4] pruned, which is 50 % [45.3, 54.7]."
+    )
+    said = verdict(metrics, "", None, Paired()).replace("\u00a0", " ")
+    assert said == "prefill 2.0 [1.8, 2.2] times as fast (8 questions timed)."
 
 
 def test_costs_are_bars_by_part():

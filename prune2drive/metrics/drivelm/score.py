@@ -153,6 +153,19 @@ class DriveLMScore:
                 scores[pair.row.id] = match(pair.answer, pair.reference)[1]
         return scores
 
+    def parts_by_question(self, predictions: Collection[Prediction]) -> dict[str, dict[str, float]]:
+        """Returns question id -> score of the accuracy and of the F1 of located objects.
+
+        Captions are scored all together, and of a judge's scores the means alone are kept.
+        """
+        parts: dict[str, dict[str, float]] = {"accuracy": {}, "match_f1": {}}
+        for pair in follow_graph(predictions):
+            if ACCURACY in pair.row.tags:
+                parts["accuracy"][pair.row.id] = float(pair.answer == pair.reference)
+            if MATCH in pair.row.tags:
+                parts["match_f1"][pair.row.id] = match(pair.answer, pair.reference)[1]
+        return parts
+
     def _measure(self, predictions: Collection[Prediction]) -> tuple[dict[str, float], Estimates, set[int]]:
         """Returns the flat metrics, the estimates they come from, and the tags of the scored questions."""
         counts: Counter[str] = Counter(skipped_by_graph=0, frames_without_graph=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,8 +50,25 @@ def front_charts(found: Findings) -> dict[str, Chart]:
             worth = found.columns[found.worth].label
             said = found.questions.label if found.questions and not found.differs_from_score else worth
             name = f"{worth} against {column.label}"
-            charts[key] = front_chart(points, f"{said}, %", column.axis or column.label, name)
+            chart = front_chart(points, f"{said}, %", column.axis or column.label, name)
+            charts[key] = replace(chart, caption=_caption(found, key, points))
     return charts
+
+
+def _caption(found: Findings, key: str, points: Sequence[Point]) -> str:
+    """Says what to read off a chart, and how many questions it is of."""
+    worth = found.worth or ""
+    best = len(pareto_front([point.cost for point in points], [point.worth for point in points]))
+    labels = [found.columns[name].label for name in (worth, key)]
+    of, timed = found.count(worth), found.count(key)
+    if timed in ("", of):
+        counted = f"; n = {of} questions" if of else ""
+    else:
+        counted = f"; n = {of} questions for {labels[0]}, {timed} for {labels[1]}"
+    return (
+        f"Higher and further left is better: the accent line joins the runs that no other beats in both {labels[0]} "
+        f"and {labels[1]}, {best} of {len(points)}{counted}."
+    )
 
 
 def _points(found: Findings, key: str, column: Column) -> list[Point]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from prune2drive.errors import InputError
 from prune2drive.metrics.base import Column
 from prune2drive.metrics.efficiency import budget_share
-from prune2drive.metrics.statistics import Interval, share_interval
-from prune2drive.report.columns import BUDGETS
+from prune2drive.metrics.statistics import Interval
+from prune2drive.report.columns import BUDGETS, spread
 from prune2drive.report.comparison.differences import Differences, choose_baseline, differences, same_budget
 from prune2drive.report.comparison.questions import Questions, read_questions
 from prune2drive.report.comparison.runs import Fault, Run, common_options, find_runs
@@ -78,9 +78,13 @@ class Findings:
         return run.metrics.get(self.worth or "", -math.inf)
 
     def interval(self, run: Run, key: str) -> Interval | None:
-        """Returns a share with its 95 % interval; None where its error is unknown."""
-        value, stderr = run.metrics.get(key), run.metrics.get(f"{key}_stderr")
-        return None if value is None or stderr is None else share_interval(value, stderr)
+        """Returns a metric with its 95 % interval; None where its error is unknown."""
+        return spread(run.metrics, key, self.columns[key])
+
+    def count(self, key: str) -> str:
+        """Returns how many numbers a metric is the mean of, in each run: `8`, or `8 to 16`; empty where unknown."""
+        found = sorted({int(run.metrics[f"{key}_n"]) for run in self.runs if f"{key}_n" in run.metrics})
+        return " to ".join(f"{count:,}" for count in dict.fromkeys((found[0], found[-1]))) if found else ""
 
 
 def find(paths: Sequence[Path], baseline: str | None = None, is_strict: bool = False) -> Findings | None:

@@ -54,7 +54,7 @@ def sections(found: Findings, folder: Path | None = None, about: str = "") -> li
         about: what their headings begin with.
     """
     charts = list(front_charts(found).values())
-    note = "Accent: the Pareto front, no run costs less and scores more. Lines join budgets of one method; bars: 95 %."
+    note = "Thin lines join the budgets of one method; upright bars are 95 % intervals of the score."
     parts = [
         Section("All runs", _method(found), rows=_overview(found, folder)),
         Section("Score against cost", note, charts) if charts else None,
@@ -90,6 +90,11 @@ def _method(found: Findings) -> str:
         told += (
             f" {questions.left_out:,} questions that some run lacks are left out of the differences; the other columns "
             "are of all questions of each run."
+        )
+    if found.differs_from_score and found.worth:
+        told += (
+            f" {found.columns[found.worth].label.capitalize()} has no interval of its difference: this score is of all "
+            f"answers together. What is paired is {questions.label}."
         )
     return told
 

@@ -73,7 +73,7 @@ def terminal(found: Findings) -> Table:
     shown: list[list[str]] = []
     for key, column in found.columns.items():
         values = [_cell(run.metrics, key, column).value for run in found.runs]
-        if key not in shares[1:] and values not in shown:
+        if column.in_terminal and key not in shares[1:] and values not in shown:
             table.add_column(column.label.replace(", ", ",\n"), justify="right", no_wrap=True)
             shown.append(values)
     for run, *values in zip(found.runs, *shown, strict=True):
@@ -103,7 +103,7 @@ def overview(found: Findings) -> list[list[Told]]:
     for key, column in found.columns.items():
         cells = [_told(found, run, key, column) for run in found.runs]
         if cells not in [other[1:] for other in columns]:
-            columns.append([Told(column.label), *cells])
+            columns.append([Told(_header(found, key, column)), *cells])
         if key == found.worth and found.differences and found.questions:
             if found.differs_from_score:
                 shares = [found.differences.score.get(run) for run in found.runs]
@@ -118,8 +118,14 @@ def overview(found: Findings) -> list[list[Told]]:
 def _told(found: Findings, run: Run, key: str, column: Column) -> Told:
     if key not in run.metrics:
         return Told()
-    interval = found.interval(run, key) if column.is_share else None
-    return Told(numbers.share_range(interval) if interval else numbers.shown(run.metrics[key], column))
+    interval = found.interval(run, key)
+    return Told(numbers.ranged(interval, column) if interval else numbers.shown(run.metrics[key], column))
+
+
+def _header(found: Findings, key: str, column: Column) -> str:
+    """Returns a column's label, with the number of measurements where they are not all questions."""
+    count = found.count(key)
+    return column.label if count in ("", found.count(found.worth or "")) else f"{column.label}, n = {count}"
 
 
 def to_csv(found: Findings) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from prune2drive.report.__main__ import main
 from prune2drive.report.comparison.charts import spread_apart
 from prune2drive.report.comparison.findings import find
-from prune2drive.report.comparison.tables import SPECIAL, escape_tex, to_csv, to_tex
+from prune2drive.report.comparison.tables import SPECIAL, escape_tex, terminal, to_csv, to_tex
 from prune2drive.report.comparison.write import write_comparison
 
 HOSTILE = "pruner=a&b%c_d,\"e\"'f'\n<script>alert(1)</script>\\$#{}~^|"
@@ -141,6 +141,24 @@ def test_the_page_shows_every_run_and_what_is_missing(written, sweep):
     )
     assert text.count("<svg") == 4, "tokens, layer average, FLOPs and time"
     assert "By kind of question" in text and "Tokens of each camera" in text and "max-t bootstrap over scenes" in text
+
+
+def test_times_have_their_number_and_interval_beside_them(written):
+    table = Page(written[1].read_text()).cells[1:6]
+    at = table[0].index("prefill ms, alone, n = 8")
+    assert table[1][at].replace("\u00a0", " ") == "30 [27.6, 32.4]", "Student's, of 8 measurements"
+    ratio = table[0].index("prefill time, n = 8")
+    assert table[1][ratio] == "" and table[2][ratio].replace("\u00a0", " ") == "50 % [47.6, 52.4]"
+    assert "prefill time" not in [str(column.header) for column in terminal(written[0]).columns], "it is narrow"
+    assert "score" in table[0] and not [header for header in table[0] if header[:7] != "prefill" and "n =" in header]
+
+
+def test_charts_say_what_to_read_off(written):
+    captions = re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", written[1].read_text())
+    assert len(captions) == 4
+    beats = "Higher and further left is better: the accent line joins the runs that no other beats in both"
+    assert captions[0] == f"{beats} score and kept, 3 of 4; n = 40 questions."
+    assert captions[-1].endswith("; n = 40 questions for score, 8 for prefill ms, alone.")
 
 
 def test_charts_are_files_for_a_paper(written):

@@ -264,6 +264,16 @@ def test_runs_that_share_no_question_are_refused(tmp_path):
     assert find([tmp_path]).unpaired, "when a multirun ends, its tables are written all the same"
 
 
+def test_a_score_of_all_answers_together_has_no_interval_of_its_difference(sweep, tmp_path):
+    assert "of all answers together" not in sections(find([sweep]))[0].note
+    for name, keep in (("none", 1.0), ("tfps", 0.5)):
+        file = run_folder(tmp_path / name, name, answers(0.9, name), keep) / "metrics.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"score": 0.4}))
+    part = sections(find([tmp_path]))[0]
+    assert "Score has no interval of its difference: this score is of all answers together." in part.note
+    assert [str(cell) for cell in part.rows[0][1:4]] == ["score", "answers right", "points against all tokens"]
+
+
 @pytest.mark.parametrize(("per_scene", "unit"), [(1000, "frame"), (3, "scene")])
 def test_frames_are_drawn_where_there_is_one_scene(tmp_path, per_scene, unit):
     for name in ("none", "tfps"):
