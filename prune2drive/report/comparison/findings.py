@@ -18,8 +18,6 @@ from prune2drive.report.comparison.questions import Questions, read_questions
 from prune2drive.report.comparison.runs import Fault, Run, common_options, find_runs
 from prune2drive.results.run_folder import FULL
 
-"""The folder, inside a run's own, of the same questions answered without pruning."""
-
 
 @dataclass(frozen=True)
 class Findings:

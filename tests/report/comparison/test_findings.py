@@ -126,6 +126,17 @@ def test_kinds_are_compared_among_themselves(sweep):
     assert found.differences.kind_margin[run]["light"].n == QUESTIONS // 2
 
 
+def test_no_interval_leaves_what_is_possible(tmp_path):
+    """One answer of 60 is kept, so that half the width is more than what is missing to -100 points."""
+    run_folder(tmp_path / "a", "none", [True] * QUESTIONS)
+    run_folder(tmp_path / "b", "tfps", [number == 0 for number in range(QUESTIONS)], 0.5)
+    run_folder(tmp_path / "c", "random", [number == 4 for number in range(QUESTIONS)], 0.1)
+    told = find([tmp_path]).differences
+    margins = [*told.margin.values(), *(each for row in told.kind_margin.values() for each in row.values())]
+    assert min(margin.low for margin in margins) == -1 and max(margin.high for margin in margins) < -0.5
+    assert "\N{MINUS SIGN}98.3 [\N{MINUS SIGN}100.0," in verdict(find([tmp_path]))[0]
+
+
 def test_each_budget_has_its_best(sweep):
     found = find([sweep])
     half, tenth = found.differences.budgets
