@@ -91,6 +91,8 @@ class Family:
         pixel_inputs: arguments of the model that hold pixels.
         tower_layers: path of the vision tower's layers in the base model; None where methods cannot read the
             attention of the tower, as windowed attention.
+        takes_any_size: whether an image is one square grid of patches, a token each, and the vision tower takes images
+            of other sizes by interpolating its position embeddings.
         patches_a_side: gives, from the config, how many patches a side of a visual token stands for.
     """
 
@@ -99,6 +101,7 @@ class Family:
     vision_modules: tuple[str, ...] = ("vision_tower", "multi_modal_projector")
     pixel_inputs: tuple[str, ...] = ("pixel_values",)
     tower_layers: str | None = None
+    takes_any_size: bool = False
     patches_a_side: Callable[[Any], int] = lambda config: 1
 
     def feature_layer(self, model: Any) -> nn.Module:

@@ -22,4 +22,4 @@ def grids(runs: list[Tensor], config: Any, images: ImageInfo) -> list[list[Grid]
     return [[Grid(rows, cols, image[class_tokens:])] for image in split_runs(runs, size, "tokens an image")]
 
 
-LLAVA = Family(("llava",), grids, tower_layers="vision_tower.encoder.layers")
+LLAVA = Family(("llava",), grids, tower_layers="vision_tower.encoder.layers", takes_any_size=True)

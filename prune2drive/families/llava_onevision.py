@@ -71,4 +71,4 @@ def _single_image(positions: Tensor, config: Any, images: ImageInfo, side: int) 
     return [overview, Grid(rows, cols, detail)] if len(detail) else [overview]
 
 
-LLAVA_ONEVISION = Family(("llava_onevision",), grids, tower_layers="vision_tower.encoder.layers")
+LLAVA_ONEVISION = Family(("llava_onevision",), grids, tower_layers="vision_tower.encoder.layers", takes_any_size=True)

@@ -13,6 +13,7 @@ from prune2drive.pruning.methods.outlier import OutlierPruner
 from prune2drive.pruning.methods.pact import PACT
 from prune2drive.pruning.methods.pyramiddrop import PyramidDrop
 from prune2drive.pruning.methods.random import RandomPruner
+from prune2drive.pruning.methods.resize import Resize
 from prune2drive.pruning.methods.sparsevlm import SparseVLM
 from prune2drive.pruning.methods.staged import Staged
 from prune2drive.pruning.methods.tfps import TFPS
@@ -43,6 +44,7 @@ __all__ = [
     "RandomPruner",
     "RatioPolicy",
     "ScorePruner",
+    "Resize",
     "Selection",
     "SparseVLM",
     "Staged",

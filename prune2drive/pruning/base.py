@@ -31,6 +31,7 @@ class Traits:
             question nor on the sample's id.
         needs_attention: whether it reads the attention of the decoder layer before the cut, so that layer 0 has none.
         needs_vision: whether it reads the vision tower's attention and features.
+        resizes_images: whether it shows the vision tower smaller images, whose shape `image_shape` gives.
         merges_tokens: whether it changes the states of kept slots.
         proportional_attention: whether it says how many tokens a kept slot stands for, by which attention to the slot
             is weighted (PACT, arXiv 2504.08966).
@@ -42,6 +43,7 @@ class Traits:
     shares_picks_per_frame: bool = False
     needs_attention: bool = False
     needs_vision: bool = False
+    resizes_images: bool = False
     merges_tokens: bool = False
     proportional_attention: bool = False
 
@@ -102,6 +104,10 @@ class Pruner(ABC):
             config: the model's configuration; may be a bare decoder's.
         """
         return ""
+
+    def image_shape(self, k: int, count: int) -> tuple[int, int]:
+        """Returns the rows and columns of tokens that a camera's image of `count` tokens has instead, k at most."""
+        raise NotImplementedError(f"{type(self).__name__} says resizes_images=True and has no image_shape")
 
     def sizes(self, k: int, count: int) -> list[int]:
         """Returns how many of a pool's `count` tokens remain after each cut; the last is the budget k."""

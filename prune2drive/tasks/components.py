@@ -85,7 +85,7 @@ class Components:
             log.info("pruner=%s keeps every token: the ratios are not used", cfg.names.pruner)
         if cfg.on_error == "fail":
             dataset.check()
-        if cfg.prefix_cache:
+        if cfg.prefix_cache and not components.pruner.traits.resizes_images:  # there vision depends on the ratios
             about = (fingerprint_config(cfg.model), dataset.fingerprint, fingerprint_config(cfg.generation))
             components.session = reuse_or_build(
                 "session",

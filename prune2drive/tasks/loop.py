@@ -206,7 +206,10 @@ class Evaluation(LightningModule):
         return predictions
 
     def vision_flops(self, batch: Batch) -> dict[str, int]:
-        """Counts the FLOPs of encoding one sample's images; empty for towers that cannot be counted without pixels."""
+        """Counts the FLOPs of encoding one sample's images.
+
+        Empty for towers that cannot be counted without pixels, and where the images are made smaller on the way.
+        """
         session = self.components.session
         if session is None:
             return self._vision_flops(batch)
@@ -215,7 +218,7 @@ class Evaluation(LightningModule):
         return session.vision_flops[ids_of(batch)]
 
     def _vision_flops(self, batch: Batch) -> dict[str, int]:
-        if self.count_vision is None:
+        if self.count_vision is None or self.components.pruner.traits.resizes_images:
             return {}
         try:
             images = batch.inputs.with_images

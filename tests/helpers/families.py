@@ -21,6 +21,12 @@ VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "n
 IDS = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": None}
 
 
+REFUSED = {  # methods of configs/pruner that families cannot run: windowed attention, images of one size or tiles
+    *((method, name) for method in ("vispruner", "resize") for name in ("qwen2_5_vl", "qwen3_vl")),
+    *(("resize", name) for name in ("internvl", "smolvlm")),
+}
+
+
 @dataclass
 class Family:
     """A model, and how one prompt's images are passed to it."""

@@ -23,7 +23,6 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
 DEPTH = families.SIZES["num_hidden_layers"]
 VLMS = [name for name in families.FAMILIES if name not in ("llama", "qwen2")]
-REFUSED = {("vispruner", "qwen2_5_vl"), ("vispruner", "qwen3_vl")}  # their vision towers attend in windows
 
 
 @functools.cache
@@ -57,7 +56,7 @@ def prefill(family, method, keep):
 def test_a_method_on_a_family(name, path, scope):
     family, method = family_of(name), build(path, scope)
     method.layer = min(method.layer, DEPTH - 1)  # some cut later than these small decoders are deep
-    if (path.stem, name) in REFUSED:
+    if (path.stem, name) in families.REFUSED:
         with pytest.raises(InputError, match=f"^[^\n]*{name}[^\n]*$"):
             validate(method, Uniform(), family.model.config)
         return

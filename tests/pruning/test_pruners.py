@@ -59,7 +59,9 @@ for method in METHODS.values():
     method.layer = min(method.layer, 3)  # the tiny decoder has four layers
 
 # Bare decoders have no vision tower.
-METHODS = {name: method for name, method in METHODS.items() if not method.traits.needs_vision}
+METHODS = {
+    name: method for name, method in METHODS.items() if not (method.traits.needs_vision or method.traits.resizes_images)
+}
 
 
 @pytest.fixture(params=METHODS)

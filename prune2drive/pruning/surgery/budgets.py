@@ -48,18 +48,29 @@ class BudgetRule:
         """
         if not pruner.cuts:
             return [len(pool.at_N) for pool in pools]
-        ratios: dict[tuple[str, ...], Mapping[str, float]] = {}
-        asked = []
+        known: dict[int, Mapping[str, int]] = {}
         for pool in pools:
-            cameras, counts = pool.token_map.cameras, pool.token_map.counts
-            if cameras not in ratios:
-                ratios[cameras] = self.policy.ratios(cameras)
+            if id(pool.token_map) not in known:
+                known[id(pool.token_map)] = self.of_cameras(pool.token_map.cameras, pool.token_map.counts)
+        return [sum(known[id(pool.token_map)][camera] for camera in pool.cameras) for pool in pools]
+
+    def of_cameras(self, cameras: Sequence[str], counts: Mapping[str, int]) -> dict[str, int]:
+        """Returns camera -> budget in tokens, for the cameras of a prompt.
+
+        Args:
+            cameras: their names.
+            counts: number of visual tokens of each.
+
+        Raises:
+            InputError: a camera without a ratio, or a budget of no token.
+        """
+        sizes = {}
+        for camera, ratio in self.policy.ratios(tuple(cameras)).items():
             try:
-                sizes = [budget(ratios[cameras][camera], counts[camera], self.rounding) for camera in pool.cameras]
+                sizes[camera] = budget(ratio, counts[camera], self.rounding)
             except ValueError as error:
-                raise InputError(f"{'+'.join(pool.cameras)}: {error}") from None
-            asked.append(sum(sizes))
-        return asked
+                raise InputError(f"{camera}: {error}") from None
+        return sizes
 
     def per_cut(self, pools: Sequence[Pool], pruner: Pruner, nominal: Sequence[int]) -> list[list[int]]:
         """Returns the budget of each pool at each of the method's cuts, [cut][pool]; never more than before a cut.

@@ -49,6 +49,11 @@ def validate(
         raise InputError(f"{name}: {reason}")
     if pruner.traits.needs_vision:
         check_tower(config, name)
+    if isinstance(policy, Allocator) and pruner.traits.resizes_images:
+        raise InputError(
+            f"{type(policy).__name__} ratios look at the tokens, and {name} needs a budget before there are any: use "
+            "ratios=uniform, per_camera or adaptive"
+        )
     if isinstance(policy, Allocator) and pruner.cuts and pruner.scope == "global":
         raise InputError(
             f"{type(policy).__name__} ratios share a budget between the cameras, and with scope=global {name} makes "

@@ -36,6 +36,7 @@ from prune2drive.pruning.surgery.cut import Cut, gather, pad_left
 from prune2drive.pruning.surgery.forward import ForwardPass, ModelCall
 from prune2drive.pruning.surgery.patch import Args, Kwargs, override_method
 from prune2drive.pruning.surgery.prompt import Prompt, PromptInfo
+from prune2drive.pruning.surgery.resized_images import resize_images
 from prune2drive.pruning.surgery.rotary_and_mask import RotaryAndMask
 from prune2drive.pruning.surgery.select import Picks, kept_positions, remaining_pools, select_tokens, write_merged
 from prune2drive.pruning.surgery.trace import Trace, kept_prompt_positions
@@ -140,7 +141,18 @@ class PruningHooks:
     def _on_image_features(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         given = inspect.signature(original).bind(*args, **kwargs).arguments
         self.images = ImageInfo.of_call(given)
-        return original(*args, **kwargs)
+        with ExitStack() as undo:
+            if self.pruner.traits.resizes_images:
+                resize_images(self.model.base_model.vision_tower, self._image_shapes, undo)
+            return original(*args, **kwargs)
+
+    def _image_shapes(self, count: int, tokens: int) -> list[tuple[int, int]]:
+        """Returns the rows and columns of tokens that each of `count` images shall have instead of `tokens`."""
+        shapes = []
+        for cameras in self.info.cameras_of_images(count):
+            budgets = self.budgets.of_cameras(cameras, dict.fromkeys(cameras, tokens))
+            shapes += [self.pruner.image_shape(budgets[camera], tokens) for camera in cameras]
+        return shapes
 
     def _on_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments

@@ -47,6 +47,21 @@ class PromptInfo:
         named: Any = [self.cameras] if isinstance(self.cameras[0], str) else self.cameras
         return list(named)
 
+    def cameras_of_images(self, count: int) -> list[Sequence[str]]:
+        """Returns the cameras of each prompt whose images, `count` in all, are encoded.
+
+        Raises:
+            InputError: the cameras that were named are not as many.
+        """
+        maps = [self.token_map] if isinstance(self.token_map, TokenMap) else self.token_map
+        prompts: list[Sequence[str]] = [each.cameras for each in maps] if maps else self.cameras_of_prompts
+        prompts = prompts or [[f"image_{index}" for index in range(count)]]
+        if len(prompts) == 1:
+            prompts = prompts * (count // len(prompts[0]))
+        if (named := sum(map(len, prompts))) != count:
+            raise InputError(f"{count} images (or tiles of images) are encoded, and {named} cameras are named")
+        return prompts
+
     def token_maps(
         self, rows: int, ids_BP: Tensor | None, mask_BP: Tensor | None, config: Any, images: ImageInfo
     ) -> list[TokenMap]:

@@ -1,4 +1,4 @@
-"""Drafts of answers, from earlier runs: whatever they say, the answers are the model's, in fewer passes if they agree."""
+"""Drafts of answers, from earlier runs: the answers stay the model's, and take fewer passes where drafts agree."""
 
 import random
 
