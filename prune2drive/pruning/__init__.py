@@ -18,6 +18,7 @@ from prune2drive.pruning.methods.sparsevlm import SparseVLM
 from prune2drive.pruning.methods.staged import Staged
 from prune2drive.pruning.methods.tfps import TFPS
 from prune2drive.pruning.methods.uniform import UniformPruner
+from prune2drive.pruning.methods.visionzip import VisionZip
 from prune2drive.pruning.methods.vispruner import VisPruner
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.ratios import Adaptive, Allocator, PerCamera, RatioPolicy, Uniform
@@ -54,5 +55,6 @@ __all__ = [
     "Uniform",
     "UniformPruner",
     "VisPruner",
+    "VisionZip",
     "prune",
 ]

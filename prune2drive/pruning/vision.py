@@ -75,6 +75,11 @@ class VisionLayerOutput:
         ]
         return torch.stack(received)
 
+    def mean_keys(self) -> Tensor:
+        """Returns each position's key, averaged over heads; float32 [I, T, D / H]."""
+        keys_ITHE: Tensor = self.keys_ITD.unflatten(-1, (self.attention.num_heads, -1))
+        return keys_ITHE.mean(dim=2, dtype=torch.float32)
+
     @property
     def has_class_token(self) -> bool:
         """Whether there is a class token: patches alone make a square."""
@@ -83,15 +88,19 @@ class VisionLayerOutput:
 
 @dataclass(frozen=True)
 class VisionTokens:
-    """Attention and features of every visual token in the vision tower, prompt by prompt in prompt order.
+    """What the vision tower makes of every visual token, prompt by prompt in prompt order.
+
+    Where patches share a token, their mean.
 
     Args:
-        received: attention each token gets, [V] a prompt; where patches share a token, their mean.
+        received: attention each token gets, [V] a prompt.
         features: the tower's output before the projector, [V, D] a prompt.
+        keys: keys of the tower's feature layer, averaged over its heads, [V, D] a prompt.
     """
 
     received: list[Tensor]
     features: list[Tensor]
+    keys: list[Tensor]
 
     @classmethod
     def of(cls, layer: VisionLayerOutput, maps: Sequence[TokenMap], config: Any) -> VisionTokens:
@@ -100,12 +109,10 @@ class VisionTokens:
         Raises:
             InputError: visual tokens that do not stand for the tower's patches one to one, or square to one.
         """
-        received_IT, features_ITD = layer.received_attention(), layer.after_ITD.float()
-        if layer.has_class_token:
-            received_IT, features_ITD = received_IT[:, 1:], features_ITD[:, 1:]
-        side = family_of(config).patches_a_side(config)
-        received_I, features_I = _pooled(received_IT[..., None], side)[..., 0], _pooled(features_ITD, side)
-        each, images = received_I.shape[1], len(received_I)
+        side, first = family_of(config).patches_a_side(config), int(layer.has_class_token)
+        parts_ITD = (layer.received_attention()[..., None], layer.after_ITD.float(), layer.mean_keys())
+        received_IT1, *others_ITD = (_pooled(part_ITD[:, first:], side) for part_ITD in parts_ITD)
+        images, each = received_IT1.shape[:2]
         counts = [sum(token_map.counts.values()) for token_map in maps]
         repeats = max(1, sum(counts) // (each * images))
         if any(count % each for count in counts) or sum(counts) != repeats * each * images:
@@ -113,14 +120,14 @@ class VisionTokens:
                 f"{images} images of {each} tokens do not fit the prompts' {counts} visual tokens: what reads the "
                 "vision tower's attention needs images or tiles that are shown whole"
             )
-        flat_received, flat_features = received_I.flatten(), features_I.flatten(0, 1)
         starts, start = [], 0
         for row, count in enumerate(counts):
             starts.append(start)
             if (row + 1) % repeats == 0:
                 start += count
         spans = [slice(start, start + count) for start, count in zip(starts, counts, strict=True)]
-        return cls([flat_received[span] for span in spans], [flat_features[span] for span in spans])
+        flat = (received_IT1.flatten(), *(part_ITD.flatten(0, 1) for part_ITD in others_ITD))
+        return cls(*([part[span] for span in spans] for part in flat))
 
     def of_pools(self, pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
         """Returns the attention received [C, N] and the features [C, N, D] of each pool's tokens."""

@@ -21,10 +21,14 @@ VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "n
 IDS = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": None}
 
 
-REFUSED = {  # methods of configs/pruner that families cannot run: windowed attention, images of one size or tiles
-    *((method, name) for method in ("vispruner", "resize") for name in ("qwen2_5_vl", "qwen3_vl")),
-    *(("resize", name) for name in ("internvl", "smolvlm")),
-}
+WINDOWED = ("qwen2_5_vl", "qwen3_vl")  # whose vision towers attend in windows, and take patches, not images
+TILED = ("internvl", "smolvlm")  # whose images are of one size, or cut into tiles
+
+
+def is_refused(pruner: Any, name: str) -> bool:
+    """Whether a family cannot run a method, by what the method says it needs."""
+    needs = pruner.traits
+    return (needs.needs_vision and name in WINDOWED) or (needs.resizes_images and name in WINDOWED + TILED)
 
 
 @dataclass

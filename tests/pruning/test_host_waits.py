@@ -81,7 +81,8 @@ def waits(pruner, rows, cameras, count, k):
             prompt_BPD=hidden,
             question_BP=device.put(prompt.question_BP),
             vision=lambda: VisionTokens(
-                [random(visual).abs() for _ in range(rows)], [random(visual, WIDTH) for _ in range(rows)]
+                [random(visual).abs() for _ in range(rows)],
+                *([random(visual, WIDTH) for _ in range(rows)] for _ in range(2)),
             ),
         )
         picks = select_tokens(pruner, hidden, pools, budgets, seen)

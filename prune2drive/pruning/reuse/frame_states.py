@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prune2drive.families import decoder_of
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.surgery.patch import Args, Kwargs, override_method
+from prune2drive.pruning.vision import VisionTokens
 from prune2drive.token_map import TokenMap
 
 Tensors = Mapping[str, Tensor]
@@ -57,19 +58,20 @@ class StatesWanted:
     Args:
         cut: the first layer that a method touches; the KV cache of all layers before it is wanted.
         inputs: layers whose inputs are wanted.
-        vision: whether the vision tower's attention and features are.
+        vision: what is wanted of the vision tower, by the names of `VisionTokens`.
     """
 
     cut: int
     inputs: tuple[int, ...]
-    vision: bool
+    vision: tuple[str, ...]
 
     @classmethod
     def of(cls, pruner: Pruner) -> StatesWanted:
         """Returns what a method needs: embeddings, what enters its cut and, to read attention, the layer before."""
         cut = pruner.cuts[0] if pruner.cuts else 0
         inputs = sorted({0, cut, cut - pruner.traits.needs_attention})
-        return cls(cut, tuple(inputs), pruner.traits.needs_vision)
+        vision = tuple(part.name for part in fields(VisionTokens)) if pruner.traits.needs_vision else ()
+        return cls(cut, tuple(inputs), vision)
 
 
 class StateRecorder:

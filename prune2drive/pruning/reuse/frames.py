@@ -207,10 +207,10 @@ class FrameHooks(PruningHooks):
             return
         frames = self.frames
         recorded = recorder.of_prompts([len(ids) for ids in frames.ids])
-        if self.pruner.traits.needs_vision:
+        if self.wanted.vision:
             vision = self.capture.vision_tokens(frames.token_maps)
-            for states, received_V, features_VD in zip(recorded, vision.received, vision.features, strict=True):
-                states |= {"received": received_V, "features": features_VD}
+            for row, states in enumerate(recorded):
+                states |= {f"vision.{name}": getattr(vision, name)[row] for name in self.wanted.vision}
         self.states = recorded
         if self.memory:
             self.memory.remember(frames, self.wanted, self.states)
@@ -219,7 +219,7 @@ class FrameHooks(PruningHooks):
         """Returns what the vision tower made of the frame that each batch row shows."""
         assert self.states is not None
         states = [self.states[self.shows[row * len(self.shows) // rows]] for row in range(rows)]
-        return VisionTokens([each["received"] for each in states], [each["features"] for each in states])
+        return VisionTokens(**{name: [each[f"vision.{name}"] for each in states] for name in self.wanted.vision})
 
     @property
     def _rows(self) -> Tensor:

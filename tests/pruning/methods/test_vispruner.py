@@ -29,7 +29,7 @@ def reference(received, features, k, important):
 
 
 def view(received, features):
-    return lambda: VisionTokens([received.flatten()], [features.flatten(0, 1)])
+    return lambda: VisionTokens([received.flatten()], *[[features.flatten(0, 1)]] * 2)
 
 
 def select(received_CN, features_CND, k, important=0.5):
@@ -85,6 +85,7 @@ def test_the_tower_s_attention_is_the_eager_one(name):
     class Probe(VisPruner):
         def select(self, tokens_CND, k, ctx):
             seen["received"], seen["features"] = ctx.vision().of_pools(ctx.pools)
+            seen["keys"] = ctx.vision().at_pools(ctx.vision().keys, ctx.pools)
             return super().select(tokens_CND, k, ctx)
 
     inputs, naming = family.inputs(TEXTS), family.naming(TEXTS)
@@ -101,22 +102,28 @@ def test_the_tower_s_attention_is_the_eager_one(name):
     attend = getattr(chosen, "self_attn", None) or chosen.attention
     hook = attend.register_forward_hook(lambda module, args, out: caught.update(weights=out[1]))
     again = chosen.register_forward_hook(lambda module, args, out: caught.update(out=out))
+    project = getattr(attend, "k_norm", attend.k_proj)
+    third = project.register_forward_hook(lambda module, args, out: caught.update(keys=out))
     family.model.get_image_features(
         **{key: value for key, value in inputs.items() if "ids" not in key and "mask" not in key}
     )
     hook.remove()
     again.remove()
+    third.remove()
     weights = caught["weights"].mean(dim=1)  # [I, T, T]
     has_class = name in ("llava", "internvl")
     received = weights[:, 0, 1:] if has_class else weights.mean(dim=1)
     out = caught["out"] if isinstance(caught["out"], torch.Tensor) else caught["out"][0]
     features = out[:, 1:] if has_class else out
+    width = caught["keys"].shape[2] // 2  # of two heads
+    keys = (caught["keys"][..., :width] + caught["keys"][..., width:])[:, has_class:] / 2
     if name in ("internvl", "smolvlm"):  # squares of four patches make a token
         received = torch.stack([square_means(each[:, None])[:, 0] for each in received])
-        features = torch.stack([square_means(each) for each in features])
+        features, keys = (torch.stack([square_means(each) for each in part]) for part in (features, keys))
     assert len(pixels) == 6 and received.shape == (6, TOKENS)
     assert (seen["received"] - received).abs().max() < 1e-5
     assert (seen["features"] - features).abs().max() < 1e-4
+    assert (seen["keys"] - keys).abs().max() < 1e-4
 
 
 def square_means(states_TD):

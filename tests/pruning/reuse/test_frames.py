@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from prune2drive.models import retiring
-from prune2drive.pruning import TFPS, DivPrune, FastV, NoPruner, PyramidDrop, RandomPruner, VisPruner
+from prune2drive.pruning import TFPS, DivPrune, FastV, NoPruner, PyramidDrop, RandomPruner, VisionZip, VisPruner
 from prune2drive.pruning.base import Traits
 from prune2drive.pruning.context import Selection
 from prune2drive.pruning.ratios import Uniform
@@ -26,20 +26,20 @@ VLMS = [name for name in families.FAMILIES if name not in ("llama", "qwen2")]
 KEEP = dict(zip(CAMERAS, (0.1, 0.5, 0.25), strict=True))
 
 
-def method(path, config):
+def method(path):
     pruner = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
     pruner.layer = min(pruner.layer, families.SIZES["num_hidden_layers"] - 1)
-    return validate(pruner, Uniform(), config)
+    return pruner
 
 
 @pytest.mark.parametrize(
     ("name", "path"),
-    [(name, path) for path in CONFIGS for name in VLMS if (path.stem, name) not in families.REFUSED],
+    [(name, path) for path in CONFIGS for name in VLMS if not families.is_refused(method(path), name)],
     ids=lambda value: getattr(value, "stem", value),
 )
 def test_a_frame_is_answered_as_its_questions_are(make_family, name, path):
     family = make_family(name)
-    pruner = method(path, family.model.config)
+    pruner = validate(method(path), Uniform(), family.model.config)
     expected = frames.by_question(family, pruner, KEEP)
     frames.assert_same(frames.by_frame(family, pruner, KEEP), expected)
     if pruner.traits.shares_picks_per_frame:
@@ -246,11 +246,20 @@ def test_nothing_is_left_on_the_model(make_family):
 @pytest.mark.parametrize("name", ["llava_onevision", "smolvlm", "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize(
     "pruner",
-    [TFPS(layer=1), TFPS(layer=0), FastV(layer=2), PyramidDrop().resolve(4), DivPrune(), VisPruner(), NoPruner()],
+    [
+        TFPS(layer=1),
+        TFPS(layer=0),
+        FastV(layer=2),
+        PyramidDrop().resolve(4),
+        DivPrune(),
+        VisPruner(),
+        VisionZip(),
+        NoPruner(),
+    ],
     ids=repr,
 )
 def test_frames_come_from_memory_at_any_ratio(make_family, name, pruner):
-    if isinstance(pruner, VisPruner) and ("vispruner", name) in families.REFUSED:
+    if families.is_refused(pruner, name):
         pytest.skip("refused: the vision tower attends in windows")
     family, memory = make_family(name), FrameMemory(PrefixStore(1), "model")
     frames.assert_same(frames.by_frame(family, pruner, 0.5, memory=memory), frames.by_question(family, pruner, 0.5))
