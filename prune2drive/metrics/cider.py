@@ -22,6 +22,7 @@ Ngrams = Mapping[tuple[str, ...], int]
 
 BUCKETS = 64
 BUFFER = 1 << 15  # n-grams in memory
+SPOOL = 1 << 14  # bytes of a bucket that need no file yet
 SIGMA = 6.0  # of the penalty for other lengths
 RECORD = np.dtype([("ngram", "<u8"), ("caption", "<u4"), ("length", "u1"), ("found", "<u2"), ("asked", "<u2")])
 """An n-gram's hash, its caption's number, its length - 1, and how often prediction and reference have it."""
@@ -32,7 +33,7 @@ class Cider:
 
     def __init__(self) -> None:
         self._buffer: list[tuple[int, int, int, int, int]] = []
-        self._files = [tempfile.TemporaryFile() for _ in range(BUCKETS)]
+        self._files = [tempfile.SpooledTemporaryFile(SPOOL) for _ in range(BUCKETS)]
         self._deltas: list[int] = []
 
     def add(self, prediction: Ngrams, reference: Ngrams) -> None:

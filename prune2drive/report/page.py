@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import jinja2
@@ -80,6 +81,11 @@ def render(template: str, **content: object) -> str:
             `facts` and `sections`.
         content: variables of the template; text is escaped unless it is `markupsafe.Markup`.
     """
+    return _environment().get_template(template).render(content)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """Returns what keeps the compiled templates."""
     loader = jinja2.PackageLoader("prune2drive.report")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template(template).render(content)
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
