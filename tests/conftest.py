@@ -1,16 +1,20 @@
 import logging
 import os
-import pickle
 import runpy
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from helpers import runs
-from omegaconf import OmegaConf
+from helpers import compositions, runs
+from hypothesis import settings
+
+from prune2drive.report import charts
+from prune2drive.tasks import loop
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
@@ -24,20 +28,29 @@ def drivelm_sample() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def parsed_once():
-    """Parses our configuration files, and Hydra's, once: a quarter of what composing a configuration takes."""
-    load, parsed = OmegaConf.load, {}
+def composed_once():
+    """Composing a configuration takes about as long as the smallest run."""
+    with compositions.remembered():
+        yield
 
-    def cached(file):
-        name = str(getattr(file, "name", file))
-        if not name.startswith((str(runs.CONFIGS), sys.prefix)):
-            return load(file)
-        if name not in parsed:
-            parsed[name] = pickle.dumps(load(file))
-        return pickle.loads(parsed[name])
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_parts():
+    """Counts a vision tower's FLOPs in its first run alone, and saves charts for papers with a tenth of their dots.
+
+    Tests of the counter make counters of their own.
+    """
+    count, counters = loop.VisionFlops, {}
+
+    def cached(config):
+        key = config.to_json_string()
+        if key not in counters:
+            counters[key] = count(config)
+        return counters[key]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(OmegaConf, "load", staticmethod(cached))
+        patched.setattr(loop, "VisionFlops", cached)
+        patched.setattr(charts, "DPI", charts.DPI // 10)
         yield
 
 

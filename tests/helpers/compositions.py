@@ -1,0 +1,70 @@
+"""Composes configurations as Hydra does, but reads no file and makes no composition twice in a process."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.utils import JobRuntime
+from omegaconf import OmegaConf
+
+from helpers.runs import CONFIGS
+
+FOLDERS = ("folder=", "resume=/")  # options that differ from test to test and decide nothing else
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Remembers parsed files of ours and Hydra's, and compositions of these alone; all are handed out as copies."""
+    load, compose, known = OmegaConf.load, hydra.compose, {}
+    merge, load_whole = ConfigLoaderImpl._compose_config_from_defaults_list, ConfigLoaderImpl._load_configuration_impl
+
+    def once(key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in known:
+            known[key] = pickle.dumps(make())
+        return pickle.loads(known[key])
+
+    def parsed(file):
+        name = str(getattr(file, "name", file))
+        is_kept = name.startswith((str(CONFIGS), sys.prefix))
+        return once(name, lambda: load(file)) if is_kept else load(file)
+
+    def merged(self, defaults, repo):
+        key = tuple((each.config_path, each.package, each.is_self) for each in defaults)
+        is_kept = _ours(source.full_path() for source in repo.get_sources())
+        return once(key, lambda: merge(self, defaults, repo)) if is_kept else merge(self, defaults, repo)
+
+    def loaded(self, config_name, overrides, **options):
+        paths = [str(element.path) for element in self.config_search_path.get_path()]
+        if not _ours(paths) or any("searchpath" in each for each in overrides):
+            return load_whole(self, config_name, overrides, **options)
+        key = (config_name, *overrides, *options.items(), str(JobRuntime.instance().conf))
+        whole = once(key, lambda: load_whole(self, config_name, overrides, **options))
+        whole.hydra.runtime.cwd = os.getcwd()
+        return whole
+
+    def composed(name, overrides, **options):
+        whole = compose(name, [each for each in overrides if not each.startswith(FOLDERS)], **options)
+        for each in overrides:
+            if each.startswith(FOLDERS):
+                option, _, folder = each.partition("=")
+                whole[option] = folder
+        return whole
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(OmegaConf, "load", staticmethod(parsed))
+        patched.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)
+        patched.setattr(ConfigLoaderImpl, "_load_configuration_impl", loaded)
+        patched.setattr(hydra, "compose", composed)
+        yield
+
+
+def _ours(paths: Iterable[str]) -> bool:
+    return all(path == f"file://{CONFIGS}" for path in paths if path.startswith("file://"))
