@@ -61,7 +61,7 @@ def test_conversation_layout_asks_the_same(tmp_path):
     assert flat[0].images.keys() == nested[0].images.keys()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.dictionaries(
@@ -153,7 +153,7 @@ def test_cameras_may_differ_between_frames(tmp_path):
         DriveLM(tmp_path, cameras=["CAM_BACK"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 40), seed=st.integers(0, 2**32), data=st.data())
 def test_subset(tmp_path_factory, size, seed, data):
     root = tmp_path_factory.mktemp("subset")

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
@@ -153,7 +153,6 @@ def test_impossible_stages_are_refused(stages):
         layer_lengths(4, 9, stages)
 
 
-@settings(deadline=None)
 @given(layer=st.integers(0, 31), full=st.integers(1, 9000), data=st.data())
 def test_keeping_less_or_cutting_earlier_never_costs_more(layer, full, data):
     kept = data.draw(st.integers(0, full))
@@ -168,7 +167,6 @@ def test_keeping_less_or_cutting_earlier_never_costs_more(layer, full, data):
         assert decoder_flops(DRIVEMM, layer_lengths(32, full, [(layer - 1, kept)])) <= cost
 
 
-@settings(deadline=None)
 @given(first=st.integers(1, 9000), second=st.integers(1, 9000))
 def test_two_prompts_cost_less_than_one_of_both(first, second):
     apart = layer_flops(DRIVEMM, first) + layer_flops(DRIVEMM, second)

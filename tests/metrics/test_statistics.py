@@ -3,7 +3,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.metrics.statistics import (
@@ -71,7 +71,6 @@ def test_an_interval_is_formatted_as_value_and_ends():
     assert f"{Interval(0.5, -0.25, 1.0, 3):+.2f}" == "+0.50 [-0.25, +1.00]"
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
 def test_running_mean_equals_the_textbooks(values):
     running = RunningMean()

@@ -149,7 +149,7 @@ def test_fewer_cameras_can_be_shown():
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 300), st.integers(0, 2**32), st.sampled_from(["search", "val"]))
 def test_a_random_sample_of_a_split(count, seed, split):
     whole, part = MiniDrive(split), MiniDrive(split, size=3, sample=count, seed=seed)

@@ -6,7 +6,7 @@ from helpers import families
 from hypothesis import settings
 
 torch.set_num_threads(1)
-settings.register_profile("pruning", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("pruning", max_examples=25, derandomize=True)
 settings.load_profile("pruning")
 
 

@@ -41,7 +41,7 @@ def as_json(prediction):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.builds(Prediction, **VALUES).map(as_json), max_size=4, unique_by=lambda each: each.id),
     st.integers(0, 4),

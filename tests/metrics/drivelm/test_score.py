@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.drivelm_rows import CAR, VAN, row
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
@@ -107,7 +107,6 @@ scored_row = st.tuples(text, text, text, st.sets(st.sampled_from([0, 1, 3]), min
 
 @pytest.mark.slow
 @given(st.lists(st.lists(scored_row, min_size=1, max_size=5), min_size=1, max_size=4))
-@settings(deadline=None)
 def test_scores_are_those_of_an_independent_reading(drawn):
     frames = [
         [
