@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 import pytest
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.utils import JobRuntime
 from omegaconf import OmegaConf
@@ -24,6 +25,7 @@ FOLDERS = ("folder=", "resume=/")  # options that differ from test to test and d
 def remembered() -> Iterator[None]:
     """Remembers parsed files of ours and Hydra's, and compositions of these alone; all are handed out as copies."""
     load, compose, known = OmegaConf.load, hydra.compose, {}
+    choose = config_loader_impl.create_defaults_list
     merge, load_whole = ConfigLoaderImpl._compose_config_from_defaults_list, ConfigLoaderImpl._load_configuration_impl
 
     def once(key: Hashable, make: Callable[[], Any]) -> Any:
@@ -35,6 +37,19 @@ def remembered() -> Iterator[None]:
         name = str(getattr(file, "name", file))
         is_kept = name.startswith((str(CONFIGS), sys.prefix))
         return once(name, lambda: load(file)) if is_kept else load(file)
+
+    def chosen(repo, config_name, overrides_list, **options):
+        """Only options that choose a file decide which files are read."""
+        single = [each for each in overrides_list if not each.is_sweep_override()]
+        choices = [
+            each for each in single if repo.group_exists(each.key_or_group) and not isinstance(each.value(), dict)
+        ]
+        if not _ours(source.full_path() for source in repo.get_sources()):
+            return choose(repo, config_name, overrides_list, **options)
+        key = (config_name, *(each.input_line for each in choices), *options.items(), "choices")
+        found = once(key, lambda: choose(repo, config_name, choices, **options))
+        found.config_overrides = [each for each in single if each not in choices]
+        return found
 
     def merged(self, defaults, repo):
         key = tuple((each.config_path, each.package, each.is_self) for each in defaults)
@@ -60,6 +75,7 @@ def remembered() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(OmegaConf, "load", staticmethod(parsed))
+        patched.setattr(config_loader_impl, "create_defaults_list", chosen)
         patched.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)
         patched.setattr(ConfigLoaderImpl, "_load_configuration_impl", loaded)
         patched.setattr(hydra, "compose", composed)
