@@ -34,6 +34,7 @@ OTHER_NAMES = {"model.generate"}
 FILES = (".html", ".json", ".jsonl", ".md", ".py", ".yaml")
 MAKEFILE = documents.REPOSITORY / "Makefile"
 SHELL = [block for page in documents.PAGES for block in documents.blocks(page, "sh")]
+SWEPT: list[list[list[str]]] = []  # what experiments sweep, where it has been checked
 PYTHON = [block for page in documents.PAGES for block in documents.blocks(page, "python") if not block.file]
 
 
@@ -114,13 +115,20 @@ def check_options(words: list[str], folder, own) -> None:
         for each in overrides
     ]
     assert multirun or all(len(way) == 1 for way in ways), f"{words}: several values without -m"
-    first = [way[0] for way in ways]
-    runs_of_it = [first, *([*first[:at], value, *first[at + 1 :]] for at, way in enumerate(ways) for value in way[1:])]
-    for options in runs_of_it:
+    first = check_each(ways, folder, search_path)
+    swept = HydraConfig.get().sweeper.get("params") or {}  # by an experiment, which a page may name again
+    more = [[f"{key}={value}" for value in str(values).split(",")] for key, values in swept.items()]
+    if more and more not in SWEPT:
+        SWEPT.append(more)
+        check_each([*([option] for option in first), *more], folder, search_path)
+
+
+def check_each(ways: list[list[str]], folder, search_path: list[str]) -> list[str]:
+    """Checks as many compositions as show each value of every option; returns the options of the last, all firsts."""
+    for at in reversed(range(max(map(len, ways), default=1))):
+        options = [way[at % len(way)] for way in ways]
         check_composed(compose([f"folder={folder}", *search_path, *options]))
-    for key, values in (HydraConfig.get().sweeper.get("params") or {}).items():
-        for value in str(values).split(","):
-            check_composed(compose([f"folder={folder}", *search_path, *first, f"{key}={value}"]))
+    return options
 
 
 def check_composed(cfg: DictConfig) -> None:
