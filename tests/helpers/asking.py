@@ -4,7 +4,7 @@ import torch
 
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25], [31]]
 COUNTS = [3, 2, 3]  # cameras in each prompt
-STEPS = 5
+STEPS = 3
 
 
 def generate(model, inputs, steps=STEPS, **options):

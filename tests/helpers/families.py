@@ -209,6 +209,19 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 }
 
 
+KINDS = ("llava_onevision", "llava", "qwen2_5_vl", "qwen3_vl")  # VLMs on two decoders without and two with mRoPE
+ALIKE = ("llava_onevision_llama", "internvl", "smolvlm")  # VLMs on the same decoders, behind other vision towers
+LOOKING = ("cdpruner", "fastv", "resize", "tfps", "visionzip", "vispruner")
+
+
+def tried_with(method: str) -> tuple[str, ...]:
+    """VLMs to try a method of configs/pruner with: one of each kind.
+
+    All for T-FPS, and for methods that look at more than states: images, the vision tower, the question or attention.
+    """
+    return KINDS + ALIKE if method in LOOKING else KINDS
+
+
 def make(name: str, attention: str = "sdpa") -> Family:
     """The family's model with seeded weights that are large enough for answers to depend on the input."""
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Every method of configs/pruner on every family, per camera and in one pool: what all of them promise."""
+"""Every method of configs/pruner, per camera and in one pool, on families of every kind: what all of them promise."""
 
 import functools
 from pathlib import Path
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.slow  # a few hundred cases
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
 DEPTH = families.SIZES["num_hidden_layers"]
-VLMS = [name for name in families.FAMILIES if name not in ("llama", "qwen2")]
 
 
 @functools.cache
@@ -41,7 +40,9 @@ def methods():
     for path in CONFIGS:
         made = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
         if not isinstance(made, NoPruner):
-            yield from (pytest.param(path, scope, id=f"{path.stem}-{scope}") for scope in made.traits.scopes)
+            for name in families.tried_with(path.stem):
+                for scope in made.traits.scopes:
+                    yield pytest.param(name, path, scope, id=f"{name}-{path.stem}-{scope}")
 
 
 @torch.no_grad()
@@ -51,8 +52,7 @@ def prefill(family, method, keep):
         return trace, family.model(**inputs).logits[:, -1]
 
 
-@pytest.mark.parametrize(("path", "scope"), methods())
-@pytest.mark.parametrize("name", VLMS)
+@pytest.mark.parametrize(("name", "path", "scope"), methods())
 def test_a_method_on_a_family(name, path, scope):
     family, method = family_of(name), build(path, scope)
     method.layer = min(method.layer, DEPTH - 1)  # some cut later than these small decoders are deep
