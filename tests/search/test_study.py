@@ -213,9 +213,9 @@ def test_processes_share_a_study(tmp_path):
 
 def test_killed_at_random_moments(tmp_path):
     """Every result is kept once: those told, and those written by a run whose process did not live to tell."""
-    trials, draw = 70, random.Random(1)
+    trials, draw = 40, random.Random(1)
     fork = multiprocessing.get_context("fork")
-    for _ in range(10):
+    for _ in range(6):
         process = fork.Process(target=in_a_process, args=(tmp_path, trials))
         written = len(list(tmp_path.glob("*.json")))
         process.start()

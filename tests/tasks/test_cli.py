@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
 from helpers import runs
 from hydra.errors import ConfigCompositionException
@@ -267,7 +268,8 @@ def test_help_explains_each_group_with_an_example(cli):
 
 
 def test_in_a_process_of_its_own(tmp_path):
-    environment = os.environ | {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    fonts = {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # else a new home has to be told which fonts there are
+    environment = os.environ | {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1", **fonts}
     command = [sys.executable, str(runs.REPOSITORY / "run.py"), *SMALL, "dataset.size=2"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "2 of 2 questions answered" in done.stdout

@@ -16,12 +16,27 @@ pytestmark = pytest.mark.slow  # whole runs
 
 
 KEEPS = (0.3, 0.05, 0.3)
-TRIAL = ("dataset.size=12", "batch_size=5", "generation.max_new_tokens=6")
+TRIAL = ("dataset.size=12", "batch_size=5", "generation.max_new_tokens=4")
 
 
 @pytest.fixture(autouse=True)
 def nothing_from_other_tests():
     process_cache.clear()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What a run of these options finds that shares nothing; each is made once."""
+    root, found = tmp_path_factory.mktemp("alone"), {}
+
+    def tell(*options: str) -> list[tuple]:
+        if options not in found:
+            process_cache.clear()
+            runs.run(root / str(len(found)), *options)
+            found[options] = told(root / str(len(found)))
+        return found[options]
+
+    return tell
 
 
 def told(folder: Path) -> list[tuple]:
@@ -38,22 +53,15 @@ def told(folder: Path) -> list[tuple]:
         "pruner=random prefix_cache=folder prefix_cache.folder=FOLDER",
     ],
 )
-def test_answers_are_those_of_runs_of_their_own(tmp_path, options):
+def test_answers_are_those_of_runs_of_their_own(tmp_path, options, alone):
     common = (*TRIAL, "model._target_=helpers.runs.Speaking")
     store = ("prefix_cache=memory", *options.replace("FOLDER", str(tmp_path / "store")).split())
     for number, keep in enumerate(KEEPS):
-        runs.run(tmp_path / f"warm{number}", *common, f"ratios.keep={keep}", *store)
+        runs.run(tmp_path / str(number), *common, f"ratios.keep={keep}", *store)
+    method = [option for option in options.split() if option.startswith("pruner")]
     for number, keep in enumerate(KEEPS):
-        runs.run(
-            tmp_path / f"cold{number}",
-            *common,
-            f"ratios.keep={keep}",
-            options.split()[0],
-            *options.split()[1:2],
-            "prefix_cache=none",
-        )
-        assert told(tmp_path / f"warm{number}") == told(tmp_path / f"cold{number}")
-    assert told(tmp_path / "warm0") != told(tmp_path / "warm1")
+        assert told(tmp_path / str(number)) == alone(*common, f"ratios.keep={keep}", *method)
+    assert told(tmp_path / "0") != told(tmp_path / "1")
 
 
 def test_later_runs_draw_encode_and_load_nothing(tmp_path, monkeypatch):
@@ -72,34 +80,29 @@ def test_later_runs_draw_encode_and_load_nothing(tmp_path, monkeypatch):
     assert not [key for key in metrics if key.startswith("time/")], "times of a part of the work would mislead"
 
 
-def test_a_cut_elsewhere_finds_no_states_but_the_same_answers(tmp_path):
+def test_a_cut_elsewhere_finds_no_states_but_the_same_answers(tmp_path, alone):
     for number, layer in enumerate((1, 2, 1, 2)):
         runs.run(tmp_path / f"{number}", *TRIAL, "prefix_cache=memory", f"pruner.layer={layer}", "ratios.keep=0.2")
     for number, layer in enumerate((1, 2)):
-        process_cache.clear()
-        runs.run(tmp_path / f"cold{number}", *TRIAL, f"pruner.layer={layer}", "ratios.keep=0.2")
-        assert told(tmp_path / f"{number}") == told(tmp_path / f"{number + 2}") == told(tmp_path / f"cold{number}")
+        expected = alone(*TRIAL, f"pruner.layer={layer}", "ratios.keep=0.2")
+        assert told(tmp_path / f"{number}") == told(tmp_path / f"{number + 2}") == expected
 
 
 @pytest.mark.parametrize("limit_mb", [0.1, 1, 2])
-def test_a_store_that_is_full_leaves_the_rest_to_be_computed(tmp_path, limit_mb):
+def test_a_store_that_is_full_leaves_the_rest_to_be_computed(tmp_path, limit_mb, alone):
     options = (*TRIAL, "batch_size=2", "prefix_cache=memory", f"prefix_cache.limit_gb={limit_mb / 1000}")
     for number, keep in enumerate(KEEPS):
         runs.run(tmp_path / f"{number}", *options, f"ratios.keep={keep}")
-    process_cache.clear()
-    for number, keep in enumerate(KEEPS[:2]):
-        runs.run(tmp_path / f"cold{number}", *TRIAL, "batch_size=2", f"ratios.keep={keep}")
-    assert told(tmp_path / "1") == told(tmp_path / "cold1") != told(tmp_path / "2") == told(tmp_path / "cold0")
+    many, few = (alone(*TRIAL, "batch_size=2", f"ratios.keep={keep}") for keep in KEEPS[:2])
+    assert told(tmp_path / "1") == few != told(tmp_path / "2") == many
 
 
-def test_another_model_or_dataset_shares_nothing(tmp_path):
+def test_another_model_or_dataset_shares_nothing(tmp_path, alone):
     others = ("seed=0", "dataset.difficulty=dense", "model.seed=1", "generation.max_new_tokens=2")
     for number, other in enumerate(others):
-        runs.run(tmp_path / f"warm{number}", *TRIAL, other, "prefix_cache=memory")
+        runs.run(tmp_path / f"{number}", *TRIAL, other, "prefix_cache=memory")
     for number, other in enumerate(others):
-        process_cache.clear()
-        runs.run(tmp_path / f"cold{number}", *TRIAL, other)
-        assert told(tmp_path / f"warm{number}") == told(tmp_path / f"cold{number}")
+        assert told(tmp_path / f"{number}") == alone(*TRIAL, other)
 
 
 def test_an_interrupted_run_goes_on_from_the_store(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from prune2drive.tasks import coverage, merge
 pytestmark = pytest.mark.slow  # whole runs
 
 
-OPTIONS = ("dataset.size=45", "full=true", "pictures=2", "explorer=25", "batch_size=5")
+OPTIONS = ("dataset.size=25", "full=true", "pictures=2", "explorer=15", "batch_size=5")
 SHARDS = (1, 2, 3)
 
 
@@ -79,7 +79,7 @@ def test_the_merged_run_is_the_whole_run(shards, whole, unloadable):
     names = [sorted(file.name for file in (folder / "pictures").iterdir()) for folder in (merged, whole)]
     assert names[0] == names[1] and len(names[0]) == 2
     recorded = [[each["id"] for each in Selections(folder)] for folder in (merged, whole)]
-    assert recorded[0] == recorded[1] and len(recorded[0]) == 25
+    assert recorded[0] == recorded[1] and len(recorded[0]) == 15
     peaks = [runs.read(folder, "metrics.json")["memory/peak_mb"] for folder in parts(shards)]
     assert runs.read(merged, "metrics.json")["memory/peak_mb"] == max(peaks)
 
@@ -116,7 +116,7 @@ def test_failed_questions_are_not_tried_again(tmp_path, monkeypatch):
 
 def test_coverage_is_merged_too(tmp_path):
     def run(folder, *more):
-        options = ("task=coverage", "task.per=frame", runs.LIVELY, *runs.BARE, "dataset.size=45", *more)
+        options = ("task=coverage", "task.per=frame", runs.LIVELY, *runs.BARE, "dataset.size=25", *more)
         coverage.run(runs.configuration(f"folder={folder}", *options))
 
     run(tmp_path / "whole")
@@ -139,7 +139,7 @@ def test_a_shard_is_resumed_as_itself(shards):
     with pytest.raises(InputError, match="shard was 2/3, now 3/3"):
         runs.resume(folder, *OPTIONS, "shard=3/3")
     runs.resume(folder, *OPTIONS, "shard=2/3")
-    assert [row.id for row in runs.rows(folder)] == MiniDrive(size=45).ids[10:30]
+    assert [row.id for row in runs.rows(folder)] == MiniDrive(size=25).ids[10:20]
     merge.merge(parts(shards))
 
 
@@ -162,7 +162,7 @@ def test_parts_that_are_no_run_are_refused(shards, whole, unloadable):
 CHANGES = [
     (("ratios", "keep"), 0.5, "ratios.keep is 0.1 and 0.5"),
     (("pruner", "_target_"), "a.b.Other", r"pruner is \w+.TFPS and b.Other"),
-    (("dataset", "size"), 46, "dataset.size is 45 and 46"),
+    (("dataset", "size"), 26, "dataset.size is 25 and 26"),
     (("seed",), 1, "seed is 0 and 1"),
     (("full",), False, "full is True and False"),
 ]
@@ -184,7 +184,7 @@ def test_other_questions_types_and_counts_are_refused(shards, unloadable):
     third = part(shards, 3)
     run = runs.read(third, "run.json")
     for fields, message in (
-        ({"dataset": run["dataset"] | {"whole": {"fingerprint": "x", "size": 45}}}, "other questions or images"),
+        ({"dataset": run["dataset"] | {"whole": {"fingerprint": "x", "size": 25}}}, "other questions or images"),
         ({"dataset": run["dataset"] | {"shard": "3/4"}}, "parts of different runs, shard=1/3 and shard=3/4"),
         ({"dtype": "bfloat16"}, "the weights had different types: float32 in .*, bfloat16 in"),
         ({"judge": {"model": "m"}}, "different runs, judge is null and"),
@@ -199,7 +199,7 @@ def test_other_questions_types_and_counts_are_refused(shards, unloadable):
 def test_a_row_too_few_is_named(shards, unloadable):
     file = part(shards, 2) / "predictions.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match=f"^{part(shards, 2)}: 19 rows for 20 questions; run shard 2/3 again$"):
+    with pytest.raises(InputError, match=f"^{part(shards, 2)}: 9 rows for 10 questions; run shard 2/3 again$"):
         merge.merge(parts(shards))
 
 
@@ -208,7 +208,7 @@ def test_the_command_line(shards, whole, capsys, unloadable):
         merge.main([str(whole)])
     assert stop.value.code == 2 and capsys.readouterr().err.startswith(f"error: {whole}: not a shard")
     merge.main([*map(str, parts(shards)), "--into", str(shards / "all")])
-    assert "45 of 45 questions answered" in capsys.readouterr().out
+    assert "25 of 25 questions answered" in capsys.readouterr().out
     assert (shards / "all" / "report.html").is_file()
 
 
