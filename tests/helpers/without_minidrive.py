@@ -1,8 +1,6 @@
-"""Imports every other module and answers DriveLM questions in a Python that cannot import `prune2drive.minidrive`.
+"""Imports every other module and answers DriveLM questions where `prune2drive.minidrive` cannot be imported."""
 
-Run in a process of its own: `python -m helpers.without_minidrive DIR`.
-"""
-
+import os
 import pkgutil
 import sys
 from importlib import import_module
@@ -21,12 +19,17 @@ class Removed(MetaPathFinder):
 
 
 def main(folder: Path) -> None:
+    """Forgets what is imported of ours and imports it again: call it in a process of its own."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("prune2drive", "helpers")]:
+        del sys.modules[name]
     sys.meta_path.insert(0, Removed())
+    os.environ["PATH"] = ""  # no Java
     package = import_module("prune2drive")
     names = [module.name for module in pkgutil.walk_packages(package.__path__, "prune2drive.", onerror=lambda _: None)]
     others = [name for name in names if not name.startswith(REMOVED) and not name.endswith("__main__")]
     for name in others:
         import_module(name)
+    assert len(others) > 100
 
     from helpers import drivelm_files, stock
     from prune2drive.tasks import config, evaluate
@@ -46,8 +49,3 @@ def main(folder: Path) -> None:
     options += ["model=llava_onevision", f"model.checkpoint={folder}/checkpoint", "generation.max_new_tokens=3"]
     evaluate.run(config.compose([*options, "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]))
     assert REMOVED not in sys.modules
-    print(f"{len(others)} modules imported")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

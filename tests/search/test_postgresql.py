@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import socket
 import time
 
@@ -18,17 +19,21 @@ from prune2drive.search import active_study
 pytestmark = pytest.mark.slow  # whole runs
 
 
-pytest.importorskip("psycopg", reason="no psycopg: pip install 'prune2drive[database]'")
+psycopg = pytest.importorskip("psycopg", reason="no psycopg: pip install 'prune2drive[database]'")
 SCRIPT = "postgres_server.sh"
 
 
 class Database:
-    def __init__(self, folder):
-        self.folder = folder
-        self.start()
+    """A database of a test's own, on a server that the test may stop and start."""
+
+    def __init__(self, folder, url, name):
+        self.folder, self.url = folder, f"{url.rpartition('/')[0]}/{name}"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
 
     def start(self) -> None:
-        self.url = servers.start(SCRIPT, self.folder)
+        servers.reachable(self.folder.parent)  # again: another pytest that starts closes the folder of all
+        servers.start(SCRIPT, self.folder)
 
     def stop(self) -> None:
         servers.stop(SCRIPT, self.folder)
@@ -37,12 +42,18 @@ class Database:
         return optuna.load_study(study_name="s", storage=self.url).get_trials(states=states or None)
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A running server: its folder and the URL of a database."""
+    folder = tmp_path_factory.mktemp("postgresql") / "data"
+    servers.reachable(folder.parent)
+    yield folder, servers.start(SCRIPT, folder)
+    servers.stop(SCRIPT, folder)
+
+
 @pytest.fixture
-def database(tmp_path):
-    servers.reachable(tmp_path)
-    running = Database(tmp_path / "database")
-    yield running
-    running.stop()
+def database(server, tmp_path):
+    return Database(*server, re.sub(r"\W", "_", tmp_path.name))
 
 
 def busy_worker(database, workers):
