@@ -6,7 +6,7 @@ from prune2drive.pruning.dynamic_ratios import Dynamic
 from prune2drive.pruning.methods.cdpruner import CDPruner
 from prune2drive.pruning.methods.dart import DART
 from prune2drive.pruning.methods.divprune import DivPrune
-from prune2drive.pruning.methods.facility import FacilityLocation
+from prune2drive.pruning.methods.facility import SCOPE, FacilityLocation, MMTok
 from prune2drive.pruning.methods.fastv import FastV
 from prune2drive.pruning.methods.none import NoPruner
 from prune2drive.pruning.methods.outlier import OutlierPruner
@@ -35,6 +35,7 @@ __all__ = [
     "Dynamic",
     "FacilityLocation",
     "FastV",
+    "MMTok",
     "NoPruner",
     "OutlierPruner",
     "PACT",
@@ -44,6 +45,7 @@ __all__ = [
     "PyramidDrop",
     "RandomPruner",
     "RatioPolicy",
+    "SCOPE",
     "ScorePruner",
     "Resize",
     "Selection",

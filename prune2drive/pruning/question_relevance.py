@@ -40,19 +40,42 @@ def question_relevance(ctx: Context, over: str = "pool") -> Tensor:
     return scaled(own_CN, torch.where(is_visual_CP.to(own_CN.device), cosine_CP, own_CN[:, :1]))
 
 
+def question_cosines(ctx: Context) -> tuple[Tensor, Tensor]:
+    """Returns the cosine of each token with each text token after the last image, as they enter the LLM.
+
+    Args:
+        ctx: the selection's context.
+
+    Returns:
+        Cosines [C, N, T] in float32, and where there is text [C, T]: a shorter one has no text at the beginning.
+
+    Raises:
+        InputError: a prompt without text after its images.
+    """
+    text_BTD, is_text_BT = _question(ctx, ctx.embeddings_BPD)
+    rows_C = ctx.rows_C.to(text_BTD.device)
+    tokens_CND = normalize(ctx.of_pools(ctx.embeddings_BPD).float(), dim=-1)
+    return tokens_CND @ text_BTD[rows_C].transpose(1, 2), is_text_BT[rows_C]
+
+
 def _cosines(ctx: Context, states_BPD: Tensor) -> Tensor:
     """Returns the mean cosine of each state with the text after the last image, its end; [B, P]."""
-    for pool in ctx.pools:
-        if not ctx.text_lengths[pool.row]:
-            raise InputError(f"sample {pool.sample_id}: no text after the last image to compare tokens with")
-    longest = max(ctx.text_lengths)
-    is_text_BT1 = ctx.question_BP[:, -longest:, None].to(states_BPD.device)
-    text_BTD = normalize(states_BPD[:, -longest:].float(), dim=-1) * is_text_BT1
-    text_BD = text_BTD.sum(dim=1) / is_text_BT1.sum(dim=1)
+    text_BTD, is_text_BT = _question(ctx, states_BPD)
+    text_BD = text_BTD.sum(dim=1) / is_text_BT.sum(dim=1, keepdim=True)
     states_BPD = states_BPD.float()
     norm_BP = torch.linalg.vector_norm(states_BPD, dim=-1).clamp(min=TINY)
     cosine_BP: Tensor = (states_BPD @ text_BD[:, :, None]).squeeze(2) / norm_BP
     return cosine_BP
+
+
+def _question(ctx: Context, states_BPD: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the unit states of the text after the last image [B, T, D], 0 where there is none, and where it is."""
+    for pool in ctx.pools:
+        if not ctx.text_lengths[pool.row]:
+            raise InputError(f"sample {pool.sample_id}: no text after the last image to compare tokens with")
+    longest = max(ctx.text_lengths)
+    is_text_BT = ctx.question_BP[:, -longest:].to(states_BPD.device)
+    return normalize(states_BPD[:, -longest:].float(), dim=-1) * is_text_BT[..., None], is_text_BT
 
 
 def scaled(scores: Tensor, among: Tensor) -> Tensor:

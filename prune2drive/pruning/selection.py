@@ -184,6 +184,47 @@ def determinantal(similarity_CNN: Tensor, log_quality_CN: Tensor, k: int) -> Ten
     return picks_CK
 
 
+def greedy_coverage(coverage_CNR: Tensor, k: int, uncovered: float = 0.0, weight_CN: Tensor | None = None) -> Tensor:
+    """Selects tokens by greedy maximum coverage (facility location).
+
+    Each of R things is covered as well as by the best of the kept tokens. A step takes the token that adds most to the
+    sum over all things, times the token's weight. Gains that differ by rounding are ties, as of two tokens that cover
+    just each other; ties go to the lowest index.
+
+    Args:
+        coverage_CNR: how well each token covers each thing.
+        k: tokens to select, 1 <= k <= N.
+        uncovered: coverage of a thing without any kept token.
+        weight_CN: factor of each token's gain; all 1 by default.
+
+    Returns:
+        Indices in selection order [C, K]; the picks for a smaller k are the first of those for a larger one.
+    """
+    pools, count, things = coverage_CNR.shape
+    pool_C = torch.arange(pools, device=coverage_CNR.device)
+    weight_CN = coverage_CNR.new_ones(pools, count) if weight_CN is None else weight_CN
+    scale_C1 = coverage_CNR.abs().mean(dim=(1, 2))[:, None] * weight_CN.mean(dim=1, keepdim=True)
+    rounding = 8 * torch.finfo(coverage_CNR.dtype).eps
+    cover_CR = coverage_CNR.new_full((pools, things), uncovered)
+    free_CN = torch.ones_like(weight_CN, dtype=torch.bool)
+    picks_CK = torch.empty(pools, k, dtype=torch.long, device=coverage_CNR.device)
+    for step in range(k):
+        gain_CN = (coverage_CNR - cover_CR[:, None]).clamp_(min=0).sum(dim=2) * weight_CN
+        gain_CN = gain_CN.masked_fill(~free_CN, -torch.inf)
+        best_C1 = gain_CN.amax(dim=1, keepdim=True)
+        pick_C = (gain_CN >= best_C1 - rounding * (scale_C1 + best_C1)).int().argmax(dim=1)
+        picks_CK[:, step] = pick_C
+        free_CN[pool_C, pick_C] = False
+        cover_CR = torch.maximum(cover_CR, coverage_CNR[pool_C, pick_C])
+    return picks_CK
+
+
+def cosines(tokens_CND: Tensor) -> Tensor:
+    """Returns the cosine of each token with each token of its pool; [C, N, N]."""
+    unit_CND = torch.nn.functional.normalize(tokens_CND, dim=-1)
+    return unit_CND @ unit_CND.transpose(1, 2)
+
+
 def outlier_scores(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
     """Computes the distance of each token from its pool's mean token, of unit tokens for cosine; [C, N]."""
     if metric == "cosine":

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
-from prune2drive.pruning import PACT, TFPS, FastV, NoPruner, Pruner, RandomPruner, Staged, Traits, prune
+from prune2drive.pruning import PACT, TFPS, FastV, MMTok, NoPruner, Pruner, RandomPruner, Staged, Traits, prune
 from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap
 
@@ -46,6 +46,7 @@ METHODS |= {
         "bfloat16": {"dtype": "bfloat16", "layer": 0},
     }.items()
 }
+METHODS["MMTok-tokens"] = MMTok(features="tokens")
 METHODS |= {
     f"Staged-{name}": Staged(pruner=method, layers=[1, 3])
     for name, method in METHODS.items()
