@@ -180,7 +180,7 @@ def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
         good = ratios["CAM_FRONT_LEFT"]
         return good if good > 0.7 else -ratios["CAM_FRONT"]
 
-    study = searched(tmp_path, worth, trials=40, sampler=sampler)
+    study = searched(tmp_path, worth, trials=40, sampler=sampler, storage=str(tmp_path / "trials.log"))
     found = study.importance()
     assert next(iter(found)) == "CAM_FRONT_LEFT" and found["CAM_FRONT_LEFT"] > 0.5
     assert sum(found.values()) == pytest.approx(1) and set(found) == set(studies.CAMERAS)
@@ -193,7 +193,7 @@ def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
     ("worth", "trials"), [(studies.score, FEWEST - 1), (lambda ratios: 1.0 + 0.1 * sum(ratios.values()), FEWEST)]
 )
 def test_where_importance_cannot_be_told(tmp_path, worth, trials):
-    study = searched(tmp_path, worth, trials=trials)
+    study = searched(tmp_path, worth, trials=trials, storage=str(tmp_path / "trials.log"))
     assert study.importance() == {}
     assert "Not enough data: at least 20 successful trials" in page(tmp_path, study).words["Importance"]
 

@@ -40,6 +40,12 @@ def test_a_resumed_search_tries_nothing_twice(engine, sampler, tmp_path):
     assert best.objective == pytest.approx(max(values)) and best.ratios in evaluated
 
 
+@pytest.fixture
+def journal(tmp_path) -> dict[str, str]:
+    """A storage without SQL, for what many trials show of samplers."""
+    return {"storage": str(tmp_path / "trials.log")}
+
+
 @pytest.mark.parametrize(
     ("engine", "sampler", "total"),
     [
@@ -49,18 +55,18 @@ def test_a_resumed_search_tries_nothing_twice(engine, sampler, tmp_path):
         ("nni", "evolution", 80),
     ],  # 32 begin evolution
 )
-def test_a_search_that_learns_beats_its_own_beginning(engine, sampler, total, tmp_path):
+def test_a_search_that_learns_beats_its_own_beginning(engine, sampler, total, tmp_path, journal):
     values = []
     for trials in (total // 2, total):  # what is learned outlives the process
-        evaluated = search(study(tmp_path, sampler, engine, trials))
+        evaluated = search(study(tmp_path, sampler, engine, trials, **journal))
         values += [score(each) - 0.1 * sum(each.values()) for each in evaluated]
     early, late = sum(values[:15]) / 15, sum(values[-15:]) / 15
     assert late > early and max(values) == max(values[15:])
 
 
-def test_evolution_draws_from_a_stream_of_its_own(tmp_path):
+def test_evolution_draws_from_a_stream_of_its_own(tmp_path, journal):
     """A run in this process seeds Python's generator, as every run does."""
-    searched = study(tmp_path, "evolution", "nni", 45)
+    searched = study(tmp_path, "evolution", "nni", 45, **journal)
     tried = []
     while asked := searched.ask(1):
         random.seed(0)
@@ -74,9 +80,9 @@ def test_evolution_draws_from_a_stream_of_its_own(tmp_path):
     assert changed == set(CAMERAS)
 
 
-def test_a_resumed_evolution_mutates_what_it_has(tmp_path):
-    before = search(study(tmp_path, "evolution", "nni", trials=40))
-    (child,) = search(study(tmp_path, "evolution", "nni", trials=41))
+def test_a_resumed_evolution_mutates_what_it_has(tmp_path, journal):
+    before = search(study(tmp_path, "evolution", "nni", trials=40, **journal))
+    (child,) = search(study(tmp_path, "evolution", "nni", trials=41, **journal))
     assert max(sum(child[camera] == parent[camera] for camera in CAMERAS) for parent in before) == len(CAMERAS) - 1
 
 
