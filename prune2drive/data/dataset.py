@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -87,6 +87,21 @@ def check_unique(ids: Iterable[str], file: Path, name: str) -> None:
         if id in seen:
             raise InputError(f"{file}: {name} {shortened(id)} occurs twice; each must be unique")
         seen.add(id)
+
+
+def check_answered(answers: Mapping[str, str | None], file: Path) -> None:
+    """Refuses a file in which some questions have an answer and others have none.
+
+    Args:
+        answers: question id -> reference answer.
+
+    Raises:
+        InputError: an answer is missing.
+    """
+    missing = [id for id, answer in answers.items() if answer is None]
+    if 0 < len(missing) < len(answers):
+        name = f"question {shortened(missing[0])}"
+        raise InputError(f"{file}: {name} has no answer, though others have; fill it in or remove it")
 
 
 def choose_cameras(wanted: Sequence[str] | None, known: Sequence[str], source: str) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from prune2drive.data.dataset import check_unique, choose_cameras, fingerprint, multi_view_prompt
-from prune2drive.data.images import check_files, inside, read_image
+from prune2drive.data.frame_photos import Annotated, FramePhotos
+from prune2drive.data.images import inside
 from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError, shortened
@@ -26,10 +27,6 @@ from prune2drive.formats.drivelm import place, read_scenes
 from prune2drive.sample import IMAGE_MARKER, ObjectBox, Prediction, Sample
 
 QUESTION_FILES = ("v1_1_train_nus.json", "v1_1_val_nus_q_only.json", "test_eval.json", "test_llama.json")
-IMAGES_HINT = "set dataset.images to the folder that holds nuScenes' samples/"
-
-Objects = tuple[ObjectBox, ...]
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +96,7 @@ class DriveLM:
         self.ids = [question.id for question in self._questions]
         self._frames = list({id(question.frame): question.frame for question in self._questions}.values())
         self._tables = NuScenesTables(nuscenes, version) if nuscenes else None
+        self._photos = FramePhotos(self.images, self._tables)
         if self._tables:
             self._take_paths(self._tables)
         known = dict.fromkeys(camera for frame in self._frames for camera in frame.paths)
@@ -108,8 +106,6 @@ class DriveLM:
         if blind := [frame for frame in self._frames if not self._paths(frame) and not frame.fault]:
             where = place(str(self.file), blind[0].scene, blind[0].token)
             raise InputError(f"{where}: no image of {', '.join(self.cameras)}; add other cameras to dataset.cameras")
-        self._decoded: tuple[Frame, dict[str, Image.Image]] | None = None
-        self._projected: tuple[Frame, Objects, Mapping[str, Size]] | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -123,7 +119,8 @@ class DriveLM:
         question = self._questions[index]
         if fault := self._fault(question):
             raise InputError(fault)
-        frame, images = question.frame, self._photos(question.frame)
+        frame = question.frame
+        images = self._photos.images(self._paths(frame))
         objects, sizes = self._annotated(frame, images)
         return Sample(
             id=question.id,
@@ -135,8 +132,8 @@ class DriveLM:
             scene=frame.scene,
             frame=frame.token,
             kind=question.kind,
-            objects=tuple(box for box in objects if box.camera in images),
-            image_sizes={camera: sizes[camera] for camera in images},
+            objects=objects,
+            image_sizes=sizes,
         )
 
     def question(self, index: int) -> str:
@@ -152,8 +149,7 @@ class DriveLM:
     def check(self) -> None:
         if faults := [fault for question in self._questions if (fault := self._fault(question))]:
             raise InputError(f"{faults[0]} ({len(faults)} such questions; on_error=skip leaves them out)")
-        files = [self.images / path for frame in self._frames for path in self._paths(frame).values()]
-        check_files(files, IMAGES_HINT)
+        self._photos.check(map(self._paths, self._frames))
 
     def _fault(self, question: Question) -> str:
         """Says why a question cannot be asked; answers count as missing only where the file has some."""
@@ -172,24 +168,15 @@ class DriveLM:
             frame.paths.clear()
             frame.paths.update(paths)
 
-    def _annotated(self, frame: Frame, images: Mapping[str, Image.Image]) -> tuple[Objects, Mapping[str, Size]]:
+    def _annotated(self, frame: Frame, images: Mapping[str, Image.Image]) -> Annotated:
         """Returns the objects of a frame, and the image size of each camera to which their boxes refer."""
-        if self._tables is None:
-            return frame.objects, {camera: image.size for camera, image in images.items()}
-        if self._projected is None or self._projected[0] is not frame:
-            sizes = {name: camera.size for name, camera in self._tables.cameras(frame.token).items()}
-            self._projected = frame, self._tables.objects(frame.token), sizes
-        return self._projected[1:]
+        if self._tables:
+            return self._photos.annotated(frame.token, images)
+        shown = tuple(box for box in frame.objects if box.camera in images)
+        return shown, {camera: image.size for camera, image in images.items()}
 
     def _paths(self, frame: Frame) -> dict[str, str]:
         return {camera: frame.paths[camera] for camera in self.cameras if camera in frame.paths}
-
-    def _photos(self, frame: Frame) -> dict[str, Image.Image]:
-        if self._decoded is None or self._decoded[0] is not frame:
-            paths = self._paths(frame)
-            images = {camera: read_image(self.images / path, IMAGES_HINT) for camera, path in paths.items()}
-            self._decoded = frame, images
-        return dict(self._decoded[1])
 
 
 def _question_file(root: Path, questions: str | Path | None) -> Path:

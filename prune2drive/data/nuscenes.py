@@ -57,6 +57,14 @@ class NuScenesTables:
         except (OSError, AssertionError, KeyError, ValueError) as error:
             raise InputError(f"{self.folder}: the devkit cannot open it ({error!r}); unpack the tables again") from None
 
+    def scene(self, token: str) -> str:
+        """Returns the token of a sample's scene.
+
+        Raises:
+            InputError: the sample is not in the tables.
+        """
+        return str(self._sample(token)["scene_token"])
+
     def cameras(self, token: str) -> dict[str, Camera]:
         """Returns the cameras of a sample, in the order in which prompts show them.
 

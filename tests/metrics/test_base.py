@@ -5,9 +5,10 @@ import pytest
 from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.drivelmm_o1 import DriveLMMo1Score
 from prune2drive.metrics.exact_match import ExactMatch
+from prune2drive.metrics.nuscenes_qa import NuScenesQAScore
 
 
-@pytest.mark.parametrize("metric", [DriveLMScore, DriveLMMo1Score, ExactMatch])
+@pytest.mark.parametrize("metric", [DriveLMScore, DriveLMMo1Score, ExactMatch, NuScenesQAScore])
 def test_columns_begin_with_the_score_and_all_are_shares(metric):
     columns = metric().columns
     assert next(iter(columns)) == "score" and columns["score"].in_comparison
