@@ -16,16 +16,17 @@ from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_pro
 from prune2drive.data.subset import drawn
 from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.files import write_json
-from prune2drive.minidrive.questions import QUESTION_KINDS, Question, frame_questions
+from prune2drive.minidrive.questions import VERSIONS, Question, frame_questions
 from prune2drive.minidrive.render import render
 from prune2drive.minidrive.scene import DIFFICULTIES, FRAME, SPLITS, Scene, SceneObject, make_scene, scene_name
 from prune2drive.minidrive.vocabulary import VEHICLES
 from prune2drive.sample import ObjectBox, Prediction, Sample
 
-SIZES = {"train": 200_000, "search": 2_000, "val": 2_000, "test": 4_000}
+FRAMES = {"train": 20_000, "search": 200, "val": 200, "test": 400}
 RESOLUTION = 112
 LOWEST, HIGHEST = 28, 4096  # resolutions
-PER_FRAME = len(QUESTION_KINDS)
+VERSION = 1
+PER_FRAME = len(VERSIONS[VERSION])
 STAGES = ("perception", "prediction", "planning", "behavior")
 
 
@@ -37,14 +38,16 @@ class MiniDrive:
 
     Args:
         split: train, search, val or test; no scene is in two of them.
-        difficulty: easy, standard or dense, which sets the size and number of objects and the amount of clutter.
+        difficulty: easy, standard or dense, which sets the size and number of objects and the amount of clutter; or
+            photo: dense, with smaller objects, and images that look like photographs.
         resolution: width and height of an image in pixels, 28 to 4096.
-        size: number of questions, the first of the split; by default 200,000 of train, 4,000 of test, 2,000 of
-            search and of val.
+        size: number of questions, the first of the split; by default all, of 20,000 frames of train, 400 of test, 200
+            of search and of val.
         cameras: cameras to show, in this order; all six by default.
         sample: number of questions drawn at random from the whole split, instead of the first `size`.
-        frames: number of frames drawn at random from the whole split, with their ten questions each, instead of that.
+        frames: number of frames drawn at random from the whole split, with all of their questions, instead of that.
         seed: seed of that random draw.
+        version: 1 asks ten questions of a frame; 2 also one that needs two cameras, and one about its smallest object.
 
     Raises:
         InputError: an argument has a value that it cannot have.
@@ -60,24 +63,28 @@ class MiniDrive:
         sample: int | None = None,
         frames: int | None = None,
         seed: int = 0,
+        version: int = VERSION,
     ) -> None:
         check_choice("dataset.split", split, SPLITS)
         check_choice("dataset.difficulty", difficulty, DIFFICULTIES)
+        check_choice("dataset.version", version, VERSIONS)
         check_whole("dataset.size", size, null=True)
         check_whole("dataset.resolution", resolution, LOWEST)
         if resolution > HIGHEST:
             raise InputError(f"dataset.resolution={resolution}: use at most {HIGHEST} pixels")
         self.cameras = choose_cameras(cameras, CAMERAS, "MiniDrive")
-        self.split, self.difficulty, self.resolution = split, difficulty, resolution
-        self._places: Sequence[int] = range(SIZES[split] if size is None else size)
+        self.split, self.difficulty, self.resolution, self.version = split, difficulty, resolution, version
+        self.per_frame = len(VERSIONS[version])
+        everything = range(FRAMES[split] * self.per_frame)
+        self._places: Sequence[int] = everything if size is None else range(size)
         if sample is not None and frames is not None:
             raise InputError("dataset.sample and dataset.frames are both set: leave one of them null")
         source = f"MiniDrive's {split} split"
         if sample is not None:
-            self._places = drawn(range(SIZES[split]), sample, seed, source)
+            self._places = drawn(everything, sample, seed, source)
         if frames is not None:
-            chosen = drawn(range(SIZES[split] // PER_FRAME), frames, seed, source, "frames")
-            self._places = [frame * PER_FRAME + at for frame in chosen for at in range(PER_FRAME)]
+            chosen = drawn(range(FRAMES[split]), frames, seed, source, "frames")
+            self._places = [frame * self.per_frame + at for frame in chosen for at in range(self.per_frame)]
         self._scene: tuple[int, Scene, list[Question]] | None = None
         self._images: tuple[int, dict[str, Image.Image]] | None = None
 
@@ -99,7 +106,7 @@ class MiniDrive:
         side = self.resolution
         return Sample(
             id=self._id(self._places[index]),
-            images=dict(self._scene_images(self._places[index] // PER_FRAME, scene)),
+            images=dict(self._scene_images(self._places[index] // self.per_frame, scene)),
             question=question.text,
             prompt=multi_view_prompt(self.cameras, question.text),
             reference=question.reference,
@@ -139,13 +146,13 @@ class MiniDrive:
     def _ask(self, index: int) -> tuple[Scene, Question]:
         if not 0 <= index < len(self):
             raise InputError(f"question {index}: this MiniDrive {self.split} split has questions 0 to {len(self) - 1}")
-        scene, questions = self._scene_at(self._places[index] // PER_FRAME)
-        return scene, questions[self._places[index] % PER_FRAME]
+        scene, questions = self._scene_at(self._places[index] // self.per_frame)
+        return scene, questions[self._places[index] % self.per_frame]
 
     def _scene_at(self, at: int) -> tuple[Scene, list[Question]]:
         if self._scene is None or self._scene[0] != at:
             scene = make_scene(self.split, at, self.difficulty)
-            self._scene = at, scene, frame_questions(scene)
+            self._scene = at, scene, frame_questions(scene, self.version)
         return self._scene[1:]
 
     def _scene_images(self, at: int, scene: Scene) -> dict[str, Image.Image]:
@@ -155,10 +162,10 @@ class MiniDrive:
 
     def _id(self, place: int) -> str:
         scene = self._scene_name(place)
-        return f"{scene}_{scene}{FRAME}_{place % PER_FRAME}"
+        return f"{scene}_{scene}{FRAME}_{place % self.per_frame}"
 
     def _scene_name(self, place: int) -> str:
-        return scene_name(self.split, place // PER_FRAME, self.difficulty)
+        return scene_name(self.split, place // self.per_frame, self.difficulty)
 
     def export(self, folder: Path) -> Path:
         """Writes the questions in DriveLM's layout: `v1_1_train_nus.json`, with images under `nuscenes/samples`.
@@ -175,12 +182,12 @@ class MiniDrive:
         try:
             for camera in self.cameras:
                 (folder / "nuscenes" / "samples" / camera).mkdir(parents=True, exist_ok=True)
-            for at, places in groupby(self._places, key=lambda place: place // PER_FRAME):
+            for at, places in groupby(self._places, key=lambda place: place // self.per_frame):
                 scene, questions = self._scene_at(at)
                 paths = {camera: f"samples/{camera}/{scene.name}__{camera}__0.jpg" for camera in self.cameras}
                 for camera, path in paths.items():
                     (folder / "nuscenes" / path).write_bytes(render(scene, camera, self.resolution))
-                frame = self._key_frame(scene, [questions[place % PER_FRAME] for place in places], paths)
+                frame = self._key_frame(scene, [questions[place % self.per_frame] for place in places], paths)
                 scenes[scene.name] = {"scene_description": "A MiniDrive scene.", "key_frames": {scene.frame: frame}}
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None

@@ -26,12 +26,19 @@ class MiniDriveModel(LlavaOnevision):
         dtype: data type of the weights; `auto` takes the checkpoint's, bfloat16, where the CPU computes in it, and
             float32 elsewhere: a CPU that has to imitate bfloat16 takes several times as long.
         attention: `sdpa` or `eager`.
+        resolution: width and height in pixels that images are brought to; the checkpoint's by default.
 
     Raises:
         InputError: the checkpoint does not exist or is damaged.
     """
 
-    def __init__(self, checkpoint: str | None = None, dtype: str = "auto", attention: str = "sdpa") -> None:
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        dtype: str = "auto",
+        attention: str = "sdpa",
+        resolution: int | None = None,
+    ) -> None:
         if checkpoint is None and not (PACKAGED / "config.json").is_file():
             raise InputError(
                 "model=minidrive: this installation has no trained model; train one with `python run.py task=train "
@@ -39,7 +46,8 @@ class MiniDriveModel(LlavaOnevision):
             )
         if dtype == "auto" and not has_bfloat16():
             dtype = "float32"
-        super().__init__(str(Path(checkpoint or PACKAGED).expanduser().absolute()), dtype=dtype, attention=attention)
+        folder = str(Path(checkpoint or PACKAGED).expanduser().absolute())
+        super().__init__(folder, dtype=dtype, attention=attention, resolution=resolution)
         self._resizes = False
 
     def _collate(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts:

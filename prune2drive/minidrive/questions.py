@@ -6,6 +6,7 @@ The function of a question kind draws a question, or returns None if the scene h
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from prune2drive.minidrive.vocabulary import COLOURS, NUMBERS, PAINTED, PLURALS,
 
 CHOOSE = "Please select the correct answer from the following options:"
 LETTERS = "ABCD"
+_AHEAD = ("light", "action", "behavior")  # kinds that look ahead, whatever is there
 _BENDS = {0: "going straight", -1: "steering to the left", 1: "steering to the right"}
 _MOVES = {  # move of the ego vehicle -> the camera that looks there, relative frequency
     "going ahead": ("CAM_FRONT", 4.0),
@@ -49,6 +51,14 @@ class Question:
     asked: dict[str, Any] = field(default_factory=dict)
     subjects: tuple[SceneObject, ...] = ()
 
+    @property
+    def cameras(self) -> set[str]:
+        """The cameras without which the answer is not known."""
+        named = {camera for camera in CAMERAS if re.search(rf"\b{camera}\b", self.text)}
+        ahead = {CAMERAS[0]} if self.kind in _AHEAD else set()
+        asked = {self.asked["camera"]} if "camera" in self.asked else set()
+        return named | ahead | asked | {obj.camera for obj in self.subjects}
+
 
 Draft = tuple[str, str, dict[str, Any], tuple[SceneObject, ...]]  # text, reference, asked and subjects of a question
 Writer = Callable[[Scene, SceneRandom], Draft | None]
@@ -69,10 +79,15 @@ def ask(scene: Scene, kind: str, rng: SceneRandom) -> Question:
     return ask(scene, "exist", rng)
 
 
-def frame_questions(scene: Scene) -> list[Question]:
-    """Returns the questions of a scene's frame, one of each kind in the order of `QUESTION_KINDS`."""
+def frame_questions(scene: Scene, version: int = 1) -> list[Question]:
+    """Returns the questions of a scene's frame, one of each kind in the order of `QUESTION_KINDS`.
+
+    Args:
+        scene: the scene.
+        version: key of `VERSIONS`.
+    """
     rng = SceneRandom(*scene.key, len(CAMERAS) + 1)
-    return [ask(scene, kind, rng) for kind in QUESTION_KINDS]
+    return [ask(scene, kind, rng) for kind in VERSIONS[version]]
 
 
 def _tagged(obj: SceneObject) -> dict[str, Any]:
@@ -196,6 +211,40 @@ def _behavior(scene: Scene, rng: SceneRandom) -> Draft | None:
     )
 
 
+def _compare(scene: Scene, rng: SceneRandom) -> Draft | None:
+    """Asks which of two cameras shows more objects of a kind: the first, the second and neither equally often."""
+    counts = {camera: Counter(obj.kind for obj in objects) for camera, objects in scene.by_camera.items()}
+    cases = [
+        (kind, first, second)
+        for kind in PLURALS
+        for first in CAMERAS
+        for second in CAMERAS
+        if first != second and (counts[first][kind] or counts[second][kind])
+    ]
+    wanted = rng.integer(-1, 1)
+    cases = [case for case in cases if _sign(counts[case[1]][case[0]] - counts[case[2]][case[0]]) == wanted] or cases
+    if not cases:
+        return None
+    kind, first, second = rng.pick(cases)
+    sign = _sign(counts[first][kind] - counts[second][kind])
+    answer = {1: first, -1: second, 0: "None"}[sign]
+    shown = tuple(obj for camera in (first, second) for obj in scene.by_camera[camera] if obj.kind == kind)
+    return f"Which camera shows more {PLURALS[kind]}, {first} or {second}?", f"{answer}.", {"kind": kind}, shown
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)
+
+
+def _small(scene: Scene, rng: SceneRandom) -> Draft | None:
+    """Asks for the description of the painted object that takes up least of its image."""
+    painted = [obj for objects in scene.by_camera.values() for obj in objects if obj.colour]
+    if not painted:
+        return None
+    obj = min(painted, key=lambda obj: (obj.box[2] - obj.box[0]) * (obj.box[3] - obj.box[1]))
+    return f"What is the visual description of {obj.tag}?", f"{obj.name.capitalize()}.", _tagged(obj), (obj,)
+
+
 QUESTION_KINDS: dict[str, tuple[str, int, Writer]] = {
     "important": ("perception", 2, _important),
     "status": ("perception", 0, _status),
@@ -207,4 +256,8 @@ QUESTION_KINDS: dict[str, tuple[str, int, Writer]] = {
     "notice": ("prediction", 3, _notice),
     "action": ("planning", 1, _action),
     "behavior": ("behavior", 0, _behavior),
+    "compare": ("perception", 0, _compare),
+    "small": ("perception", 2, _small),
 }
+VERSIONS = {1: tuple(QUESTION_KINDS)[:10], 2: tuple(QUESTION_KINDS)}
+"""Version of MiniDrive -> the kinds of its questions. The second adds those that need two cameras or a small object."""

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from prune2drive.cameras import CAMERAS
+from prune2drive.minidrive import photo
 from prune2drive.minidrive.scene import Box, Scene, SceneObject
 from prune2drive.minidrive.scene_random import SceneRandom
 from prune2drive.minidrive.vocabulary import COLOURS, LIGHTS, VEHICLES
@@ -58,15 +59,22 @@ def render(scene: Scene, camera: str, resolution: int) -> bytes:
     _clutter(canvas, scene, camera, rng)
     for obj in sorted((obj for obj in scene.objects if obj.camera == camera), key=lambda obj: obj.box[3]):
         _draw(canvas, obj, rng)
+    quality, most = (95, _NOISE)
+    if scene.is_photo:
+        quality, most = photo.QUALITY, photo.NOISE
+        for pole in photo.foreground(scene, camera):
+            canvas.rectangle(pole, _GREY)
     canvas.polygon(_EGO[camera], _BODY)
     pixels = np.asarray(canvas.image.reduce(SUPERSAMPLING)).astype(np.int32)
+    if scene.is_photo:
+        pixels = photo.weather(pixels, scene, camera, _sky_and_road(scene)[0])
     gain = int(rng.uniform(218, 282))  # brightness in 1/256
     size = pixels.size
     raw = np.random.PCG64(np.random.SeedSequence([*scene.key, at])).random_raw(size // 8 + 1)
-    noise = raw.view(np.uint8)[:size].reshape(pixels.shape).astype(np.int32) * (2 * _NOISE + 1) // 256 - _NOISE
+    noise = raw.view(np.uint8)[:size].reshape(pixels.shape).astype(np.int32) * (2 * most + 1) // 256 - most
     noisy = np.clip(pixels * gain // 256 + noise, 0, 255).astype(np.uint8)
     with io.BytesIO() as file:
-        Image.fromarray(noisy).save(file, "JPEG", quality=95, subsampling=0)
+        Image.fromarray(noisy).save(file, "JPEG", quality=quality, subsampling=0)
         return file.getvalue()
 
 
@@ -102,10 +110,15 @@ def _jitter(colour: RGB, rng: SceneRandom, amount: int = 14) -> RGB:
     return red, green, blue
 
 
+def _sky_and_road(scene: Scene) -> tuple[RGB, RGB]:
+    """Returns the colours that all cameras share."""
+    shared = SceneRandom(*scene.key, len(CAMERAS))
+    return shared.pick(_SKIES), shared.pick(_ROADS)
+
+
 def _landscape(canvas: Canvas, scene: Scene, camera: str, rng: SceneRandom) -> None:
     """Draws sky, skyline, verge and road."""
-    shared = SceneRandom(*scene.key, len(CAMERAS))  # one sky and one road for all cameras
-    sky, road, horizon = shared.pick(_SKIES), shared.pick(_ROADS), scene.horizon
+    (sky, road), horizon = _sky_and_road(scene), scene.horizon
     canvas.rectangle((0, 0, 1, horizon), sky)
     canvas.rectangle((0, horizon, 1, 1), _jitter((105, 118, 88), rng, 22))
     left = -rng.uniform(0, 0.13)

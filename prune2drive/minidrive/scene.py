@@ -55,17 +55,24 @@ class Difficulty:
         size: sizes of objects at the horizon and of the nearest objects, as fractions of the image's width.
         objects: fewest and most objects in the front camera, in the front-side and back, and in the back-side cameras.
         clutter: fewest and most distractors in a camera.
+        overlap: largest share of an object that another one may cover.
+        is_photo: whether images look like photographs: textured, hazy, with shadows and things in the foreground.
     """
 
     size: tuple[float, float]
     objects: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     clutter: tuple[int, int]
+    overlap: float = 0.0
+    is_photo: bool = False
 
 
 DIFFICULTIES = {
     "easy": Difficulty(size=(0.18, 0.34), objects=((1, 4), (0, 3), (0, 2)), clutter=(0, 2)),
     "standard": Difficulty(size=(0.14, 0.28), objects=((2, 5), (0, 4), (0, 2)), clutter=(1, 4)),
     "dense": Difficulty(size=(0.11, 0.22), objects=((3, 7), (1, 5), (0, 4)), clutter=(3, 7)),
+    "photo": Difficulty(
+        size=(0.08, 0.24), objects=((3, 7), (1, 5), (0, 4)), clutter=(2, 6), overlap=0.3, is_photo=True
+    ),
 }
 
 
@@ -114,6 +121,7 @@ class Scene:
         horizon: distance of the horizon from the image's top, as a fraction of its height.
         objects: the objects of all cameras.
         clutter: camera -> number of distractors, painted shapes that no question is about.
+        is_photo: whether images look like photographs.
     """
 
     name: str
@@ -122,6 +130,7 @@ class Scene:
     horizon: float
     objects: tuple[SceneObject, ...]
     clutter: dict[str, int] = field(default_factory=dict)
+    is_photo: bool = False
 
     @property
     def frame(self) -> str:
@@ -184,7 +193,7 @@ def make_scene(split: str, index: int, difficulty: str = "standard") -> Scene:
     bend, horizon = rng.integer(-1, 1), rng.uniform(0.34, 0.42)
     objects = [obj for camera in CAMERAS for obj in _populate(camera, horizon, level, rng)]
     clutter = {camera: rng.integer(*level.clutter) for camera in CAMERAS}
-    return Scene(scene_name(split, index, difficulty), key, bend, horizon, tuple(objects), clutter)
+    return Scene(scene_name(split, index, difficulty), key, bend, horizon, tuple(objects), clutter, level.is_photo)
 
 
 def _populate(camera: str, horizon: float, level: Difficulty, rng: SceneRandom) -> list[SceneObject]:
@@ -217,7 +226,8 @@ def _place(
 ) -> SceneObject | None:
     """Returns a new object on the ground, or None if there is no room.
 
-    The object overlaps no other, has a grid cell to itself and, if painted, a colour that no other of its kind has.
+    The object overlaps no other by more than the difficulty allows, has a grid cell to itself and, if painted, a colour
+    that no other of its kind has.
     The first object placed is the closest, by a margin.
     """
     ground = [other for other in others if other.kind != "light"]
@@ -232,7 +242,7 @@ def _place(
         width, height = _ASPECT[kind][0] * size, _ASPECT[kind][1] * size
         x = rng.uniform(0.01, 0.99 - width)
         box = (x, bottom - height, x + width, bottom)
-        if _free(box, others):
+        if _free(box, others, level.overlap):
             status = rng.pick(STATUSES) if kind in VEHICLES else None
             return SceneObject(camera, kind, rng.pick(colours), status, box)
     return None
@@ -253,15 +263,22 @@ def _cell(box: Box) -> tuple[int, int]:
     return int((box[0] + box[2]) / 2 * GRID), int((box[1] + box[3]) / 2 * GRID)
 
 
-def _free(box: Box, others: list[SceneObject]) -> bool:
-    """Returns whether a box overlaps no object, has a grid cell to itself and its centre away from the cell's edges."""
+def _free(box: Box, others: list[SceneObject], overlap: float = 0.0) -> bool:
+    """Returns whether a box has a grid cell to itself, its centre away from the cell's edges, and its own place.
+
+    Args:
+        box: the box.
+        others: objects that are there.
+        overlap: largest share of the box, or of another, that both may have in common; at 0 there is a gap.
+    """
     for low, high in ((box[0], box[2]), (box[1], box[3])):
         if not _MARGIN < (low + high) / 2 * GRID % 1 < 1 - _MARGIN:
             return False
-    return all(
-        _cell(box) != _cell(o.box)
-        and (
-            box[2] + _GAP < o.box[0] or o.box[2] + _GAP < box[0] or box[3] + _GAP < o.box[1] or o.box[3] + _GAP < box[1]
-        )
-        for o in others
-    )
+    return all(_cell(box) != _cell(o.box) and _apart(box, o.box, overlap) for o in others)
+
+
+def _apart(box: Box, other: Box, overlap: float) -> bool:
+    if overlap:
+        wide, high = (max(0.0, min(box[2 + at], other[2 + at]) - max(box[at], other[at])) for at in (0, 1))
+        return wide * high <= overlap * min((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (box, other))
+    return box[2] + _GAP < other[0] or other[2] + _GAP < box[0] or box[3] + _GAP < other[1] or other[3] + _GAP < box[1]

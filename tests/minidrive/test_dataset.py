@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import PER_FRAME, MiniDrive
-from prune2drive.minidrive.questions import LETTERS, QUESTION_KINDS
+from prune2drive.minidrive.questions import LETTERS, VERSIONS
 from prune2drive.minidrive.render import render
 from prune2drive.minidrive.scene import DIFFICULTIES, SPLITS, make_scene
 from prune2drive.minidrive.vocabulary import VEHICLES
@@ -128,7 +128,7 @@ def test_no_answer_is_given_away_by_its_frequency():
     for index in range(len(dataset)):
         _, questions = dataset._scene_at(index // PER_FRAME)
         answers[questions[index % PER_FRAME].kind][questions[index % PER_FRAME].reference] += 1
-    assert set(answers) == set(QUESTION_KINDS)
+    assert set(answers) == set(VERSIONS[1])
     majority = {kind: max(counts.values()) / sum(counts.values()) for kind, counts in answers.items()}
     assert all(share < 0.6 for share in majority.values()), majority
     assert answers["exist"]["Yes."] == pytest.approx(answers["exist"]["No."], rel=0.2)
@@ -166,7 +166,7 @@ def test_a_random_sample_of_a_split(count, seed, split):
 def test_samples_follow_their_seed_and_cover_the_split():
     whole, drawn, other = MiniDrive("val"), *(MiniDrive("val", sample=200, seed=seed) for seed in (0, 1))
     assert drawn.ids != other.ids and drawn.fingerprint != other.fingerprint
-    assert whole.ids.index(drawn.ids[-1]) > 1800 and Counter(map(drawn.kind, range(200))).keys() == set(QUESTION_KINDS)
+    assert whole.ids.index(drawn.ids[-1]) > 1800 and Counter(map(drawn.kind, range(200))).keys() == set(VERSIONS[1])
     assert digest(drawn, 150) == digest(whole, whole.ids.index(drawn.ids[150]))
     everything = MiniDrive("val", sample=len(whole), seed=3)
     assert everything.ids == whole.ids and everything.fingerprint == whole.fingerprint

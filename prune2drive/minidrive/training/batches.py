@@ -6,8 +6,8 @@ Q positions after the prefix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prune2drive.cameras import CAMERAS
 from prune2drive.data.dataset import multi_view_prompt
-from prune2drive.errors import check_choice, check_whole
+from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.minidrive.dataset import photograph
 from prune2drive.minidrive.questions import QUESTION_KINDS, Question, ask, frame_questions
 from prune2drive.minidrive.scene import DIFFICULTIES, Scene, make_scene
@@ -28,6 +28,9 @@ from prune2drive.sample import IMAGE_MARKER
 
 PADDING = -1  # segment of padding
 PREFIX = -2  # segment of the visual prefix, which every question attends to
+LONGEST = 6000  # about the largest position id
+SPACINGS = {"even": (1.0, 1.0), "gaps": (1.0, 8.0), "dense": (0.1, 1.0)}
+"""Name -> smallest and largest mean step between the position ids of visual tokens."""
 Batch = dict[str, Any]
 
 
@@ -42,7 +45,12 @@ class Recipe:
         kinds: kind of question -> relative frequency.
         scenes: number of scenes of a step, over all ranks.
         split: split of the scenes.
+        version: version of MiniDrive, whose questions those of other splits are.
         resolution: width and height of an image in pixels.
+        other_resolutions: other width and height -> share of the steps that have it.
+        other_views: share of the steps that leave out some cameras, and show the others in another order.
+        spacing: how position ids follow one another among visual tokens -> relative frequency: `even`, by one, `gaps`,
+            by more, or `dense`, by less, irregularly and from anywhere. Always `even` by default.
         patch: width and height in pixels of the patch that becomes a visual token.
         seed: seed of all draws; a step's batch depends on the recipe and the step alone.
 
@@ -55,7 +63,11 @@ class Recipe:
     kinds: Mapping[str, float]
     scenes: int = 1
     split: str = "train"
+    version: int = 1
     resolution: int = 112
+    other_resolutions: Mapping[int, float] = field(default_factory=dict)
+    other_views: float = 0.0
+    spacing: Mapping[str, float] = field(default_factory=lambda: {"even": 1.0})
     patch: int = 14
     seed: int = 0
 
@@ -64,12 +76,29 @@ class Recipe:
             check_choice("recipe.difficulties", difficulty, DIFFICULTIES)
         for kind in self.kinds:
             check_choice("recipe.kinds", kind, QUESTION_KINDS)
+        for spacing in self.spacing:
+            check_choice("recipe.spacing", spacing, SPACINGS)
+        for resolution in (self.resolution, *self.other_resolutions):
+            if resolution % self.patch:
+                raise InputError(f"recipe: resolution {resolution}: use a multiple of the patch size, {self.patch}")
         check_whole("recipe.scenes", self.scenes)
 
     @property
     def grid(self) -> int:
         """Patches along an image's side."""
         return self.resolution // self.patch
+
+    def of_step(self, step: int) -> tuple[Recipe, tuple[str, ...]]:
+        """Returns the recipe of a step, in its resolution, and the cameras that it shows."""
+        rng, drawn = SceneRandom(self.seed, 1 << 17, step), self.resolution
+        cameras: tuple[str, ...] = CAMERAS
+        point = rng.uniform(0, 1)
+        for resolution, share in self.other_resolutions.items():
+            drawn, point = (resolution, 1.0) if point < share else (drawn, point - share)
+        if rng.chance(self.other_views):
+            left = list(CAMERAS)
+            cameras = tuple(left.pop(rng.integer(0, len(left) - 1)) for _ in range(rng.integer(2, len(CAMERAS))))
+        return replace(self, resolution=drawn, other_resolutions={}, other_views=0.0), cameras
 
 
 @dataclass
@@ -118,6 +147,7 @@ class PackedMiniDrive(IterableDataset[Batch]):
             `pixels_SC3HW` in bytes and `attributes_IN` of the images' patches; with questions also `ids_ST`,
             `labels_ST`, `segment_ST` and `position_ST` of the tokens, and the `targets` of the auxiliary losses.
         """
+        recipe, cameras = recipe.of_step(step)
         scenes, packed = [], []
         for slot in range(self.rank, recipe.scenes, self.world):
             index = (step << 16) + slot if recipe.split == "train" else step * recipe.scenes + slot
@@ -125,49 +155,80 @@ class PackedMiniDrive(IterableDataset[Batch]):
             difficulty = rng.pick(list(recipe.difficulties), list(recipe.difficulties.values()))
             scenes.append(make_scene(recipe.split, (recipe.seed << 48) + index, difficulty))
             if recipe.questions:
-                packed.append(self._pack(scenes[-1], recipe, rng))
-        pixels = [[np.asarray(photograph(scene, camera, recipe.resolution)) for camera in CAMERAS] for scene in scenes]
+                packed.append(self._pack(scenes[-1], recipe, cameras, rng))
+        pixels = [[np.asarray(photograph(scene, camera, recipe.resolution)) for camera in cameras] for scene in scenes]
         batch: Batch = {
             "pixels_SC3HW": torch.from_numpy(np.array(pixels)).permute(0, 1, 4, 2, 3),
-            "attributes_IN": patch_attributes(scenes, recipe.grid),
+            "attributes_IN": patch_attributes(scenes, recipe.grid, cameras),
         }
         if packed:
             asked = [
                 (at, start, row.scene, question) for at, row in enumerate(packed) for start, question in row.questions
             ]
             batch |= _pad(packed, int(self.tokenizer.pad_token_id))
-            batch["targets"] = question_targets(asked, recipe.grid)
+            batch["targets"] = question_targets(asked, recipe.grid, cameras)
         return batch
 
-    def _chat(self, question: str) -> str:
-        message = {"role": "user", "content": multi_view_prompt(CAMERAS, question)}
+    def _chat(self, question: str, cameras: Sequence[str] = CAMERAS) -> str:
+        message = {"role": "user", "content": multi_view_prompt(cameras, question)}
         return str(self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
 
-    def _prefix(self, recipe: Recipe) -> list[int]:
+    def _prefix(self, recipe: Recipe, cameras: Sequence[str]) -> list[int]:
         """Returns the token ids before the question."""
         tokens = recipe.grid**2 + 1  # and a newline
-        before = self._chat("\n").split("\n")[0]
+        before = self._chat("\n", cameras).split("\n")[0]
         ids: list[int] = self.tokenizer(before.replace(IMAGE_MARKER, IMAGE_MARKER * tokens)).input_ids
         return ids
 
-    def _pack(self, scene: Scene, recipe: Recipe, rng: SceneRandom) -> PackedScene:
-        prefix, end = self._prefix(recipe), int(self.tokenizer.eos_token_id)
-        packed = PackedScene(scene, [(token, IGNORED, PREFIX, place) for place, token in enumerate(prefix)])
-        for segment, question in enumerate(_questions(scene, recipe, rng)):
+    def _pack(self, scene: Scene, recipe: Recipe, cameras: Sequence[str], rng: SceneRandom) -> PackedScene:
+        prefix, end = self._prefix(recipe, cameras), int(self.tokenizer.eos_token_id)
+        questions = _questions(scene, recipe, cameras, rng)
+        is_image = [token == self.tokenizer.convert_tokens_to_ids(IMAGE_MARKER) for token in prefix]
+        *places, after = positions(is_image, recipe.spacing, rng)
+        packed = PackedScene(
+            scene, [(token, IGNORED, PREFIX, place) for token, place in zip(prefix, places, strict=True)]
+        )
+        for segment, question in enumerate(questions):
             prompt = self.tokenizer(question.text).input_ids + self.suffix
             answer = [*self.tokenizer(question.reference).input_ids, end]
             labels = [IGNORED] * (len(prompt) - 1) + answer
-            tokens = enumerate(zip(prompt + answer[:-1], labels, strict=True), len(prefix))
+            tokens = enumerate(zip(prompt + answer[:-1], labels, strict=True), after)
             packed.questions.append((len(packed.tokens) + len(prompt) - 1, question))
             packed.tokens += [(token, label, segment, place) for place, (token, label) in tokens]
         return packed
 
 
-def _questions(scene: Scene, recipe: Recipe, rng: SceneRandom) -> list[Question]:
+def positions(is_image: Sequence[bool], spacing: Mapping[str, float], rng: SceneRandom) -> list[int]:
+    """Draws position ids of a prefix, and of what comes next; ascending.
+
+    Args:
+        is_image: which tokens are visual.
+        spacing: see `Recipe`.
+        rng: source of all choices; nothing is drawn where the only spacing is `even`.
+    """
+    name = rng.pick(list(spacing), list(spacing.values())) if len(spacing) > 1 else next(iter(spacing))
+    if name == "even":
+        return list(range(len(is_image) + 1))
+    low, high = SPACINGS[name]
+    mean = min(low * (high / low) ** rng.uniform(0, 1), LONGEST / len(is_image))
+    at, drawn = float(rng.integer(0, LONGEST // 4)), []
+    for visual in is_image:
+        drawn.append(int(at))
+        at += rng.uniform(0, 2 * mean) if visual else 1.0
+    return [*drawn, int(at) + 1]
+
+
+def _questions(scene: Scene, recipe: Recipe, cameras: Sequence[str], rng: SceneRandom) -> list[Question]:
     if recipe.split != "train":
-        return frame_questions(scene)
+        return frame_questions(scene, recipe.version)
     kinds, weights = list(recipe.kinds), list(recipe.kinds.values())
-    return [ask(scene, rng.pick(kinds, weights), rng) for _ in range(recipe.questions)]
+    drawn: list[Question] = []
+    for _ in range(recipe.questions):
+        question = ask(scene, rng.pick(kinds, weights), rng)
+        while not question.cameras <= set(cameras):
+            question = ask(scene, rng.pick(kinds, weights), rng)
+        drawn.append(question)
+    return drawn
 
 
 def _pad(packed: list[PackedScene], pad: int) -> dict[str, Tensor]:

@@ -16,10 +16,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError
 from prune2drive.minidrive.architecture import Architecture, build_model, save
-from prune2drive.minidrive.questions import QUESTION_KINDS
+from prune2drive.minidrive.questions import VERSIONS
 from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.training.batches import PREFIX, Batch, PackedMiniDrive, Recipe, block_mask
 from prune2drive.minidrive.training.losses import attention_supervision_loss, attribute_losses
@@ -88,7 +87,8 @@ class MiniDriveTraining(LightningModule):
         """Returns the weighted sum of the losses beside the answers'."""
         targets, weights = batch["targets"], self.schedule.auxiliary_losses
         prefix = batch["ids_ST"][0, : _prefix_length(batch)]
-        images = (prefix == self.model.config.image_token_id).nonzero().view(len(CAMERAS), -1)
+        cameras = batch["pixels_SC3HW"].shape[1]
+        images = (prefix == self.model.config.image_token_id).nonzero().view(cameras, -1)
         visual = images[:, :-1].flatten()  # without the newlines
         attention = attention_supervision_loss(probe, targets["answer_start"], targets["evidence"], visual)
         self.log("train/attention_supervision", attention)
@@ -120,7 +120,7 @@ class MiniDriveTraining(LightningModule):
         hidden_STD = self.decode(batch, self.encode_images(batch["pixels_SC3HW"])).last_hidden_state
         right_ST = (self.model.lm_head(hidden_STD).argmax(-1) == batch["labels_ST"]) | (batch["labels_ST"] == IGNORED)
         matches = []
-        for segment, kind in enumerate(QUESTION_KINDS):
+        for segment, kind in enumerate(VERSIONS[self.recipe.version]):
             matches.append((right_ST | (batch["segment_ST"] != segment)).all(1).float().mean())
             self.log(f"val/{kind}", matches[-1], sync_dist=True)
         self.log("val/exact_match", torch.stack(matches).mean(), prog_bar=True, sync_dist=True)
@@ -149,7 +149,16 @@ class MiniDriveTraining(LightningModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Returns the batches of the first scenes of the val split."""
-        recipe = replace(self.recipe, split="val", difficulties={"standard": 1.0}, scenes=8, seed=0)
+        recipe = replace(
+            self.recipe,
+            split="val",
+            difficulties={"standard": 1.0},
+            other_resolutions={},
+            other_views=0.0,
+            spacing={"even": 1.0},
+            scenes=8,
+            seed=0,
+        )
         return self._loader(lambda: ((step, recipe) for step in range(self.validation_scenes // recipe.scenes)))
 
     def _loader(self, plan: Callable[[], Iterable[tuple[int, Recipe]]]) -> DataLoader[Batch]:
@@ -160,11 +169,13 @@ class MiniDriveTraining(LightningModule):
         """Returns the model's image features; `pooler_output` holds [N + 1, D] for an image, a newline last."""
         scenes, cameras, _, height, width = pixels_SC3HW.shape
         pixels = (pixels_SC3HW.float() / 127.5 - 1).flatten(0, 1)[:, None]
+        other = {"interpolate_pos_encoding": True} if height != self.sizes.resolution else {}
         return self.model.model.get_image_features(
             pixel_values=pixels.to(self.model.dtype),
             image_sizes=torch.tensor([[height, width]]).expand(scenes * cameras, 2),
             batch_num_images=torch.tensor([cameras] * scenes),
             return_dict=True,
+            **other,
         )
 
     def decode(self, batch: Batch, images: Any, probe: AttentionProbe | None = None) -> Any:

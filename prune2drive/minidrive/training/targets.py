@@ -35,7 +35,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 """Attribute of a patch or an object -> the words for its values."""
 
 
-def patch_attributes(scenes: Sequence[Scene], grid: int) -> dict[str, Tensor]:
+def patch_attributes(scenes: Sequence[Scene], grid: int, cameras: Sequence[str] = CAMERAS) -> dict[str, Tensor]:
     """Returns the attributes of all patches: attribute -> index of a word, IGNORED where it has none; [I, N].
 
     All patches of an object have all attributes of the object, its number and the grid cell of its centre included.
@@ -43,7 +43,9 @@ def patch_attributes(scenes: Sequence[Scene], grid: int) -> dict[str, Tensor]:
     Args:
         scenes: the scenes, whose images follow one another.
         grid: patches along an image's side.
+        cameras: the cameras whose images there are, in order.
     """
+    shown = [CAMERAS.index(camera) for camera in cameras]
     words = {name: np.full((len(scenes), len(CAMERAS), grid * grid), IGNORED) for name in ATTRIBUTES}
     words["presence"][:] = 1
     words["camera"][:] = np.arange(len(CAMERAS))[:, None]
@@ -54,23 +56,27 @@ def patch_attributes(scenes: Sequence[Scene], grid: int) -> dict[str, Tensor]:
         for index, obj in enumerate(scene.objects):
             for name, word in _object_words(obj).items():
                 words[name][at][owner == index] = word
-    return {name: torch.from_numpy(indices).flatten(0, 1) for name, indices in words.items()}
+    return {name: torch.from_numpy(indices[:, shown]).flatten(0, 1) for name, indices in words.items()}
 
 
-def question_targets(asked: Sequence[tuple[int, int, Scene, Question]], grid: int) -> dict[str, Any]:
+def question_targets(
+    asked: Sequence[tuple[int, int, Scene, Question]], grid: int, cameras: Sequence[str] = CAMERAS
+) -> dict[str, Any]:
     """Returns what the auxiliary losses of a batch's questions need.
 
     Args:
         asked: for every question, the index of its scene in the batch, the position where its answer begins, its
             scene and itself.
         grid: patches along an image's side.
+        cameras: the cameras whose images there are, in order.
 
     Returns:
         `answer_start` [2, Q], scene and position where the answer begins; `asked` and `subject`, the attributes [Q]
         that the question names and those of the only object that decides the answer; `evidence` bool [Q, V], the
         visual tokens of all objects that decide the answer.
     """
-    owners = {id(scene): scene.patch_owners(grid).reshape(-1) for *_, scene, _ in asked}
+    shown = [CAMERAS.index(camera) for camera in cameras]
+    owners = {id(scene): scene.patch_owners(grid)[shown].reshape(-1) for *_, scene, _ in asked}
     evidence = [
         np.isin(owners[id(scene)], [scene.objects.index(obj) for obj in question.subjects])
         for *_, scene, question in asked

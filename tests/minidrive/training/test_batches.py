@@ -7,7 +7,7 @@ import torch
 
 from prune2drive.cameras import spoken_name
 from prune2drive.minidrive.dataset import MiniDrive
-from prune2drive.minidrive.questions import QUESTION_KINDS
+from prune2drive.minidrive.questions import QUESTION_KINDS, VERSIONS
 from prune2drive.minidrive.scene import make_scene
 from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.training.batches import PADDING, PREFIX, PackedMiniDrive, Recipe, block_mask
@@ -32,11 +32,12 @@ def test_batch_of_a_step_is_the_same_however_many_ranks_share_it():
     assert not torch.equal(packed().batch(8, RECIPE)["pixels_SC3HW"], whole["pixels_SC3HW"])
 
 
-def test_batch_of_validation_reads_like_the_dataset():
+@pytest.mark.parametrize("version", VERSIONS)
+def test_batch_of_validation_reads_like_the_dataset(version):
     tokenizer = build_tokenizer()
-    recipe = Recipe(1, {"standard": 1.0}, {}, split="val")
-    batch, dataset = packed().batch(0, recipe), MiniDrive("val", size=len(QUESTION_KINDS))
-    for number in range(len(QUESTION_KINDS)):
+    recipe = Recipe(1, {"standard": 1.0}, {}, split="val", version=version)
+    batch, dataset = packed().batch(0, recipe), MiniDrive("val", version=version, size=len(VERSIONS[version]))
+    for number in range(len(VERSIONS[version])):
         sample = dataset[number]
         message = [{"role": "user", "content": sample.prompt}]
         text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
