@@ -7,13 +7,13 @@ over 30 answers, so it knows no other spelling; `accuracy_lenient`, which is our
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prune2drive.metrics.base import SCORE, Column, shares
+from prune2drive.metrics.lenient import plain
 from prune2drive.metrics.statistics import RunningMean
 from prune2drive.sample import Prediction
 
@@ -82,12 +82,7 @@ def _scored(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
 def _scores(row: Prediction) -> dict[str, float]:
     """Returns every metric that a row enters, with its score."""
     exact = float(row.answer == row.reference)
-    scores = {"accuracy": exact, "accuracy_lenient": float(_plain(row.answer) == _plain(row.reference))}
+    scores = {"accuracy": exact, "accuracy_lenient": float(plain(row.answer or "") == plain(row.reference or ""))}
     template, _, hops = row.kind.rpartition("_")
     parts = (template, f"hop_{hops}", row.kind) if template else ()
     return scores | {f"accuracy/{part}": exact for part in parts}
-
-
-def _plain(text: str | None) -> str:
-    """Returns the words of a text in lower case, without punctuation around them."""
-    return " ".join(re.sub(r"[^\w\s]", " ", text or "").casefold().split())

@@ -34,8 +34,15 @@ def test_drivelm_leaves_captions_out():
     assert (found["s_f_1"] + found["s_f_2"]) / 2 == metrics["accuracy"] and len(found) == 3
     parts = DriveLMScore().parts_by_question(rows)
     assert {key: sum(each.values()) / len(each) for key, each in parts.items()} == pytest.approx(
-        {key: metrics[key] for key in ("accuracy", "match_f1")}
+        {key: metrics[key] for key in ("accuracy", "accuracy_lenient", "match_f1")}
     )
+
+
+def test_the_lenient_accuracy_is_by_question_too():
+    rows = [row(0, "The correct answer is A", "A", 0), row(1, "B", "B", 0), row(2, "The answer is A", "B", 0)]
+    parts = DriveLMScore().parts_by_question(rows)
+    assert parts["accuracy"] == {"s_f_0": 0, "s_f_1": 1, "s_f_2": 0}
+    assert parts["accuracy_lenient"] == {"s_f_0": 1, "s_f_1": 1, "s_f_2": 0}
 
 
 def test_drivelmm_o1_leaves_open_questions_out():

@@ -24,7 +24,8 @@ PRUNERS = sorted(file.stem for file in (runs.CONFIGS / "pruner").glob("*.yaml"))
 SHALLOW = {"pact": ["pruner.layer=3"]}  # it cuts at layer 4, which the tiny decoder has not
 TOKENS = 64  # of each camera of the tiny model
 FEW = "dataset.size=4"
-SCORES = {"score", "exact_match", "accuracy", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "language"}
+SCORES = {"score", "exact_match", "accuracy", "accuracy_lenient", "rouge_l", "cider", "language"}
+SCORES |= {f"bleu_{n}" for n in (1, 2, 3, 4)}
 SCORES |= {"match_f1", "final_offline"}
 COSTS = {"tokens/visual_full", "tokens/visual_kept", "tokens/layer_average", "tokens/text"}
 COSTS |= {"tokens/nominal", "tokens/stage_1"}

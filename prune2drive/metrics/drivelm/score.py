@@ -8,6 +8,8 @@ its coordinates, and a judge. `graph.py` says which answers are scored.
     final         = 0.4 judge + 0.2 language + 0.2 match + 0.2 accuracy
     final_offline = (language + match_f1 + accuracy) / 3, the same weights over what needs no judge
 
+`accuracy_lenient` is ours and enters no score: "The correct answer is A" counts as A (DriveLM's issue 171).
+
 Where the official script crashes or has no such case: an odd number of coordinates loses its last one in questions and
 references too, as in answers; a frame whose first question has no answer is scored whole; samples that failed or have
 no answer are in no mean.
@@ -27,6 +29,7 @@ from prune2drive.metrics.base import SCORE, Column, Judge, JudgeUnavailable, is_
 from prune2drive.metrics.drivelm.graph import Pair, follow_graph, match
 from prune2drive.metrics.drivelm.rating import RATING
 from prune2drive.metrics.language import score_captions
+from prune2drive.metrics.lenient import is_right
 from prune2drive.metrics.lines import Lines
 from prune2drive.metrics.statistics import Estimate, combine, mean
 from prune2drive.sample import Prediction
@@ -61,6 +64,7 @@ class DriveLMScore:
                 "final": "final score",
                 "judge": "judge",
                 "accuracy": "right choices, yes and no",
+                "accuracy_lenient": "right choices within a sentence too (not official)",
                 "language": "language",
                 "match": "match, with the judge",
                 "match_f1": "F1 of located objects",
@@ -154,14 +158,15 @@ class DriveLMScore:
         return scores
 
     def parts_by_question(self, predictions: Collection[Prediction]) -> dict[str, dict[str, float]]:
-        """Returns question id -> score of the accuracy and of the F1 of located objects.
+        """Returns question id -> score of both accuracies and of the F1 of located objects.
 
         Captions are scored all together, and of a judge's scores the means alone are kept.
         """
-        parts: dict[str, dict[str, float]] = {"accuracy": {}, "match_f1": {}}
+        parts: dict[str, dict[str, float]] = {"accuracy": {}, "accuracy_lenient": {}, "match_f1": {}}
         for pair in follow_graph(predictions):
             if ACCURACY in pair.row.tags:
                 parts["accuracy"][pair.row.id] = float(pair.answer == pair.reference)
+                parts["accuracy_lenient"][pair.row.id] = float(is_right(pair.answer, pair.reference))
             if MATCH in pair.row.tags:
                 parts["match_f1"][pair.row.id] = match(pair.answer, pair.reference)[1]
         return parts
@@ -228,6 +233,7 @@ class _Scored:
         self.tags: set[int] = set()
         self._numbers = {tag: array("q") for tag in (ACCURACY, LANGUAGE, MATCH)}
         self._values = {tag: array("d") for tag in (ACCURACY, MATCH)}
+        self._lenient = array("d")
         self._answers, self._references = Lines(), Lines()
 
     def add(self, number: int, pair: Pair) -> None:
@@ -244,6 +250,7 @@ class _Scored:
             self._numbers[tag].append(number)
         if ACCURACY in tags:
             self._values[ACCURACY].append(pair.answer == pair.reference)
+            self._lenient.append(is_right(pair.answer, pair.reference))
         if MATCH in tags:
             self._values[MATCH].append(match(pair.answer, pair.reference)[1])
         if LANGUAGE in tags:
@@ -256,6 +263,7 @@ class _Scored:
         notes: dict[str, float] = {}
         if values := self._values[ACCURACY]:
             estimates["accuracy"] = mean(values, self._numbers[ACCURACY])
+            estimates["accuracy_lenient"] = mean(self._lenient, self._numbers[ACCURACY])
         if numbers := self._numbers[LANGUAGE]:
             language = score_captions(self._answers, self._references, numbers)
             estimates |= language.estimates

@@ -188,7 +188,7 @@ def test_a_judge_in_percent_is_refused():
         DriveLMScore(Judge(lambda rows: {"s_f_1": 65}))(ROWS)
 
 
-@pytest.mark.parametrize("tag, keys", [(0, {"accuracy"}), (1, set()), (3, {"match_f1"})])
+@pytest.mark.parametrize("tag, keys", [(0, {"accuracy", "accuracy_lenient"}), (1, set()), (3, {"match_f1"})])
 def test_what_has_no_samples_is_absent(tag, keys):
     found = DriveLMScore().measure([row(0, answer=CAR, reference=CAR, tags=[tag])])
     counts = {"skipped_by_graph", "frames_without_graph"}
