@@ -8,6 +8,7 @@ from prune2drive.pruning.methods.dart import DART
 from prune2drive.pruning.methods.divprune import DivPrune
 from prune2drive.pruning.methods.facility import SCOPE, FacilityLocation, MMTok
 from prune2drive.pruning.methods.fastv import FastV
+from prune2drive.pruning.methods.holov import HoloV
 from prune2drive.pruning.methods.none import NoPruner
 from prune2drive.pruning.methods.outlier import OutlierPruner
 from prune2drive.pruning.methods.pact import PACT
@@ -35,6 +36,7 @@ __all__ = [
     "Dynamic",
     "FacilityLocation",
     "FastV",
+    "HoloV",
     "MMTok",
     "NoPruner",
     "OutlierPruner",
