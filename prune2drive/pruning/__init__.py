@@ -9,6 +9,7 @@ from prune2drive.pruning.methods.divprune import DivPrune
 from prune2drive.pruning.methods.facility import SCOPE, FacilityLocation, MMTok
 from prune2drive.pruning.methods.fastv import FastV
 from prune2drive.pruning.methods.holov import HoloV
+from prune2drive.pruning.methods.mmr import MMR
 from prune2drive.pruning.methods.none import NoPruner
 from prune2drive.pruning.methods.outlier import OutlierPruner
 from prune2drive.pruning.methods.pact import PACT
@@ -37,6 +38,7 @@ __all__ = [
     "FacilityLocation",
     "FastV",
     "HoloV",
+    "MMR",
     "MMTok",
     "NoPruner",
     "OutlierPruner",

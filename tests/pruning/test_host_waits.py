@@ -29,6 +29,7 @@ LARGER = [{"rows": 4, "cameras": 4}, {"count": 144, "k": 24}]
 OPTIONS = {
     "tfps": [{}, {"relevance": "question"}, {"relevance": "saliency"}, {"start": "random"}, {"mode": "nearest"}],
     "cdpruner": [{}, {"span": "sample"}],
+    "mmr": [{"importance": name} for name in ("attention", "vision", "question", "norm")],
     "mmtok": [{}, {"features": "tokens"}],
     "sparsevlm": [{}, {"version": "2"}],
 }

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
-from prune2drive.pruning import PACT, TFPS, FastV, MMTok, NoPruner, Pruner, RandomPruner, Staged, Traits, prune
+from prune2drive.pruning import MMR, PACT, TFPS, FastV, MMTok, NoPruner, Pruner, RandomPruner, Staged, Traits, prune
 from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap
 
@@ -47,6 +47,7 @@ METHODS |= {
     }.items()
 }
 METHODS["MMTok-tokens"] = MMTok(features="tokens")
+METHODS |= {f"MMR-{name}": MMR(importance=name) for name in ("question", "norm")}
 METHODS |= {
     f"Staged-{name}": Staged(pruner=method, layers=[1, 3])
     for name, method in METHODS.items()
