@@ -2,6 +2,7 @@
 
 from prune2drive.pruning.base import Pruner, ScorePruner, Traits
 from prune2drive.pruning.context import Context, Selection
+from prune2drive.pruning.diversity_ratios import Diversity
 from prune2drive.pruning.dynamic_ratios import Dynamic
 from prune2drive.pruning.methods.cdpruner import CDPruner
 from prune2drive.pruning.methods.dart import DART
@@ -16,6 +17,7 @@ from prune2drive.pruning.methods.pact import PACT
 from prune2drive.pruning.methods.pyramiddrop import PyramidDrop
 from prune2drive.pruning.methods.random import RandomPruner
 from prune2drive.pruning.methods.resize import Resize
+from prune2drive.pruning.methods.ring_tfps import RingTFPS
 from prune2drive.pruning.methods.sparsevlm import SparseVLM
 from prune2drive.pruning.methods.staged import Staged
 from prune2drive.pruning.methods.tfps import TFPS
@@ -34,6 +36,7 @@ __all__ = [
     "Context",
     "DART",
     "DivPrune",
+    "Diversity",
     "Dynamic",
     "FacilityLocation",
     "FastV",
@@ -49,6 +52,7 @@ __all__ = [
     "PyramidDrop",
     "RandomPruner",
     "RatioPolicy",
+    "RingTFPS",
     "SCOPE",
     "ScorePruner",
     "Resize",

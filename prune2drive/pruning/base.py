@@ -29,6 +29,7 @@ class Traits:
         nested: whether the picks for a smaller budget are the first of those for a larger one.
         shares_picks_per_frame: whether all questions about a frame keep the same tokens: picks depend neither on the
             question nor on the sample's id.
+        reads_other_cameras: whether a camera's picks depend on other cameras' tokens with `scope=per_camera` too.
         needs_attention: whether it reads the attention of the decoder layer before the cut, so that layer 0 has none.
         needs_vision: whether it reads the vision tower's attention and features.
         resizes_images: whether it shows the vision tower smaller images, whose shape `image_shape` gives.
@@ -41,6 +42,7 @@ class Traits:
     positions: str = "keep"
     nested: bool = True
     shares_picks_per_frame: bool = False
+    reads_other_cameras: bool = False
     needs_attention: bool = False
     needs_vision: bool = False
     resizes_images: bool = False

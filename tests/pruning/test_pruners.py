@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
-from prune2drive.pruning import MMR, PACT, TFPS, FastV, MMTok, NoPruner, Pruner, RandomPruner, Staged, Traits, prune
+from prune2drive.pruning import MMR, TFPS, FastV, MMTok, NoPruner, Pruner, RandomPruner, Staged, Traits, prune
 from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap
 
@@ -144,7 +144,7 @@ def test_a_camera_is_pruned_by_itself(llama, method):
     """At layer 0, where no layer has mixed the cameras yet."""
     if method.scope == "global" or method.traits.needs_attention or len(method.resolve(4).cuts) > 1:
         return
-    if isinstance(method, PACT):  # whose query is the mean of the whole prompt's
+    if method.traits.reads_other_cameras:
         return
     method = copy.copy(method)
     method.layer = 0

@@ -62,7 +62,11 @@ class CDPruner(Pruner):
 
     @property
     def traits(self) -> Traits:
-        return Traits(positions="renumber", needs_vision=self.relevance == "clip")
+        return Traits(
+            positions="renumber",
+            reads_other_cameras=self.span == "sample",
+            needs_vision=self.relevance == "clip",
+        )
 
     @cached_property
     def _clip(self) -> Clip:

@@ -57,7 +57,12 @@ class PACT(Pruner):
 
     @property
     def traits(self) -> Traits:
-        return Traits(nested=False, merges_tokens=True, proportional_attention=self.proportional)
+        return Traits(
+            nested=False,
+            reads_other_cameras=True,  # through the mean query of the whole prompt
+            merges_tokens=True,
+            proportional_attention=self.proportional,
+        )
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Selection:
         importance_CN = ctx.of_pools(importance(ctx)) * tokens_CND.norm(dim=2)
