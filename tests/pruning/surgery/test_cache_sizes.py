@@ -1,0 +1,61 @@
+"""What a pruned prompt leaves in memory: no layer holds keys and values twice, or of tokens that it never saw.
+
+FastV's released code runs the layer before the cut once more for its attention, with the cache live, and so keeps that
+layer's keys and values twice (pkunlp-icler/FastV, issue 46).
+"""
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import families
+from helpers.families import CAMERAS, TOKENS
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from prune2drive.pruning import NoPruner, prune
+from prune2drive.pruning.ratios import Uniform
+from prune2drive.pruning.surgery.checks import validate
+
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs/pruner").glob("*.yaml"))
+TEXTS = [[11, 12, 13], [21, 22, 23]]
+DEPTH = families.SIZES["num_hidden_layers"]
+
+
+def methods():
+    for path in CONFIGS:
+        made = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
+        made.layer = min(made.layer, DEPTH - 1)
+        if not isinstance(made, NoPruner) and not made.traits.resizes_images:
+            yield pytest.param(made, id=path.stem)
+
+
+def storages(like: torch.Tensor) -> set[int]:
+    """Where the tensors that are shaped as keys of some layer lie in memory."""
+    shaped = (each for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and each.ndim == 4)
+    heads = (each for each in shaped if each.shape[:2] == like.shape[:2] and each.shape[3] == like.shape[3])
+    return {each.untyped_storage().data_ptr() for each in heads}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", methods())
+def test_each_layer_holds_what_entered_it_once(make_family, method):
+    family = make_family("llava")
+    method = validate(method, Uniform(), family.model.config)
+    inputs = family.inputs(TEXTS)
+    with prune(family.model, method, 0.25, **family.naming(TEXTS)) as trace:
+        cache = family.model(**inputs, use_cache=True).past_key_values
+        length = inputs["input_ids"].shape[1]
+        pools = len(CAMERAS) if method.scope == "per_camera" else 1
+        each = method.sizes(len(CAMERAS) // pools * TOKENS // 4, len(CAMERAS) // pools * TOKENS)
+        sizes = dict(zip(method.cuts, (pools * size for size in each), strict=True))
+        entered = length
+        for index, layer in enumerate(cache.layers):
+            entered = length - len(CAMERAS) * TOKENS + sizes[index] if index in sizes else entered
+            assert layer.keys.shape[2] == layer.values.shape[2] == layer.get_seq_length() == entered, index
+        assert entered == trace.positions[0].numel()
+        gc.collect()
+        held = {part.untyped_storage().data_ptr() for layer in cache.layers for part in (layer.keys, layer.values)}
+        assert len(held) == 2 * DEPTH
+        assert storages(cache.layers[0].keys) == held
