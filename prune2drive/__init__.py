@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "evaluate":  # imported when used: it needs Hydra and Lightning, which pruning a model does not
-        from prune2drive.tasks.main import evaluate
+        from prune2drive.tasks import framework
 
-        return evaluate
+        return framework().evaluate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

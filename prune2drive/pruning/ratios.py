@@ -9,10 +9,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 from torch import Tensor
-from yaml import YAMLError
 
 from prune2drive.errors import InputError
 
@@ -129,8 +127,8 @@ class Adaptive(RatioPolicy):
             )
         self.path = path
         try:
-            content = OmegaConf.to_container(OmegaConf.load(path))
-        except (YAMLError, OmegaConfBaseException, OSError, UnicodeError) as error:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, OSError, UnicodeError) as error:
             raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
         content = content if isinstance(content, dict) else {}
         ratios, provenance = content.get("ratios"), content.get("provenance") or {}
