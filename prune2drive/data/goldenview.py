@@ -181,7 +181,8 @@ def _label(entry: dict[str, Any], options: Mapping[str, str], views: Mapping[str
     if entry.get("golden_view") is None and entry.get("gold_answer_id") is None:
         return None
     view, letter = (field(entry, name, str, where).strip() for name in ("golden_view", "gold_answer_id"))
-    for name, value, known in (("golden_view", view, (*views, NO_VIEW)), ("gold_answer_id", letter, tuple(options))):
+    labels = (*(camera for camera in CAMERAS if camera in views), NO_VIEW)
+    for name, value, known in (("golden_view", view, labels), ("gold_answer_id", letter, tuple(options))):
         if value not in known:
             raise InputError(f"{where}: field '{name}' is '{shortened(value)}'; it should be one of {', '.join(known)}")
     return f"{view} {letter}"

@@ -83,6 +83,7 @@ def test_subsets_and_fingerprint(tmp_path):
         ([ask(views={})], "question 0: field 'views' is empty"),
         ([ask(views={"CAM_BACK": "../x.png"})], "question 0: image path '../x.png' leads out"),
         ([ask(view="CAM_UP")], "question 0: field 'golden_view' is 'CAM_UP'; it should be one of CAM_FRONT"),
+        ([ask(view="ROOF", views={"ROOF": "x.png"})], "'golden_view' is 'ROOF'; it should be one of NONE_OF_THE_ABOVE"),
         ([ask(view=None)], "question 0: field 'golden_view' should be a string, found null"),
         ([ask(answer="E")], "question 0: field 'gold_answer_id' is 'E'; it should be one of A, B, C, D"),
         ([ask(), ask("q2", views={"CAM_BACK": "x.png"})], "question q2: 'views' differ from those of another question"),
