@@ -56,25 +56,6 @@ def test_runs_are_named_by_what_sets_them_apart(sweep):
     assert not found.faults
 
 
-def test_a_run_with_all_tokens_is_called_so_by_whichever_method(tmp_path):
-    for name, model, keep in (("none", "a", 1.0), ("tfps", "b", 1.0), ("tfps", "b", 0.5)):
-        options = [f"model={model}", f"pruner={name}", f"ratios.keep={keep}"]
-        run_folder(tmp_path / f"{model} {keep}", name, answers(0.9, 1), keep, overrides=options)
-    found = find([tmp_path])
-    assert [run.label for run in found.runs] == ["a all tokens", "b all tokens", "b tfps keep=0.5"]
-    assert [run.series for run in found.runs] == ["a all tokens", "b all tokens", "b tfps"]
-    assert [run.options["pruner"] for run in found.runs] == ["none", "tfps", "tfps"]
-    assert found.runs[0].goes_by("model=a pruner=none")
-
-
-def test_a_run_that_sees_nothing_is_not_called_one_with_all_tokens(tmp_path):
-    for images, share in (("shown", 0.9), ("grey", 0.3)):
-        options = ["pruner=none", f"images={images}"]
-        run_folder(tmp_path / images, "none", answers(share, 1), overrides=options, config={"images": images})
-    found = find([tmp_path])
-    assert [run.label for run in found.runs] == ["shown all tokens", "grey"] and found.baseline is found.runs[0]
-
-
 def test_everything_shows_the_baseline_first_then_by_budget_and_score(tmp_path):
     told = {"0": ("random", 0.1, 0.3), "1": ("fastv", 0.5, 0.6), "2": ("tfps", 0.102, 0.7), "3": ("none", 1.0, 0.8)}
     for folder, (name, keep, share) in {**told, "4": ("tfps", 0.5, 0.9)}.items():
