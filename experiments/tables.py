@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, lines in blocks.items():
         block = "\n".join(lines)
         print(f"## {name}\n\n{block}\n")
-        for file in options.write:
+        is_whole = name in rows or {*rows} == {*names()}  # a summary of some claims is not the page's
+        for file in options.write if is_whole else ():
             write_block(file, f"claims:{name}", f"\n{block}\n")
 
 

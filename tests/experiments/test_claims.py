@@ -213,7 +213,17 @@ def test_command_says_contradictions_first_and_what_is_missing(folders, tmp_path
     assert "Scores themselves can be compared for 1 of 2 claims" in shown
     assert "3 of 3 runs are missing; `python -m experiments.tables search --run` makes them." in shown
     assert "python run.py -m experiment=search search=grid model=minidrive" in shown
-    assert first in page.read_text() and "stale" not in page.read_text() and "search=grid" in page.read_text()
+    assert "stale" in page.read_text() and "search=grid" in page.read_text(), "a page's summary is of all claims"
+
+
+def test_a_page_of_all_claims_has_their_summary(folders, tmp_path):
+    claim = Claim.read("nearest")
+    for job, right in zip(claim.jobs, (0.25, 0.75), strict=True):
+        folders.add(*claim.here(job), right=right)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- claims:summary -->\nstale\n<!-- /claims:summary -->\n")
+    tables.main(["--runs", str(folders.root), "--write", str(page)])
+    assert "- [nearest](#nearest), pruner.mode=nearest: -50.0 [" in page.read_text() and "stale" not in page.read_text()
 
 
 def test_missing_runs_are_made_once(folders, tmp_path, monkeypatch):
