@@ -132,9 +132,9 @@ class ActiveStudy(Study):
     def give_up(self, number: int) -> None:
         """Records that a trial's run was interrupted; its ratios are proposed again when the search goes on."""
         trial = self.optuna_study.get_trials(deepcopy=False)[number]
+        self._leave_out(number, "interrupted; its ratios are tried again")  # fails where another process was first
         if self.distributions.keys() <= trial.params.keys():
             self.optuna_study.enqueue_trial(trial.params)
-        self._leave_out(number, "interrupted; its ratios are tried again")
 
     def check_errors(self) -> None:
         """Ends a search whose runs keep failing.

@@ -6,6 +6,7 @@ import time
 import optuna
 import pytest
 from helpers.studies import CAMERAS, CANDIDATES, in_a_process, score, search, study
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from prune2drive.errors import InputError
@@ -143,6 +144,17 @@ def test_an_interrupted_trial_is_tried_again(tmp_path):
     searched.close()
     evaluated = search(study(tmp_path, trials=3))
     assert evaluated[0] == second.ratios and len(evaluated) == 2
+
+
+def test_two_processes_that_give_up_a_trial_let_it_be_tried_once(tmp_path):
+    searched = study(tmp_path, trials=3)
+    (trial,) = searched.ask(1)
+    searched.give_up(trial.number)
+    with pytest.raises((UpdateFinishedTrialError, ValueError)):
+        searched.give_up(trial.number)
+    waiting = searched.optuna_study.get_trials(states=[TrialState.WAITING])
+    assert len(waiting) == 1
+    searched.close()
 
 
 WRONG = {

@@ -22,7 +22,8 @@ COUNTS = [3, 2, 3]  # cameras in each prompt
 def methods():
     for path in CONFIGS:
         made = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
-        if not isinstance(made, NoPruner) and "per_camera" in made.traits.scopes:
+        is_left_out = isinstance(made, NoPruner) or made.traits.resizes_images
+        if not is_left_out and "per_camera" in made.traits.scopes:
             made.layer = min(made.layer, SIZES["num_hidden_layers"] - 1)
             made.scope = "per_camera"
             yield pytest.param(made, id=path.stem)

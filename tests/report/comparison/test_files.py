@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from prune2drive.report import charts
 from prune2drive.report.__main__ import main
 from prune2drive.report.comparison.charts import spread_apart
 from prune2drive.report.comparison.findings import find
@@ -167,7 +168,8 @@ def test_charts_are_files_for_a_paper(written):
     names = ("score_against_kept", "score_against_FLOPs", "scores_by_kind_of_question", "tokens_of_each_camera")
     assert files > {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")}
     with Image.open(page.parent / "charts/score_against_kept.png") as image:
-        assert image.width > 2000 and len(image.convert("RGB").getcolors(1 << 20)) > 10
+        assert image.width == pytest.approx(charts.WIDTH * charts.DPI, rel=0.1)
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 10
     svg = (page.parent / "charts/score_against_kept.svg").read_text()
     assert "var(--" not in svg and "#b45309" in svg and "&lt;script&gt;" in svg and "<script" not in svg
     text = page.read_text()
