@@ -89,9 +89,10 @@ class ActiveStudy(Study):
 
     @property
     def remaining(self) -> int:
-        """Returns how many trials are neither evaluated nor running."""
-        running = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return self.target - len(self.trials) - len(running)
+        """Returns how many trials are neither evaluated nor running; those to be tried again are among them."""
+        states = [trial.state for trial in self.optuna_study.get_trials(deepcopy=False)]
+        planned = self.target - len(self.trials) - states.count(TrialState.RUNNING)
+        return max(planned, states.count(TrialState.WAITING))
 
     def ask(self, count: int) -> list[Trial]:
         """Returns up to `count` sets of ratios that no process has tried; none when the search is complete."""

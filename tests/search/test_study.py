@@ -146,14 +146,32 @@ def test_an_interrupted_trial_is_tried_again(tmp_path):
     assert evaluated[0] == second.ratios and len(evaluated) == 2
 
 
-def test_two_processes_that_give_up_a_trial_let_it_be_tried_once(tmp_path):
-    searched = study(tmp_path, trials=3)
+def test_a_trial_that_two_processes_give_up_is_evaluated_once(tmp_path):
+    searched = study(tmp_path, trials=5)
     (trial,) = searched.ask(1)
     searched.give_up(trial.number)
     with pytest.raises((UpdateFinishedTrialError, ValueError)):
         searched.give_up(trial.number)
-    waiting = searched.optuna_study.get_trials(states=[TrialState.WAITING])
-    assert len(waiting) == 1
+    assert len(searched.optuna_study.get_trials(states=[TrialState.WAITING])) == 1
+    searched.close()
+    evaluated = search(study(tmp_path, trials=5))
+    assert len(evaluated) == 5 and evaluated.count(trial.ratios) == 1
+
+
+def test_a_trial_is_tried_again_even_where_others_filled_the_study(tmp_path):
+    """Another process may take its place between the moment in which it is given up and the next proposal."""
+    searched = study(tmp_path, trials=3)
+    given, *others = searched.ask(3)
+    for trial in others:
+        searched.tell(trial, {"score": 0.5})
+    enqueue, searched.optuna_study.enqueue_trial = searched.optuna_study.enqueue_trial, lambda params: None
+    searched.give_up(given.number)
+    (filling,) = searched.ask(3)
+    searched.tell(filling, {"score": 0.5})
+    assert searched.remaining == 0
+    enqueue(searched.optuna_study.trials[given.number].params)
+    (again,) = searched.ask(3)
+    assert again.ratios == given.ratios and searched.remaining == 0
     searched.close()
 
 
