@@ -8,19 +8,18 @@ photo below nuScenes' folder), `scene_name`, `sample_token` and, where it is lab
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prune2drive.cameras import CAMERAS
-from prune2drive.data.dataset import check_answered, check_unique, choose_cameras, fingerprint, multi_view_prompt
+from prune2drive.data.dataset import check_answered, check_unique
 from prune2drive.data.frame_photos import FramePhotos
+from prune2drive.data.frame_questions import FrameQuestions, Question
 from prune2drive.data.images import inside
 from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError, shortened
 from prune2drive.files import field, kind_of, read_json
-from prune2drive.sample import Prediction, Sample
 
 QUESTIONS = "data/eval.jsonl"
 NO_VIEW = "NONE_OF_THE_ABOVE"  # the label of questions whose evidence is in no view
@@ -30,26 +29,18 @@ INSTRUCTION = (
 )
 
 
-class Question(NamedTuple):
-    """A question of the file.
+class Labelled(NamedTuple):
+    """A question, its options one a line, answered by the golden view and the right option, such as `CAM_FRONT A`.
 
     Args:
-        text: the question and its options, one a line.
-        answer: the golden view and the right option, such as `CAM_FRONT A`; None where the file has no labels.
-        kind: the benchmark's question group.
         views: camera -> photo, relative to nuScenes' folder.
     """
 
-    id: str
-    text: str
-    answer: str | None
-    kind: str
-    scene: str
-    frame: str
+    question: Question
     views: dict[str, str]
 
 
-class GoldenViewVQA:
+class GoldenViewVQA(FrameQuestions):
     """A GoldenViewVQA question file and nuScenes' images; a `prune2drive.data.dataset.Dataset`.
 
     Args:
@@ -77,86 +68,41 @@ class GoldenViewVQA:
         instruction: str = INSTRUCTION,
         **subset: Any,
     ) -> None:
-        part = Subset.of(subset)
-        self.file, self.instruction = Path(root).expanduser() / questions, instruction
-        everything = _read(self.file)
-        places = part.choose([each.scene for each in everything], self.file, [each.frame for each in everything])
-        self._questions = [everything[place] for place in places]
-        self.ids = [question.id for question in self._questions]
-        known = tuple(dict.fromkeys(camera for question in self._questions for camera in question.views))
-        self.cameras = choose_cameras(cameras, known, str(self.file))
-        if blind := [question.id for question in self._questions if not self._shown(question)]:
-            where = f"{self.file}: question {shortened(blind[0])}"
-            raise InputError(f"{where}: no image of {', '.join(self.cameras)}; add other cameras to dataset.cameras")
+        part, file = Subset.of(subset), Path(root).expanduser() / questions
+        everything = _read(file)
+        asked = [each.question for each in everything]
+        places = part.choose([each.scene for each in asked], file, [each.frame for each in asked])
         tables = NuScenesTables(nuscenes, version) if nuscenes else None
-        self._photos = FramePhotos(Path(images or nuscenes or Path(root) / "nuscenes").expanduser(), tables)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint((q.id, q.text, *self._shown(q).values(), self.instruction) for q in self._questions)
-
-    def __len__(self) -> int:
-        return len(self._questions)
-
-    def __getitem__(self, index: int) -> Sample:
-        question = self._questions[index]
-        images = self._photos.images(self._shown(question))
-        objects, sizes = self._photos.annotated(question.frame, images)
-        asked = f"{question.text}\n{self.instruction}" if self.instruction else question.text
-        return Sample(
-            id=question.id,
-            images=images,
-            question=question.text,
-            prompt=multi_view_prompt(tuple(images), f" {asked}"),
-            reference=question.answer,
-            scene=question.scene,
-            frame=question.frame,
-            kind=question.kind,
-            objects=objects,
-            image_sizes=sizes,
+        super().__init__(
+            file,
+            [asked[place] for place in places],
+            {asked[place].frame: everything[place].views for place in places},
+            FramePhotos(Path(images or nuscenes or Path(root) / "nuscenes").expanduser(), tables),
+            cameras,
+            instruction,
         )
 
-    def question(self, index: int) -> str:
-        return self._questions[index].text
 
-    def row(self, index: int) -> Prediction:
-        id, text, answer, kind, scene, frame, _ = self._questions[index]
-        return Prediction(id, text, reference=answer, scene=scene, frame=frame, kind=kind)
-
-    def frame(self, index: int) -> str:
-        return self._questions[index].frame
-
-    def check(self) -> None:
-        frames = {question.frame: self._shown(question) for question in self._questions}
-        self._photos.check(frames.values())
-        if self._photos.tables:
-            for token in frames:
-                self._photos.tables.scene(token)
-
-    def _shown(self, question: Question) -> dict[str, str]:
-        return {camera: question.views[camera] for camera in self.cameras if camera in question.views}
-
-
-def _read(file: Path) -> list[Question]:
+def _read(file: Path) -> list[Labelled]:
     content = read_json(file, "set dataset.root and dataset.questions to the benchmark's")
     if not isinstance(content, list):
         raise InputError(f"{file}: expected one question a line (.jsonl) or a list of them, found {kind_of(content)}")
-    questions = [_question(entry, f"{file}: question {place}") for place, entry in enumerate(content)]
-    if not questions:
+    labelled = [_labelled(entry, f"{file}: question {place}") for place, entry in enumerate(content)]
+    if not labelled:
         raise InputError(f"{file}: holds no question")
-    check_unique((question.id for question in questions), file, "question_id")
-    check_answered({question.id: question.answer for question in questions}, file)
-    views: dict[str, dict[str, str]] = {}
-    for question in questions:
-        if views.setdefault(question.frame, question.views) != question.views:
+    check_unique((question.id for question, _ in labelled), file, "question_id")
+    check_answered({question.id: question.answer for question, _ in labelled}, file)
+    views_of: dict[str, dict[str, str]] = {}
+    for question, views in labelled:
+        if views_of.setdefault(question.frame, views) != views:
             where = f"{file}: question {shortened(question.id)}"
             raise InputError(
                 f"{where}: 'views' differ from those of another question with its sample_token; correct one"
             )
-    return questions
+    return labelled
 
 
-def _question(entry: Any, where: str) -> Question:
+def _labelled(entry: Any, where: str) -> Labelled:
     names = ("question_id", "question", "question_group", "scene_name", "sample_token")
     id, text, kind, scene, frame = (field(entry, name, str, where).strip() for name in names)
     if not (id and text and frame):
@@ -166,7 +112,8 @@ def _question(entry: Any, where: str) -> Question:
     options, views = (_texts(entry, name, where) for name in ("options", "views"))
     lines = [text, *(f"{letter}. {option}" for letter, option in options.items())]
     shown = {camera: inside(path.rpartition("nuscenes/")[2], where) for camera, path in views.items()}
-    return Question(id, "\n".join(lines), _label(entry, options, shown, where), kind, scene, frame, shown)
+    answer = _label(entry, options, shown, where)
+    return Labelled(Question(id, scene, frame, "\n".join(lines), answer, kind), shown)
 
 
 def _texts(entry: dict[str, Any], name: str, where: str) -> dict[str, str]:

@@ -8,40 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from sys import intern
-from typing import Any, NamedTuple
+from typing import Any
 
-from prune2drive.data.dataset import check_answered, choose_cameras, fingerprint, multi_view_prompt
+from prune2drive.data.dataset import check_answered
 from prune2drive.data.frame_photos import FramePhotos
+from prune2drive.data.frame_questions import FrameQuestions, Question
 from prune2drive.data.nuscenes import NuScenesTables
 from prune2drive.data.subset import Subset
 from prune2drive.errors import InputError, shortened
 from prune2drive.files import field, kind_of, read_json
-from prune2drive.sample import Prediction, Sample
 
 QUESTIONS = "NuScenes_val_questions.json"
 INSTRUCTION = "Answer in lower case with one word or phrase, or with a number in digits."
 
 
-class Question(NamedTuple):
-    """A question of the file.
-
-    Args:
-        id: the frame's token, and the question's number among those about the frame.
-        token: the frame's token in nuScenes.
-        kind: the template's type and the number of hops, `exist_0`, as the official evaluator calls it.
-    """
-
-    id: str
-    token: str
-    text: str
-    answer: str | None
-    kind: str
-
-
-class NuScenesQA:
+class NuScenesQA(FrameQuestions):
     """A NuScenes-QA question file and nuScenes' images and boxes; a `prune2drive.data.dataset.Dataset`.
 
     Args:
@@ -69,74 +52,21 @@ class NuScenesQA:
         instruction: str = INSTRUCTION,
         **subset: Any,
     ) -> None:
-        part = Subset.of(subset)
-        self.file, self.instruction = Path(root).expanduser() / questions, instruction
-        everything = _read(self.file)
+        part, file = Subset.of(subset), Path(root).expanduser() / questions
+        read = _read(file)
         tables = NuScenesTables(nuscenes, version)
-        self._scenes = {question.token: "" for question in everything}
-        for token in self._scenes:
-            self._scenes[token] = self._of_frame(tables.scene, token)
-        frames = [question.token for question in everything]
-        chosen = part.choose([self._scenes[token] for token in frames], self.file, frames)
-        self._questions = [everything[place] for place in chosen]
-        self.ids = [question.id for question in self._questions]
-        asked = dict.fromkeys(question.token for question in self._questions)
-        paths = {token: self._of_frame(tables.paths, token) for token in asked}
-        known = tuple(dict.fromkeys(camera for shown in paths.values() for camera in shown))
-        self.cameras = choose_cameras(cameras, known, str(tables.folder))
-        self._paths = {
-            token: {name: shown[name] for name in self.cameras if name in shown} for token, shown in paths.items()
-        }
-        if blind := [token for token, shown in self._paths.items() if not shown]:
-            where = f"{self.file}: frame {shortened(blind[0])}"
-            raise InputError(f"{where}: no image of {', '.join(self.cameras)}; add other cameras to dataset.cameras")
-        self._photos = FramePhotos(Path(images or nuscenes).expanduser(), tables)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        rows = ((each.id, each.text, *self._paths[each.token].values(), self.instruction) for each in self._questions)
-        return fingerprint(rows)
-
-    def __len__(self) -> int:
-        return len(self._questions)
-
-    def __getitem__(self, index: int) -> Sample:
-        question = self._questions[index]
-        images = self._photos.images(self._paths[question.token])
-        objects, sizes = self._photos.annotated(question.token, images)
-        asked = f"{question.text}\n{self.instruction}" if self.instruction else question.text
-        return Sample(
-            id=question.id,
-            images=images,
-            question=question.text,
-            prompt=multi_view_prompt(tuple(images), f" {asked}"),
-            reference=question.answer,
-            scene=self._scenes[question.token],
-            frame=question.token,
-            kind=question.kind,
-            objects=objects,
-            image_sizes=sizes,
+        everything = _with_scenes(read, tables, file)
+        frames = [question.frame for question in everything]
+        places = part.choose([question.scene for question in everything], file, frames)
+        chosen = [everything[place] for place in places]
+        super().__init__(
+            file,
+            chosen,
+            {token: tables.paths(token) for token in dict.fromkeys(question.frame for question in chosen)},
+            FramePhotos(Path(images or nuscenes).expanduser(), tables),
+            cameras,
+            instruction,
         )
-
-    def question(self, index: int) -> str:
-        return self._questions[index].text
-
-    def row(self, index: int) -> Prediction:
-        id, token, text, answer, kind = self._questions[index]
-        return Prediction(id, text, reference=answer, scene=self._scenes[token], frame=token, kind=kind)
-
-    def frame(self, index: int) -> str:
-        return self._questions[index].token
-
-    def check(self) -> None:
-        self._photos.check(self._paths.values())
-
-    def _of_frame(self, look_up: Any, token: str) -> Any:
-        """Looks up a frame in the tables; an error names the question file too."""
-        try:
-            return look_up(token)
-        except InputError as error:
-            raise InputError(f"{self.file}: {error}") from None
 
 
 def _read(file: Path) -> list[Question]:
@@ -148,12 +78,23 @@ def _read(file: Path) -> list[Question]:
         token = intern(_filled(entry, "sample_token", where))
         kind = intern(f"{_filled(entry, 'template_type', where)}_{_hops(entry, where)}")
         text = intern(_filled(entry, "question", where))
-        questions.append(Question(f"{token}_{numbers[token]}", token, text, _answer(entry, where), kind))
+        questions.append(Question(f"{token}_{numbers[token]}", "", token, text, _answer(entry, where), kind))
         numbers[token] += 1
     if not questions:
         raise InputError(f"{file}: holds no question")
     check_answered({question.id: question.answer for question in questions}, file)
     return questions
+
+
+def _with_scenes(questions: list[Question], tables: NuScenesTables, file: Path) -> list[Question]:
+    """Fills in the scenes from the tables, which must have every frame and its photos."""
+    scenes: dict[str, str] = {}
+    for token in dict.fromkeys(question.frame for question in questions):
+        try:
+            scenes[token] = tables.scene(token)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+    return [question._replace(scene=scenes[question.frame]) for question in questions]
 
 
 def _filled(entry: Any, name: str, where: str) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from prune2drive.metrics.base import SCORE, Column, shares
+from prune2drive.metrics.closed_answers import ClosedAnswers, comparable
 from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.statistics import RunningMean
 from prune2drive.sample import Prediction
 
 
 @dataclass(frozen=True)
-class ExactMatch:
+class ExactMatch(ClosedAnswers):
     """The share of answers that equal their reference to the letter.
 
     Args:
@@ -37,28 +38,12 @@ class ExactMatch:
     def __call__(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns the challenge's metrics and `exact_match`, which is the `score`; empty without references."""
         exact = RunningMean()
-        for row in _scored(predictions):
+        for row in comparable(predictions):
             exact.add(row.answer == row.reference)
         if not exact.count:
             return {}
         return {**self.drivelm.measure(predictions), **exact.flat(self.headline), **exact.flat("score")}
 
-    def unscorable_reason(self, question: Prediction) -> str:
-        """Returns nothing: any answer can be compared with its reference."""
-        return ""
-
-    def caveat(self, metrics: Mapping[str, float]) -> str:
-        """Returns why there is no score, in one line; empty where there is one."""
-        return "" if "score" in metrics else "no score: these questions have no reference answers"
-
-    def by_question(self, predictions: Collection[Prediction]) -> dict[str, float]:
-        """Returns question id -> whether its answer is right, for paired comparisons of two runs."""
-        return {row.id: float(row.answer == row.reference) for row in _scored(predictions)}
-
     def parts_by_question(self, predictions: Collection[Prediction]) -> dict[str, dict[str, float]]:
         """Returns key of metrics.json -> question id -> score, of the metrics that are means over questions."""
         return {self.headline: self.by_question(predictions), **self.drivelm.parts_by_question(predictions)}
-
-
-def _scored(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-    return (row for row in predictions if row.answer is not None and row.reference is not None)

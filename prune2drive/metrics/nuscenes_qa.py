@@ -8,11 +8,12 @@ over 30 answers, so it knows no other spelling; `accuracy_lenient`, which is our
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prune2drive.metrics.base import SCORE, Column, shares
+from prune2drive.metrics.closed_answers import ClosedAnswers, comparable
 from prune2drive.metrics.lenient import plain
 from prune2drive.metrics.statistics import RunningMean
 from prune2drive.sample import Prediction
@@ -31,7 +32,7 @@ LABELS = {
 
 
 @dataclass(frozen=True)
-class NuScenesQAScore:
+class NuScenesQAScore(ClosedAnswers):
     """The exact match of a set of predictions; a `prune2drive.metrics.base.Metric`.
 
     A row's kind is its template type and number of hops, such as `exist_0`.
@@ -45,7 +46,7 @@ class NuScenesQAScore:
     def __call__(self, predictions: Collection[Prediction]) -> dict[str, float]:
         """Returns the accuracies in [0, 1] with `_n` and `_stderr`; `score` is `accuracy`; empty without references."""
         means: dict[str, RunningMean] = defaultdict(RunningMean)
-        for row in _scored(predictions):
+        for row in comparable(predictions):
             for key, value in _scores(row).items():
                 means[key].add(value)
         if not means:
@@ -54,29 +55,13 @@ class NuScenesQAScore:
         metrics = {name: value for key in keys for name, value in means[key].flat(key).items()}
         return metrics | means[self.headline].flat("score")
 
-    def unscorable_reason(self, question: Prediction) -> str:
-        """Returns nothing: any answer can be compared with its reference."""
-        return ""
-
-    def caveat(self, metrics: Mapping[str, float]) -> str:
-        """Returns why there is no score, in one line; empty where there is one."""
-        return "" if "score" in metrics else "no score: these questions have no reference answers"
-
-    def by_question(self, predictions: Collection[Prediction]) -> dict[str, float]:
-        """Returns question id -> whether its answer is right, for paired comparisons of two runs."""
-        return {row.id: float(row.answer == row.reference) for row in _scored(predictions)}
-
     def parts_by_question(self, predictions: Collection[Prediction]) -> dict[str, dict[str, float]]:
         """Returns key of metrics.json -> question id -> score, of every accuracy."""
         parts: dict[str, dict[str, float]] = defaultdict(dict)
-        for row in _scored(predictions):
+        for row in comparable(predictions):
             for key, value in _scores(row).items():
                 parts[key][row.id] = value
         return dict(parts)
-
-
-def _scored(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-    return (row for row in predictions if None not in (row.answer, row.reference) and row.error is None)
 
 
 def _scores(row: Prediction) -> dict[str, float]:

@@ -35,7 +35,7 @@ def test_some_cameras(tmp_path):
     draw(tmp_path, "f")
     sample = write(tmp_path, cameras=["CAM_BACK", "CAM_FRONT"])[0]
     assert sample.cameras == ("CAM_BACK", "CAM_FRONT") and sample.reference == "CAM_BACK B"
-    with pytest.raises(InputError, match="question q1: no image of CAM_FRONT; add other cameras"):
+    with pytest.raises(InputError, match="frame f: no image of CAM_FRONT; add other cameras"):
         write(tmp_path, ask(views={"CAM_BACK": "a.png"}), ask("q2", token="g"), cameras="CAM_FRONT")
 
 

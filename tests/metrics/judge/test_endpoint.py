@@ -130,8 +130,8 @@ def test_what_goes_wrong_once_is_tried_again(misbehaviour, server, endpoint):
 def test_a_reply_that_does_not_come_is_asked_for_again(server, endpoint):
     waiting = threading.Event()
     server.misbehave = once(lambda handler: waiting.wait(10))
-    assert endpoint(timeout=0.1).ask({"a": "x"}, integer) == {"a": 70}
-    assert len(server.requests) == 2
+    assert endpoint(timeout=0.5).ask({"a": "x"}, integer) == {"a": 70}
+    assert len(server.requests) >= 2  # more where this machine itself is slow
     waiting.set()
 
 
