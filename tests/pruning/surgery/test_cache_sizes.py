@@ -21,6 +21,7 @@ from prune2drive.pruning.surgery.checks import validate
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs/pruner").glob("*.yaml"))
 TEXTS = [[11, 12, 13], [21, 22, 23]]
 DEPTH = families.SIZES["num_hidden_layers"]
+SEARCHED = ("fastv", "pyramiddrop", "visionzip")  # one cut, several, and merged states: what else may be left in memory
 
 
 def methods():
@@ -28,7 +29,7 @@ def methods():
         made = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
         made.layer = min(made.layer, DEPTH - 1)
         if not isinstance(made, NoPruner) and not made.traits.resizes_images:
-            yield pytest.param(made, id=path.stem)
+            yield pytest.param(made, path.stem in SEARCHED, id=path.stem)
 
 
 def storages(like: torch.Tensor) -> set[int]:
@@ -39,8 +40,8 @@ def storages(like: torch.Tensor) -> set[int]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("method", methods())
-def test_each_layer_holds_what_entered_it_once(make_family, method):
+@pytest.mark.parametrize(("method", "is_memory_searched"), methods())
+def test_each_layer_holds_what_entered_it_once(make_family, method, is_memory_searched):
     family = make_family("llava")
     method = validate(method, Uniform(), family.model.config)
     inputs = family.inputs(TEXTS)
@@ -55,7 +56,8 @@ def test_each_layer_holds_what_entered_it_once(make_family, method):
             entered = length - len(CAMERAS) * TOKENS + sizes[index] if index in sizes else entered
             assert layer.keys.shape[2] == layer.values.shape[2] == layer.get_seq_length() == entered, index
         assert entered == trace.positions[0].numel()
-        gc.collect()
         held = {part.untyped_storage().data_ptr() for layer in cache.layers for part in (layer.keys, layer.values)}
         assert len(held) == 2 * DEPTH
-        assert storages(cache.layers[0].keys) == held
+        if is_memory_searched:
+            gc.collect()
+            assert storages(cache.layers[0].keys) == held

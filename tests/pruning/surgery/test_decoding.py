@@ -12,11 +12,16 @@ from prune2drive.pruning import TFPS, FastV, prune
 pytestmark = pytest.mark.slow  # every family, option by option
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("positions", ["keep", "renumber"])
-def test_beams_follow_the_pruned_prompt(sdpa_family, positions):
+def families_and(*settings):
+    """The first setting on every family, the others on decoders of other kinds alone."""
+    for name in families.FAMILIES:
+        yield from ((name, *each) for each in (settings if name in families.KINDS else settings[:1]))
+
+
+@pytest.mark.parametrize(("name", "positions"), families_and(("renumber",), ("keep",)))
+def test_beams_follow_the_pruned_prompt(make_family, name, positions):
     """Each beam search result scores what the same sequence scores when it is forced greedily."""
-    family = sdpa_family
+    family = make_family(name)
     inputs, naming = batch(family)
     with prune(family.model, TFPS(layer=1), 0.3, positions=positions, **naming) as trace:
         out = generate(family.model, inputs, num_beams=2, output_scores=True)
@@ -46,11 +51,10 @@ class _Force:
         return forced
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("layer", "positions"), [(0, "keep"), (1, "keep"), (1, "renumber")])
-def test_prompt_lookup_equals_greedy(sdpa_family, layer, positions):
+@pytest.mark.parametrize(("name", "layer", "positions"), families_and((1, "renumber"), (0, "keep"), (1, "keep")))
+def test_prompt_lookup_equals_greedy(make_family, name, layer, positions):
     """Candidates are accepted, rejected and, behind the 8 that starts an image, image tokens."""
-    family = sdpa_family
+    family = make_family(name)
     inputs, naming = one(family)
     inputs["input_ids"][0, -1] = 95  # new in the prompt, so that the prefill has no candidates behind it
     said = [8, 70, 71, 72, 70, 71, 72, 70, 71, 74, 70, 71, 72, 75]

@@ -1,5 +1,6 @@
 """What is kept is computed right, as in the original implementation, and nothing is left behind."""
 
+import itertools
 import json
 import weakref
 
@@ -18,9 +19,18 @@ from prune2drive.pruning import TFPS, FastV, NoPruner, RandomPruner, UniformPrun
 from prune2drive.token_map import TokenMap
 
 
+def whole_cases():
+    """Every family in both attentions, with padding before the cut and without any."""
+    for name, attention in itertools.product(families.FAMILIES, ("sdpa", "eager")):
+        yield from (
+            (name, attention, layer, rows) for layer, rows in ((0, 3), (3, 1) if attention == "sdpa" else (1, 3))
+        )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("layer", "rows"), [(0, 3), (1, 1), (3, 3)])
-def test_keeping_everything_equals_the_unpruned_model_bit_for_bit(family, layer, rows):
+@pytest.mark.parametrize(("name", "attention", "layer", "rows"), whole_cases())
+def test_keeping_everything_equals_the_unpruned_model_bit_for_bit(make_family, name, attention, layer, rows):
+    family = make_family(name, attention)
     inputs, naming = family.inputs(TEXTS[:rows], counts=COUNTS[:rows]), family.naming(TEXTS[:rows], COUNTS[:rows])
     tokens, logits = answer(family.model, inputs)
     for pruner, keep in ((TFPS(layer=layer), 1.0), (NoPruner(layer=layer), 0.1)):
@@ -46,7 +56,7 @@ PRUNERS = [
 def ragged_cases():
     """Every kind of decoder with all methods, every token layout with one for each layer, both kinds of masks."""
     for name in families.FAMILIES:
-        every = name in ("llama", "llava_onevision", "qwen2_5_vl", "qwen3_vl")  # plain, with images, mRoPE, deepstack
+        every = name in ("llama", *families.KINDS)
         for index, pruner in enumerate(PRUNERS):
             for positions in ("keep", "renumber"):
                 odd = index % 2 if positions == "keep" else 1 - index % 2
