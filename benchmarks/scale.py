@@ -7,7 +7,7 @@ captions) into temporary run folders and takes each step in a process of its own
 
     resume     finds out which questions are done
     metrics    joins the rows, scores them, counts coverage and costs
-    page       draws report.html and W&B's table
+    page       draws report.html, beside the same questions with all tokens
     submit     writes the challenge's submission
     merge      joins the rows of 8 shards
 """
@@ -32,10 +32,9 @@ from prune2drive.cameras import CAMERAS
 from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.metrics.exact_match import ExactMatch
 from prune2drive.report.run_page import write_report
-from prune2drive.report.token_overlay import saved_pictures
 from prune2drive.results.drivelm_submission import DriveLMSubmission
 from prune2drive.results.resume import resume_run
-from prune2drive.results.run_folder import FORMAT, RunFolder
+from prune2drive.results.run_folder import FORMAT, FULL, IN_FULL, RunFolder
 from prune2drive.results.shards import join_rows, read_parts
 from prune2drive.sample import Prediction, pack_indices
 
@@ -98,7 +97,7 @@ def rows(first: int, last: int):
 
 def write(folder: Path, count: int) -> None:
     """Writes a finished run of that many rows, and the same in shards."""
-    config = {"pictures": 0}
+    config = {"pictures": 0, "metrics": {"_target_": "prune2drive.metrics.exact_match.ExactMatch"}}
     record = {"format": FORMAT, "config": config, "judge": None, "dataset": {"fingerprint": "f", "size": count}}
     run = RunFolder(folder / "run")
     run.write_json("run.json", record)
@@ -133,13 +132,14 @@ def metrics(folder: Path, count: int) -> None:
     found = run.merge(Ids(count))
     assert not sum(row.error is not None for row in found)
     numbers = ExactMatch()(found) | object_coverage.coverage(found) | efficiency.Efficiency(config).compute(found)
-    run.write_json("metrics.json", numbers)
+    run.write_json("metrics.json", numbers | {f"{IN_FULL}{key}": value for key, value in numbers.items()})
 
 
 def page(folder: Path, count: int) -> None:
     run = RunFolder(folder / "run")
-    found = run.merge(Ids(count))
-    write_report(run.path, run.read_json("run.json"), run.read_json("metrics.json"), saved_pictures(run.path, found))
+    full = RunFolder(run.path / FULL)
+    full.rows_file.hardlink_to(run.rows_file)
+    write_report(run.path, run.read_json("run.json"), run.read_json("metrics.json"))
 
 
 def submit(folder: Path, count: int) -> None:

@@ -96,10 +96,16 @@ class Metric(Protocol):
         """What `by_question` scores, as a chart's axis says it."""
 
     def by_question(self, predictions: Collection[Prediction]) -> dict[str, float]:
-        """Returns question id -> score, for paired comparisons of two runs; only questions that have one."""
+        """Returns question id -> score, for paired comparisons of two runs; only questions that have one.
+
+        A score depends on no rows but those of the question's frame.
+        """
 
     def parts_by_question(self, predictions: Collection[Prediction]) -> dict[str, dict[str, float]]:
-        """Returns key of metrics.json -> question id -> score, of those metrics that are means over questions."""
+        """Returns key of metrics.json -> question id -> score, of those metrics that are means over questions.
+
+        A score depends on no rows but those of the question's frame.
+        """
 
 
 @dataclass(frozen=True)

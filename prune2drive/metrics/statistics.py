@@ -11,11 +11,12 @@ import math
 from array import array
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 10_000
+RESAMPLES, DRAWN_AT_ONCE = 10_000, 500
 MANY = 500  # groups from which on an interval is a normal one
 
 
@@ -36,6 +37,11 @@ class RunningMean:
         self.count += 1
         self._mean += step / self.count
         self._squares += step * (number - self._mean)
+
+    @property
+    def value(self) -> float:
+        """The mean; 0 of nothing."""
+        return self._mean
 
     def flat(self, key: str) -> dict[str, float]:
         """Returns `key`, `key_n` and `key_stderr`, the standard error s / sqrt(n)."""
@@ -80,7 +86,7 @@ class RatioOfSums:
         self._above, self._below = array("d", above_G.tobytes()), array("q", below_G.astype(np.int64).tobytes())
         self._latest = None
 
-    def _sums(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def grouped(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Returns both sums of every group; [G]."""
         self._join_groups()
         return np.array(self._above), np.array(self._below, dtype=float)
@@ -88,7 +94,7 @@ class RatioOfSums:
     @property
     def groups(self) -> int:
         """The number of groups."""
-        return len(self._sums()[0])
+        return len(self.grouped()[0])
 
     @property
     def numerator(self) -> float:
@@ -108,7 +114,7 @@ class RatioOfSums:
     @property
     def stderr(self) -> float:
         """The standard error of the ratio; 0 for a single group."""
-        above_G, below_G = self._sums()
+        above_G, below_G = self.grouped()
         if (count := len(above_G)) < 2:
             return 0.0
         squares = float(((above_G - self.value * below_G) ** 2).sum())
@@ -117,6 +123,42 @@ class RatioOfSums:
     def flat(self, key: str) -> dict[str, float]:
         """Returns `key`, `key_n`, the denominator, and `key_stderr`."""
         return flat(key, self.value, int(self.denominator), self.stderr)
+
+
+class GroupedMean:
+    """The mean of numbers that arrive one at a time, with its bootstrap interval over groups, in memory for the groups.
+
+    Groups count in the order in which they begin.
+    """
+
+    def __init__(self) -> None:
+        self._sums = RatioOfSums()
+        self._least, self._most = math.inf, -math.inf
+
+    def add(self, number: float, group: str) -> None:
+        """Adds a number."""
+        self._sums.add(group, number)
+        self._least, self._most = min(self._least, number), max(self._most, number)
+
+    @property
+    def n(self) -> int:
+        """How many numbers there are."""
+        return self._sums.denominator
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        return self._sums.value
+
+    @property
+    def least(self) -> float:
+        """The least of the numbers."""
+        return self._least
+
+    def interval(self, seed: int = 0) -> Interval | None:
+        """Returns the mean with the interval of `interval`; None for fewer than two groups."""
+        sum_G, count_G = self._sums.grouped()
+        return _interval_of_groups(sum_G, count_G, self._least, self._most, seed) if len(sum_G) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -257,15 +299,31 @@ def interval(values: Mapping[Hashable, float], groups: Mapping[Hashable, Hashabl
     values_N = np.array(list(values.values()), dtype=float)
     _, group_N = np.unique([str(groups[question]) for question in values], return_inverse=True)
     sum_G, count_G = np.bincount(group_N, weights=values_N), np.bincount(group_N)
-    if (count := len(sum_G)) > MANY:  # where drawing them takes long, and changes nothing
-        centre = float(values_N.mean())
+    return _interval_of_groups(sum_G, count_G, float(values_N.min()), float(values_N.max()), seed)
+
+
+def _interval_of_groups(sum_G: NDArray[Any], count_G: NDArray[Any], least: float, most: float, seed: int) -> Interval:
+    """Returns the interval of a mean from the sums and counts of its groups; see `interval`.
+
+    Args:
+        sum_G: the sum of each group's values.
+        count_G: the number of each group's values.
+        least: the least value.
+        most: the largest value.
+        seed: seed of the bootstrap.
+    """
+    n, count = int(count_G.sum()), len(sum_G)
+    centre = float(sum_G.sum() / n)
+    if count > MANY:  # where drawing them takes long, and changes nothing
         squares = float(((sum_G - centre * count_G) ** 2).sum())
-        half = 1.96 * math.sqrt(squares * count / (count - 1)) / len(values_N)
-        low, high = max(centre - half, values_N.min()), min(centre + half, values_N.max())
-        return Interval(centre, float(low), float(high), len(values_N))
-    drawn_RG = np.random.default_rng(seed).multinomial(len(sum_G), np.full(len(sum_G), 1 / len(sum_G)), RESAMPLES)
-    low, high = np.quantile((drawn_RG @ sum_G) / (drawn_RG @ count_G), [0.025, 0.975])
-    return Interval(float(values_N.mean()), float(low), float(high), len(values_N))
+        half = 1.96 * math.sqrt(squares * count / (count - 1)) / n
+        return Interval(centre, max(centre - half, least), min(centre + half, most), n)
+    random, means = np.random.default_rng(seed), []
+    for _ in range(RESAMPLES // DRAWN_AT_ONCE):
+        drawn_RG = random.multinomial(count, np.full(count, 1 / count), DRAWN_AT_ONCE)
+        means.append((drawn_RG @ sum_G) / (drawn_RG @ count_G))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return Interval(centre, float(low), float(high), n)
 
 
 def difference(

@@ -56,13 +56,15 @@ def explore(
 ) -> Markup:
     """Returns the token explorer of runs, as `explorer`, but of runs that were read before."""
     recorded = list(dict.fromkeys(each["id"] for run in runs.values() for each in Selections(run.folder)))
-    chosen = _worst_first([id for id in recorded if asked is None or id in asked], list(runs.values()))[:limit]
+    asked_for = {id for id in recorded if asked is None or id in asked}
+    scores = [_scores(run, asked_for) for run in runs.values()] if asked_for else []
+    chosen = _worst_first([id for id in recorded if id in asked_for], scores)[:limit]
     if not chosen:
         return Markup("")
     content = _Content(list(runs), chosen)
     orders = [content.read_selections(run) for run in runs.values()]
     for number, (run, order) in enumerate(zip(runs.values(), orders, strict=True)):
-        content.read_answers(number, run, order)
+        content.read_answers(number, run.rows, scores[number], order)
     shown = content.shown()
     photos = Photos.of(runs.values(), photo_bytes)
     frames = [photos.frame(row, content.cameras) for row in content.frames.values()]
@@ -88,13 +90,17 @@ def safe_json(value: Any) -> str:
     return text
 
 
-def _worst_first(ids: Sequence[str], runs: Sequence[FinishedRun]) -> list[str]:
+def _scores(run: FinishedRun, ids: Collection[str]) -> dict[str, float]:
+    """Returns question id -> score, of those of the questions that have one."""
+    return {each.row.id: each.score for each in run.scored_rows() if each.score is not None and each.row.id in ids}
+
+
+def _worst_first(ids: Sequence[str], scores: Sequence[Mapping[str, float]]) -> list[str]:
     """Orders questions by how far later runs score below the first, then by their scores; unscored ones are last."""
-    scores = [run.scores for run in runs]
 
     def rank(id: str) -> tuple[float, float]:
         found = [each[id] for each in scores if id in each]
-        if len(found) < len(runs) or not found:
+        if len(found) < len(scores) or not found:
             return 1.0, 2.0
         change = fmean(found[1:]) - found[0] if len(found) > 1 else 0.0
         return min(change, 0.0), fmean(found)
@@ -130,14 +136,20 @@ class _Content:
         self.cameras = _arranged(camera for each in self.recorded.values() for camera in each["grids"])
         return orders
 
-    def read_answers(self, number: int, run: FinishedRun, orders: Mapping[str, Mapping[str, str]]) -> None:
+    def read_answers(
+        self,
+        number: int,
+        rows: Iterable[Prediction],
+        scores: Mapping[str, float],
+        orders: Mapping[str, Mapping[str, str]],
+    ) -> None:
         """Takes a run's answers to the chosen questions, and what it kept."""
-        for row in run.rows:
+        for row in rows:
             if row.id in self.rows:
                 self.rows[row.id] = self.rows[row.id] or row
                 picks = [_packed(row, camera, orders.get(row.id, {})) for camera in self.cameras]
                 place = self._picks.setdefault(json.dumps(picks), len(self._picks))
-                self.outcomes[row.id][number] = (_shortened(row.answer), run.scores.get(row.id), place)
+                self.outcomes[row.id][number] = (_shortened(row.answer), scores.get(row.id), place)
 
     def shown(self) -> list[list[Any]]:
         """Returns the questions for which there is room, and notes their frames."""

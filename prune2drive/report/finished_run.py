@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
 from prune2drive.metrics.base import Metric
+from prune2drive.metrics.frames import by_frame
 from prune2drive.results.run_folder import rows_in
 from prune2drive.sample import Prediction
 
@@ -42,6 +43,19 @@ class StoredRows(Collection[Prediction]):
 
     def __contains__(self, row: object) -> bool:
         return any(each == row for each in self)
+
+
+class ScoredRow(NamedTuple):
+    """A row and its scores, as the run's metric has them.
+
+    Args:
+        score: None where the question has none alone.
+        parts: key of metrics.json -> score of the question, of the metrics that are means over questions.
+    """
+
+    row: Prediction
+    score: float | None
+    parts: Mapping[str, float]
 
 
 @dataclass
@@ -84,15 +98,14 @@ class FinishedRun:
         """What the score of a question says, in words."""
         return getattr(self.metric, "question_score", "score")
 
-    @cached_property
-    def scores(self) -> dict[str, float]:
-        """Question id -> score, as the run's metric has it, of those questions that have one alone."""
-        return self.metric.by_question(self.rows) if self.metric else {}
-
-    @cached_property
-    def parts(self) -> dict[str, dict[str, float]]:
-        """Key of metrics.json -> question id -> score, of the metrics that are means over questions."""
-        return self.metric.parts_by_question(self.rows) if self.metric else {}
+    def scored_rows(self) -> Iterator[ScoredRow]:
+        """Yields all rows with their scores, frame by frame."""
+        for rows in by_frame(self.rows):
+            scores = self.metric.by_question(rows) if self.metric else {}
+            parts = self.metric.parts_by_question(rows) if self.metric else {}
+            for row in rows:
+                of_row = {key: values[row.id] for key, values in parts.items() if row.id in values}
+                yield ScoredRow(row, scores.get(row.id), of_row)
 
     def dataset(self) -> Any:
         """Returns the run's questions, with their photos.

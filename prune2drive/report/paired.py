@@ -7,54 +7,45 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from prune2drive.metrics.statistics import Interval, RatioOfSums, interval, share_interval
+from prune2drive.metrics.statistics import GroupedMean, Interval, RatioOfSums, RunningMean, share_interval
 from prune2drive.report.camera_names import CameraNames
-from prune2drive.report.finished_run import FinishedRun
+from prune2drive.report.finished_run import FinishedRun, ScoredRow
 from prune2drive.sample import Prediction
 
-Pair = tuple[Prediction, Prediction | None]
+Pair = tuple[ScoredRow, ScoredRow | None]
 
 
-@dataclass
 class Scores:
-    """Holds the scores of some questions, in the run and, where there is one, with all tokens.
+    """The scores of some questions, in the run and, where there is one, with all tokens."""
 
-    Args:
-        pruned: a score of each question.
-        full: the same with all tokens; empty where nothing is known of it.
-        groups: the scene of each question or, where it is unknown, its frame.
-    """
-
-    pruned: list[float] = field(default_factory=list)
-    full: list[float] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.pruned, self.full, self.change = RunningMean(), RunningMean(), GroupedMean()
 
     def add(self, pruned: float, full: float | None, group: str) -> None:
-        """Adds a question."""
-        self.pruned.append(pruned)
-        self.groups.append(group)
+        """Adds a question.
+
+        Args:
+            pruned: its score in the run.
+            full: its score with all tokens; None where nothing is known of it.
+            group: its scene or, where that is unknown, its frame.
+        """
+        self.pruned.add(pruned)
         if full is not None:
-            self.full.append(full)
+            self.full.add(full)
+            self.change.add(pruned - full, group)
 
     @property
     def n(self) -> int:
         """The number of questions."""
-        return len(self.pruned)
-
-    def mean(self, values: list[float]) -> float:
-        """Returns the mean of scores."""
-        return sum(values) / len(values)
+        return self.pruned.count
 
     def average_to(self, value: float | None) -> bool:
         """Returns whether a metric is the mean of the run's scores."""
-        return value is not None and self.n > 0 and abs(self.mean(self.pruned) - value) < 1e-6
+        return value is not None and self.n > 0 and abs(self.pruned.value - value) < 1e-6
 
     def difference(self) -> Interval | None:
         """Returns the paired difference from all tokens; None where there is nothing to compare, or a single scene."""
-        if len(self.full) != self.n or len(set(self.groups)) < 2:
-            return None
-        changes = (ours - theirs for ours, theirs in zip(self.pruned, self.full, strict=True))
-        return interval(dict(enumerate(changes)), dict(enumerate(self.groups)))
+        return self.change.interval() if self.full.count == self.n else None
 
 
 class Coverage:
@@ -109,8 +100,10 @@ def compare(pruned: FinishedRun, full: FinishedRun | None) -> Paired:
     found = Paired()
     cameras: list[str] = []
     names = CameraNames(cameras)
-    pairs: Iterable[Pair] = _pairs(pruned.rows, full.rows) if full else ((row, None) for row in pruned.rows)
-    for row, other in pairs:
+    rows = pruned.scored_rows()
+    pairs: Iterable[Pair] = _pairs(rows, full.scored_rows()) if full else ((each, None) for each in rows)
+    for ours, theirs in pairs:
+        row, other = ours.row, theirs.row if theirs else None
         if row.error is not None or (full and (other is None or other.error is not None)):
             continue
         if new := [camera for camera in row.full_counts if camera not in cameras]:
@@ -118,11 +111,10 @@ def compare(pruned: FinishedRun, full: FinishedRun | None) -> Paired:
             names = CameraNames(cameras)
         group = row.scene or row.frame or row.id
         _count_objects(found, row, other, group)
-        for key, values in pruned.parts.items() if full else ():
-            before = full.parts[key].get(row.id) if full else None
-            if row.id in values and before is not None:
-                found.parts[key].add(values[row.id], before, group)
-        score, before = pruned.scores.get(row.id), full.scores.get(row.id) if full else None
+        before_of = theirs.parts if theirs else {}
+        for key in ours.parts.keys() & before_of.keys():
+            found.parts[key].add(ours.parts[key], before_of[key], group)
+        score, before = ours.score, theirs.score if theirs else None
         if score is None or (full and before is None):
             continue
         places = names.mentioned(f"{row.question}\n{row.reference or ''}")
@@ -140,17 +132,17 @@ def _count_objects(found: Paired, row: Prediction, other: Prediction | None, gro
             found.coverage[part].add(group, covered, full, objects)
 
 
-def _pairs(rows: Iterable[Prediction], others: Iterable[Prediction]) -> Iterator[Pair]:
+def _pairs(rows: Iterable[ScoredRow], others: Iterable[ScoredRow]) -> Iterator[Pair]:
     """Yields each row with the other run's row of the same question; holds few of them where the orders agree."""
-    ours: dict[str, Prediction] = {}
-    theirs: dict[str, Prediction] = {}
-    for row, other in zip_longest(rows, others):
-        ours |= {row.id: row} if row else {}
-        theirs |= {other.id: other} if other else {}
-        for each in (row, other):
-            if each and each.id in ours and each.id in theirs:
-                yield ours.pop(each.id), theirs.pop(each.id)
-    yield from ((row, None) for row in ours.values())
+    ours: dict[str, ScoredRow] = {}
+    theirs: dict[str, ScoredRow] = {}
+    for one, other in zip_longest(rows, others):
+        ours |= {one.row.id: one} if one else {}
+        theirs |= {other.row.id: other} if other else {}
+        for each in (one, other):
+            if each and each.row.id in ours and each.row.id in theirs:
+                yield ours.pop(each.row.id), theirs.pop(each.row.id)
+    yield from ((each, None) for each in ours.values())
 
 
 def normal(share: RatioOfSums) -> Interval:

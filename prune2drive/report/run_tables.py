@@ -187,25 +187,25 @@ def coverage_table(paired: Paired) -> Table | None:
 def _by_loss(groups: Mapping[str, Scores]) -> list[str]:
     def loss(name: str) -> float:
         part = groups[name]
-        return part.mean(part.pruned) - (part.mean(part.full) if part.full else 0.0)
+        return part.pruned.value - (part.full.value if part.full.count else 0.0)
 
     return sorted(groups, key=loss)
 
 
 def _score_header(scores: Scores) -> list[str]:
-    return [ALL_TOKENS, PRUNED, "change", "questions"] if scores.full else ["score", "questions"]
+    return [ALL_TOKENS, PRUNED, "change", "questions"] if scores.full.count else ["score", "questions"]
 
 
 def _score_cells(scores: Scores, filters: Mapping[str, str]) -> list[str | Link]:
     """Returns the cells of some questions' scores; the change leads to the lost answers where there are filters."""
-    cells: list[str | Link] = [numbers.percent(scores.mean(scores.pruned))]
-    if scores.full:
-        change = scores.mean(scores.pruned) - scores.mean(scores.full)
+    cells: list[str | Link] = [numbers.percent(scores.pruned.value)]
+    if scores.full.count:
+        change = scores.pruned.value - scores.full.value
         paired = scores.difference() or Interval(change, change, change, scores.n)
         told = numbers.points(paired, paired.low < paired.high)
-        is_linked = filters and any(ours < theirs for ours, theirs in zip(scores.pruned, scores.full, strict=True))
+        is_linked = filters and scores.change.least < 0
         cells = [
-            numbers.percent(scores.mean(scores.full)),
+            numbers.percent(scores.full.value),
             *cells,
             _asking(told, **filters, answers="lost") if is_linked else told,
         ]

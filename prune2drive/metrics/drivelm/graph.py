@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from itertools import groupby
 from typing import NamedTuple
 
+from prune2drive.metrics.frames import by_frame
 from prune2drive.sample import Prediction
 
 MATCH_DISTANCE = 16  # pixels, L1
@@ -41,8 +41,8 @@ def follow_graph(predictions: Collection[Prediction], counts: Counter[str] | Non
         counts: adds `skipped_by_graph` (answers) and `frames_without_graph` to these, as it goes on.
     """
     counts = Counter() if counts is None else counts
-    for pairs in _frames(predictions):
-        pairs.sort(key=lambda pair: pair.number or 0)
+    for rows in by_frame(predictions):
+        pairs = sorted(_answered(rows), key=lambda pair: pair.number or 0)
         first = next((pair for pair in pairs if pair.number == 0), None)
         graph = match(first.answer, first.reference)[0] if first else None
         tagged = [pair for pair in pairs if pair.row.tags]
@@ -50,31 +50,6 @@ def follow_graph(predictions: Collection[Prediction], counts: Counter[str] | Non
         yield from kept
         counts["skipped_by_graph"] += len(tagged) - len(kept)
         counts["frames_without_graph"] += bool(tagged) and graph is None
-
-
-def _frames(predictions: Collection[Prediction]) -> Iterator[list[Pair]]:
-    """Yields the answered questions of each frame, in the order in which frames begin.
-
-    One frame at a time is in memory where its questions are neighbours, as they are in the benchmark's files.
-    """
-    begun: set[int] = set()
-    for key, _ in groupby(map(_frame, predictions)):
-        if hash(key) in begun:
-            break
-        begun.add(hash(key))
-    else:
-        for _, rows in groupby(predictions, key=_frame):
-            if pairs := _answered(rows):
-                yield pairs
-        return
-    frames: dict[tuple[str, str], list[Pair]] = defaultdict(list)
-    for pair in _answered(predictions):
-        frames[_frame(pair.row)].append(pair)
-    yield from frames.values()
-
-
-def _frame(row: Prediction) -> tuple[str, str]:
-    return row.scene, row.frame
 
 
 def _answered(rows: Iterable[Prediction]) -> list[Pair]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -13,7 +13,9 @@ import wandb
 
 from prune2drive.results.run_folder import IN_FULL
 from prune2drive.errors import InputError
+from prune2drive.metrics.frames import by_frame
 from prune2drive.metrics.statistics import RunningMean
+from prune2drive.results.id_index import NumbersById
 from prune2drive.report.columns import columns_of
 from prune2drive.report.logger import Finished
 from prune2drive.report.wandb.keys import (
@@ -34,19 +36,19 @@ CONFIG = ("config", "choices", "git", "versions", "command", "dataset")
 
 
 class Scores(NamedTuple):
-    """Question id -> score, in [0, 1], of the questions that have one.
+    """Scores, in [0, 1], of the questions that have one.
 
     Args:
         pruned: of the run.
         full: of the run without pruning; empty where there is none.
     """
 
-    pruned: Mapping[str, float]
-    full: Mapping[str, float]
+    pruned: NumbersById
+    full: NumbersById
 
     def change(self, row: Prediction) -> float:
         """Returns what pruning changed of a question's score: below 0 where it lost."""
-        return self.pruned.get(row.id, 0.0) - self.full.get(row.id, 0.0)
+        return (self.pruned.get(row.id) or 0.0) - (self.full.get(row.id) or 0.0)
 
 
 def log_run(to: Any, finished: Finished, pictures: int) -> None:
@@ -60,7 +62,7 @@ def log_run(to: Any, finished: Finished, pictures: int) -> None:
     run, metrics = finished.run, finished.metrics
     to.config.update({key: run[key] for key in CONFIG if key in run}, allow_val_change=True)
     _describe(to, run, metrics)
-    scores = Scores(finished.scores(finished.predictions), finished.scores(finished.full))
+    scores = Scores(*(_scores(finished, rows) for rows in (finished.predictions, finished.full)))
     shown = _spoiled_first(finished.predictions, scores)
     images = dict(_pictures(shown[:pictures], finished))
     bars = {TYPES: _by_type(finished, scores), LATENCY: _latency(run, metrics), CAMERAS: _by_camera(metrics)}
@@ -73,6 +75,11 @@ def log_run(to: Any, finished: Finished, pictures: int) -> None:
             **({PICTURES: list(images.values())} if images else {}),
         }
     )
+
+
+def _scores(finished: Finished, rows: Collection[Prediction]) -> NumbersById:
+    frames = by_frame(rows)
+    return NumbersById(scored for frame in frames for scored in finished.scores(frame).items())
 
 
 def _describe(to: Any, run: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
@@ -95,10 +102,9 @@ def _by_type(finished: Finished, scores: Scores) -> wandb.Table:
     pruned: dict[str, RunningMean] = defaultdict(RunningMean)
     full: dict[str, RunningMean] = defaultdict(RunningMean)
     for row in finished.predictions:
-        if row.id in scores.pruned:
-            pruned[row.kind].add(scores.pruned[row.id])
-        if row.id in scores.full:
-            full[row.kind].add(scores.full[row.id])
+        for scored, means in ((scores.pruned, pruned), (scores.full, full)):
+            if (score := scored.get(row.id)) is not None:
+                means[row.kind].add(score)
     table = wandb.Table([*BARS[TYPES], "standard error", "n", "score, all tokens"])
     for kind, mean in sorted(pruned.items()):
         found = mean.flat("score")
@@ -128,7 +134,7 @@ def _by_camera(metrics: Mapping[str, float]) -> wandb.Table:
 
 def _spoiled_first(rows: Iterable[Prediction], scores: Scores) -> list[Prediction]:
     """Returns the answers to show: those that pruning spoiled first, then those that are wrong anyway."""
-    return heapq.nsmallest(TABLE_ROWS, rows, key=lambda row: (scores.change(row), scores.pruned.get(row.id, 0.0)))
+    return heapq.nsmallest(TABLE_ROWS, rows, key=lambda row: (scores.change(row), scores.pruned.get(row.id) or 0.0))
 
 
 def _answers(
