@@ -55,6 +55,13 @@ def quick_parts():
 
 
 @pytest.fixture(scope="module", autouse=True)
+def weights_drawn_once(request):
+    """Hands out copies of the tiny model's weights, whose drawing takes a quarter of a run; its own tests draw them."""
+    with nullcontext() if "minidrive" in request.path.parts else runs.weights_remembered():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
 def no_java_starts(request):
     """Scores captions without Java, whose start takes longer than a run; the metrics' own tests have it."""
     with nullcontext() if "metrics" in request.path.parts else runs.without_java():

@@ -41,7 +41,7 @@ class Architecture:
         mlp: channels within the MLP of the language model.
 
     Raises:
-        InputError: the patches do not fit the resolution.
+        InputError: the patches do not fit the resolution, or the heads do not fit the channels.
     """
 
     resolution: int = 112
@@ -57,10 +57,13 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.resolution % self.patch:
             raise InputError(f"resolution={self.resolution}: use a multiple of the patch size, {self.patch}")
+        for width, heads in (("vision_width", "vision_heads"), ("width", "heads")):
+            if getattr(self, width) % getattr(self, heads):
+                raise InputError(f"{width}={getattr(self, width)}: use a multiple of {heads}={getattr(self, heads)}")
 
 
-def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
-    """Builds a model with random weights from torch's global generator."""
+def build_config(sizes: Architecture) -> LlavaOnevisionConfig:
+    """Builds the model's config."""
     tokenizer = build_tokenizer()
     ids = tokenizer.get_vocab()
     vision = SiglipVisionConfig(
@@ -87,7 +90,7 @@ def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
-    config = LlavaOnevisionConfig(
+    return LlavaOnevisionConfig(
         vision_config=vision,
         text_config=text,
         image_token_index=ids[IMAGE_MARKER],
@@ -98,7 +101,11 @@ def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
         vision_aspect_ratio="anyres_max_9",
         tie_word_embeddings=True,
     )
-    model = LlavaOnevisionForConditionalGeneration(config)
+
+
+def build_model(sizes: Architecture) -> LlavaOnevisionForConditionalGeneration:
+    """Builds a model with random weights from torch's global generator."""
+    model = LlavaOnevisionForConditionalGeneration(build_config(sizes))
     _start_attention(model)
     return model
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from prune2drive.errors import check_choice
-from prune2drive.minidrive.architecture import Architecture, build_model, build_processor
+from prune2drive.minidrive.architecture import Architecture, build_config, build_model, build_processor
 from prune2drive.models.adapter import Adapter
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,7 @@ class Tiny(Adapter):
         check_choice("model.attention", attention, ("sdpa", "eager"))
         self.seed, self.attention = seed, attention
         self.sizes = Architecture(**(SMALL | dict(sizes or {})))
-        with torch.device("meta"):
-            config = build_model(self.sizes).config
-        super().__init__(config, build_processor(self.sizes.resolution, self.sizes.patch))
+        super().__init__(build_config(self.sizes), build_processor(self.sizes.resolution, self.sizes.patch))
 
     def load(self) -> Any:
         """Builds the model; its weights depend on the seed alone."""

@@ -32,7 +32,7 @@ def describe_run() -> dict[str, Any]:
     return {
         "format": FORMAT,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "git": git_state(),
+        "git": dict(git_state()),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name()
         if torch.cuda.is_available()
@@ -41,8 +41,12 @@ def describe_run() -> dict[str, Any]:
     }
 
 
+@cache
 def git_state() -> dict[str, Any]:
-    """Returns the commit of this package's code and whether files differ from it; nulls if git does not track it."""
+    """Returns the commit of this package's code and whether files differ from it; nulls if git does not track it.
+
+    It is asked once: what is committed while a process runs is not what it runs.
+    """
     commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", __file__) else None
     return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None}
 

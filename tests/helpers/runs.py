@@ -1,5 +1,6 @@
 """Evaluations inside the test process: small, offline, in a folder of the test's."""
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from prune2drive.metrics import language
+from prune2drive.minidrive import tiny
 from prune2drive.minidrive.tiny import Tiny
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction
@@ -23,6 +25,8 @@ LIVELY = "model._target_=helpers.runs.Lively"
 BARE = ("generation.max_new_tokens=3", "latency.questions=0", "pictures=0", "explorer=0", "logger=none", "full=false")
 SMALL = ("dataset.size=8", *BARE)
 QUIET = ("trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
+
+WEIGHTS: dict[tuple, torch.nn.Module] = {}
 
 torch.set_num_threads(1)
 
@@ -81,6 +85,22 @@ def without_java() -> Iterator[None]:
     """Starting Java for the scores takes longer than a run."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(language.shutil, "which", lambda name: None)
+        yield
+
+
+@contextmanager
+def weights_remembered() -> Iterator[None]:
+    """The tiny model's weights depend on its sizes and seed alone."""
+    build = tiny.build_model
+
+    def built(sizes):
+        key = (sizes, torch.initial_seed())
+        if key not in WEIGHTS:
+            WEIGHTS[key] = build(sizes)
+        return copy.deepcopy(WEIGHTS[key])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tiny, "build_model", built)
         yield
 
 

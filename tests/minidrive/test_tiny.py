@@ -49,6 +49,13 @@ def test_other_sizes():
     assert adapter.text_config.hidden_size == Tiny().text_config.hidden_size, "others stay small"
 
 
+@pytest.mark.parametrize("sizes", [{"vision_width": 100}, {"width": 130}])
+def test_channels_that_heads_do_not_share_are_refused_before_the_weights_are_drawn(sizes):
+    ((name, width),) = sizes.items()
+    with pytest.raises(InputError, match=rf"^{name}={width}: use a multiple of (vision_)?heads=\d$"):
+        Tiny(sizes=sizes)
+
+
 def test_unknown_attention():
     with pytest.raises(InputError, match="model.attention=foo: choose from sdpa, eager"):
         Tiny(attention="foo")
