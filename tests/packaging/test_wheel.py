@@ -105,7 +105,8 @@ def test_the_command_runs_in_an_empty_folder(installed, empty):
         "hydra.run.dir=outputs/run",
     )
     done = python(installed, empty, installed / "bin/prune2drive", *options)
-    assert done.returncode == 0 and "error" not in done.stderr.lower(), done.stderr
+    said = [line for line in done.stderr.splitlines() if line and not line.startswith("Loading weights: ")]
+    assert done.returncode == 0 and not said, done.stderr
     assert "2 of 2 questions answered" in done.stdout
     assert [path.name for path in empty.iterdir()] == ["outputs"]
     assert not [path for path in (empty.parent / "home").rglob("*") if path.is_file()]

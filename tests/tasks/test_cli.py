@@ -3,11 +3,8 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import matplotlib
 import pytest
 from helpers import runs
 from hydra.errors import ConfigCompositionException
@@ -203,18 +200,18 @@ def test_a_run_in_a_fresh_folder(cli, tmp_path):
 
 
 def test_a_multirun_leaves_a_folder_for_each(cli, tmp_path):
-    code, said, errors = cli(*SMALL, "dataset.size=2", "-m", "pruner=none,random,tfps", "ratios.keep=0.5")
+    code, said, errors = cli(*SMALL, "dataset.size=2", "-m", "pruner=none,tfps", "ratios.keep=0.5")
     assert (code, errors) == (0, "")
     (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
     jobs = sorted(folder for folder in sweep.iterdir() if folder.name.isdecimal())
-    assert [job.name for job in jobs] == ["0", "1", "2"]
-    for job, pruner in zip(jobs, ("none", "random", "tfps"), strict=True):
+    assert [job.name for job in jobs] == ["0", "1"]
+    for job, pruner in zip(jobs, ("none", "tfps"), strict=True):
         assert runs.read(job, "run.json")["choices"]["pruner"] == pruner
         assert len(runs.rows(job)) == 2
     kept = [runs.read(job, "metrics.json")["tokens/visual_kept"] for job in jobs]
-    assert kept == [384, 192, 192]
+    assert kept == [384, 192]
     table = (sweep / "comparison.md").read_text()
-    assert all(f"pruner={name}" in table for name in ("none", "random", "tfps"))
+    assert all(f"pruner={name}" in table for name in ("none", "tfps"))
     assert table.endswith("budget: tokens after the last cut\n")
     assert (sweep / "charts/score_against_kept.png").is_file() and "max-t" in (sweep / "comparison.html").read_text()
 
@@ -265,12 +262,3 @@ def test_help_explains_each_group_with_an_example(cli):
         assert examples[0].startswith("<") or (runs.CONFIGS / group / f"{examples[0]}.yaml").is_file()
         for name in (file.stem for file in (runs.CONFIGS / group).glob("*.yaml")):
             assert re.search(rf"^{group}: .*\b{name}\b", said, re.MULTILINE), f"{group}={name} is not listed"
-
-
-def test_in_a_process_of_its_own(tmp_path):
-    fonts = {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # else a new home has to be told which fonts there are
-    environment = os.environ | {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1", **fonts}
-    command = [sys.executable, str(runs.REPOSITORY / "run.py"), *SMALL, "dataset.size=2"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "2 of 2 questions answered" in done.stdout
-    assert done.stderr == ""
