@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import sys
@@ -13,6 +14,7 @@ import hydra
 import pytest
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobRuntime
 from omegaconf import OmegaConf
 
@@ -23,15 +25,21 @@ FOLDERS = ("folder=", "resume=/")  # options that differ from test to test and d
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Remembers parsed files of ours and Hydra's, and compositions of these alone; all are handed out as copies."""
+    """Remembers parsed options, parsed files of ours and Hydra's, and compositions of these; it hands out copies."""
     load, compose, known = OmegaConf.load, hydra.compose, {}
     choose = config_loader_impl.create_defaults_list
+    parse, options = OverridesParser.parse_rule, {}
     merge, load_whole = ConfigLoaderImpl._compose_config_from_defaults_list, ConfigLoaderImpl._load_configuration_impl
 
     def once(key: Hashable, make: Callable[[], Any]) -> Any:
         if key not in known:
             known[key] = pickle.dumps(make())
         return pickle.loads(known[key])
+
+    def read_option(self, text, rule):
+        if (text, rule) not in options:
+            options[text, rule] = parse(self, text, rule)
+        return copy.copy(options[text, rule])
 
     def parsed(file):
         name = str(getattr(file, "name", file))
@@ -74,6 +82,7 @@ def remembered() -> Iterator[None]:
         return whole
 
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(OverridesParser, "parse_rule", read_option)
         patched.setattr(OmegaConf, "load", staticmethod(parsed))
         patched.setattr(config_loader_impl, "create_defaults_list", chosen)
         patched.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)

@@ -26,17 +26,16 @@ def room_for(questions, monkeypatch):
 
 
 def test_auto_halves_until_batches_fit_and_loses_nothing(tmp_path, monkeypatch, caplog):
-    runs.run(tmp_path / "whole", "dataset.size=24", "batch_size=3", "ratios.keep=0.2")
+    runs.run(tmp_path / "whole", "dataset.size=12", "batch_size=3", "ratios.keep=0.2")
     sizes = room_for(3, monkeypatch)
     with caplog.at_level(logging.WARNING):
-        runs.run(tmp_path / "auto", "dataset.size=24", "batch_size=auto", "ratios.keep=0.2")
+        runs.run(tmp_path / "auto", "dataset.size=12", "batch_size=auto", "ratios.keep=0.2")
     said = [message for message in caplog.messages if "memory" in message]
     assert said == [
-        "no memory for 24 questions at once: going on with batches of 12",
         "no memory for 12 questions at once: going on with batches of 6",
         "no memory for 6 questions at once: going on with batches of 3",
     ]
-    assert sizes == [3] * 8
+    assert sizes == [3] * 4
     rows, expected = runs.rows(tmp_path / "auto"), runs.rows(tmp_path / "whole")
     assert [(row.id, row.answer, row.kept) for row in rows] == [(row.id, row.answer, row.kept) for row in expected]
 

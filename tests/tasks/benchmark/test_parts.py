@@ -101,19 +101,19 @@ def test_sizes_of_a_selection_are_checked(tmp_path):
 
 @pytest.mark.slow
 def test_questions_of_frames_are_answered_alike_in_every_way(tmp_path):
-    options = ("task.frames.configured.frames=1", "task.frames.one_question.frames=2", "task.frames.large.questions=12")
+    options = ("task.frames.configured.frames=1", "task.frames.one_question.frames=2", "task.frames.large.questions=6")
     small = ("task.frames.large.model.sizes={resolution: 28}", "task.frames.large.dataset.resolution=28")
-    cfg = configuration(tmp_path, *options, *small, "batch_size=5")
+    cfg = configuration(tmp_path, *options, *small, "task.frames.configured.questions=6", "batch_size=4")
     found = list(frames.prepare(cfg, Turns(torch.device("cpu"), 1, 0))())
     assert Counter((row["case"], row["questions"]) for row in found) == {
-        ("configured", 10): 4,
+        ("configured", 6): 4,
         ("one_question", 2): 4,
-        ("large", 12): 4,
+        ("large", 6): 4,
     }
     for full, alone, question, frame in zip(*[iter(found)] * 4, strict=True):
         assert not any(row["other_answers"] for row in (alone, question, frame))
         assert full["other_answers"], "lively answers depend on all tokens"
-        assert (alone["batch_size"], frame["batch_size"]) == (1, 5)
+        assert (alone["batch_size"], frame["batch_size"]) == (1, 4)
         assert alone["speedup"] == full["over_full"] == question["over_question"] == 1
 
 
@@ -123,7 +123,7 @@ def test_speeds_are_of_the_clock(tmp_path, monkeypatch):
     ticks = iter(range(1, 100))
     monkeypatch.setattr(Turns, "seconds", lambda self, work: [work(), float(next(ticks))][1])
     cases = ("~task.frames.large", "~task.frames.one_question", "task.frames.configured.frames=1")
-    cfg = configuration(tmp_path, *cases)
+    cfg = configuration(tmp_path, *cases, "generation.max_new_tokens=1")
     found = {row["way"]: row for row in frames.prepare(cfg, Turns(torch.device("cpu"), 2, 0))()}
     assert found[frames.FRAME]["per_s_quartiles"] == pytest.approx([10 / 5 + (10 / 4 - 2) / 4, 10 / 5 + 3 / 8])
     assert found[frames.FRAME]["speedup"] == pytest.approx((2 / 4 + 7 / 5) / 2)
