@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from prune2drive.families.kv_cache import cache_of
+
 
 @dataclass
 class Times:
@@ -63,7 +65,7 @@ def timed(
 
     def start_decoder(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal prefilling
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         prefilling = cache is None or cache.get_seq_length() == 0
         start()
 

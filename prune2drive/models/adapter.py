@@ -17,6 +17,7 @@ from transformers import Cache, GenerationConfig
 from prune2drive.errors import InputError
 from prune2drive.families import family_of
 from prune2drive.families.base import Family, ImageInfo
+from prune2drive.families.kv_cache import CACHE
 from prune2drive.families.locate import locate_batch
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.models.retiring import can_retire, generate_retiring, takes_likeliest
@@ -209,7 +210,7 @@ class Adapter(ABC):
         inputs = self._placed(prompts if reading is None else prompts.without_images())
         if reading and is_greedy:
             return generate_retiring(self.model, inputs, reading.cache, self._ends, reading.keep_rows, **options)
-        more = {"past_key_values": reading.cache} if reading else {}
+        more = {CACHE: reading.cache} if reading else {}
         return self.model.generate(**inputs, **more, **options)[:, inputs["input_ids"].shape[1] :]
 
     @torch.inference_mode()

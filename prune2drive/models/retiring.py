@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, StoppingCriteria
 
+from prune2drive.families.kv_cache import CACHE
+
 LEAST = 8  # rows for which starting `generate` again costs less than rows that have ended
 COUNTING = (
     "begin_suppress_tokens",
@@ -104,7 +106,7 @@ def generate_retiring(
     while True:
         more: dict[str, Any] = {} if len(rows) < LEAST else {"stopping_criteria": [HalfEnded(ends, prompt)]}
         left = max_new_tokens + prompt - ids_BP.shape[1]
-        ids_BP = model.generate(**inputs, past_key_values=cache, max_new_tokens=left, **more, **options)
+        ids_BP = model.generate(**inputs, max_new_tokens=left, **{CACHE: cache}, **more, **options)
         new_BT = ids_BP[:, prompt:]
         tokens_BT[rows, : new_BT.shape[1]] = new_BT
         going_B = ~torch.isin(new_BT, ends).any(dim=1)

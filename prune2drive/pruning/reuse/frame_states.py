@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prune2drive.families import decoder_of
+from prune2drive.families.kv_cache import cache_of
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.surgery.patch import Args, Kwargs, override_method
 from prune2drive.pruning.vision import VisionTokens
@@ -101,7 +102,7 @@ class StateRecorder:
     def _on_input(self, index: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         self.recorded[f"hidden.{index}"] = args[0]
         if index == self.wanted.cut:
-            for before, layer in enumerate(kwargs["past_key_values"].layers[:index]):
+            for before, layer in enumerate(cache_of(kwargs).layers[:index]):
                 self.recorded |= {f"keys.{before}": layer.keys, f"values.{before}": layer.values}
 
     def of_prompts(self, lengths: Sequence[int]) -> list[dict[str, Tensor]]:
@@ -149,7 +150,7 @@ class StateReplay:
             override_method(undo, layer, "forward", partial(self._on_layer, index))
 
     def _on_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         self.is_prefill = cache is not None and cache.get_seq_length() == 0
         self.padding_BP, self.mask = kwargs.get("attention_mask"), None
         names = decoder_of(self.decoder.config).feature_inputs
@@ -171,7 +172,7 @@ class StateReplay:
     def _on_layer(self, index: int, original: Callable[..., Any], hidden_BPD: Tensor, *args: Any, **kwargs: Any) -> Any:
         if not self.is_prefill:
             return original(hidden_BPD, *args, **kwargs)
-        cache, (rows, length) = kwargs["past_key_values"], hidden_BPD.shape[:2]
+        cache, (rows, length) = cache_of(kwargs), hidden_BPD.shape[:2]
         for_layer = []
         for part in ("keys", "values"):
             like = self.beginnings[0][f"{part}.{index}"]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from prune2drive.families.kv_cache import CACHE
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.pool import Pool
 from prune2drive.pruning.reuse.frame_cache import FrameCache
@@ -119,7 +120,7 @@ class FrameHooks(PruningHooks):
             if self.memory and not self.states:
                 recorder.install(first)
             self.install(undo)
-            frames.read(with_images=not self.states, past_key_values=self.cache)
+            frames.read(with_images=not self.states, **{CACHE: self.cache})
         self._remember(recorder)
         self.trace.repeat(self._rows.tolist())
         for row, kept_K in enumerate(self.trace.positions):
@@ -178,7 +179,7 @@ class FrameHooks(PruningHooks):
             if self.pruner.traits.needs_vision:
                 self.watch_vision(undo)
             with stop_at(self.model, self.wanted.cut):
-                self.frames.read(with_images=True, past_key_values=DynamicCache(config=self.decoder.config))
+                self.frames.read(with_images=True, **{CACHE: DynamicCache(config=self.decoder.config)})
         self.capture.begin()
         self._remember(recorder)
 

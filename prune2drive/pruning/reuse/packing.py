@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prune2drive.families import decoder_of
+from prune2drive.families.kv_cache import CACHE
 from prune2drive.pruning.reuse.padding import PaddingSkip
 from prune2drive.pruning.surgery.cut import Cut, pad_left
 from prune2drive.pruning.surgery.forward import ForwardPass
@@ -92,7 +93,7 @@ class PackedReader:
                 inputs_embeds=embeds_FND,
                 attention_mask=packed_mask(self.real_FP.to(device), own_FNT),
                 position_ids=positions,
-                past_key_values=self.cache,
+                **{CACHE: self.cache},
             ).last_hidden_state
         counts = [1] * len(ends) if last is None else last
         wanted = [

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from prune2drive.errors import InputError
+from prune2drive.families.kv_cache import cache_of
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.surgery.cut import Cut, gather
@@ -64,7 +65,7 @@ class ActivationCapture:
         self, index: int, module: nn.Module, hidden_BPD: Tensor, kwargs: dict[str, Any], real_BP: Tensor | None
     ) -> None:
         """Captures the input of the layer before a cut; its keys are read only where a method asks for them."""
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
 
         def keys() -> Tensor | None:
             return None if cache is None else cache.layers[index].keys

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from prune2drive.errors import InputError
 from prune2drive.families import decoder_of, family_of
 from prune2drive.families.base import ImageInfo
+from prune2drive.families.kv_cache import cache_of
 from prune2drive.pruning.attention import LayerView
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.context import Context
@@ -161,7 +162,7 @@ class PruningHooks:
         self.call = ModelCall.of(given, self.call)
 
     def _on_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         mask = kwargs.get("attention_mask")
         checks.check_forward(cache, mask)
         embeds = kwargs.get("inputs_embeds")
@@ -225,7 +226,7 @@ class PruningHooks:
         rope = self.after_cut.rope_after(cut, self.step, hidden, kwargs["position_embeddings"], length)
         if rope is not None:
             kwargs["position_embeddings"] = rope
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         kwargs["attention_mask"] = self.after_cut.mask_after(cut, self.step, hidden, cache, index, length)
         # Ids with gaps would be read as packed sequences by the flash kernels.
         kwargs["position_ids"] = None
