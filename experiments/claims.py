@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs import Options
 from prune2drive.errors import InputError
-from prune2drive.tasks.config import CONFIGS, compose
+from prune2drive.files import CONFIGS
+from prune2drive.tasks.config import compose
 
 FOLDER = CONFIGS / "experiment"
 

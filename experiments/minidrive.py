@@ -23,6 +23,7 @@ from transformers import AutoConfig
 from experiments.cells import Cell, Cost, Score, Table, markdown, needed, write_block
 from experiments.runs import REPOSITORY, Options, Runs, commit
 from prune2drive.errors import InputError
+from prune2drive.files import CONFIGS
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.model import PACKAGED
 from prune2drive.pruning import Pruner
@@ -30,7 +31,7 @@ from prune2drive.pruning.selection import budget
 from prune2drive.pruning.surgery.budgets import layer_average
 from prune2drive.search.baselines import baselines
 from prune2drive.tasks.components import build
-from prune2drive.tasks.config import CONFIGS, compose
+from prune2drive.tasks.config import compose
 
 EVERY = tuple(OmegaConf.load(CONFIGS / "experiment/baselines.yaml").hydra.sweeper.params.pruner.split(","))
 METHODS = ("tfps", "random", "uniform", "fastv")

@@ -13,6 +13,10 @@ from prune2drive.errors import InputError, shortened
 
 T = TypeVar("T")
 
+PACKAGE = Path(__file__).resolve().parent
+CONFIGS = next((path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir()), PACKAGE)
+"""Folder of the configurations: inside an installed package, beside it in a checkout."""
+
 UNENCODABLE = "backslashreplace"  # half a surrogate pair, which UTF-8 has not, becomes JSON's \ud800
 
 

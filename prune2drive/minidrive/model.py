@@ -50,7 +50,7 @@ class MiniDriveModel(LlavaOnevision):
         super().__init__(folder, dtype=dtype, attention=attention, resolution=resolution)
         self._resizes = False
 
-    def _collate(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts:
+    def collate_texts(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts:
         """Makes the inputs of prompts; warns once where images have to be resized to the model's only resolution."""
         side = self.config.vision_config.image_size
         sizes = {image.size for sample in samples for image in sample.images.values()} - {(side, side)}
@@ -60,7 +60,7 @@ class MiniDriveModel(LlavaOnevision):
             log.warning(
                 "model=minidrive reads %d x %d pixels: images of %d x %d are resized", side, side, width, height
             )
-        return super()._collate(samples, texts)
+        return super().collate_texts(samples, texts)
 
 
 def has_bfloat16() -> bool:

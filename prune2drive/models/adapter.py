@@ -19,9 +19,11 @@ from prune2drive.families import family_of
 from prune2drive.families.base import Family, ImageInfo
 from prune2drive.families.kv_cache import CACHE
 from prune2drive.families.locate import locate_batch
+from prune2drive.models.chat import format_chat, format_with_images, turn
 from prune2drive.models.prompts import Answer, Prompts
 from prune2drive.models.retiring import can_retire, generate_retiring, takes_likeliest
 from prune2drive.sample import IMAGE_MARKER, Sample
+from prune2drive.token_map import TokenMap
 
 
 class FrameReading(Protocol):
@@ -112,9 +114,20 @@ class Adapter(ABC):
 
     def chat(self, prompt: str) -> str:
         """Returns a prompt in the model's chat format, with the model's image markers."""
-        turns = {"system": self.system, "user": prompt.replace(IMAGE_MARKER, self.image_marker)}
-        messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns.items() if text]
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return format_chat(self.processor, self._led([turn("user", prompt.replace(IMAGE_MARKER, self.image_marker))]))
+
+    def chat_messages(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Returns a conversation in the model's chat format, with the model's image markers.
+
+        Args:
+            messages: turns as `format_with_images` takes them.
+        """
+        return format_with_images(self.processor, self._led(messages), self.image_marker)
+
+    def _led(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Returns messages that begin with the system prompt, if there is one and they have none of their own."""
+        system = [turn("system", self.system)] if self.system and messages[0]["role"] != "system" else []
+        return [*system, *messages]
 
     def collate(self, samples: Sequence[Sample], by_frame: bool = False) -> Prompts:
         """Returns the token maps of prompts, and inputs for `generate`, padded on the left and on the CPU.
@@ -126,7 +139,7 @@ class Adapter(ABC):
         texts = [self.chat(sample.prompt) for sample in samples]
         if by_frame and (prompts := self._collate_frames(samples, texts)):
             return prompts
-        return self._collate(samples, texts)
+        return self.collate_texts(samples, texts)
 
     def _collate_frames(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts | None:
         """Returns prompts that share their frames' images; None where a text's end changes what comes before it."""
@@ -138,21 +151,30 @@ class Adapter(ABC):
         marker, *marked = self.processor.tokenizer(
             [self.image_marker, *(self.image_marker + end for end in ends)], add_special_tokens=False
         )["input_ids"]
-        prompts = self._collate([samples[row] for row in firsts], [texts[row] for row in firsts])
+        prompts = self.collate_texts([samples[row] for row in firsts], [texts[row] for row in firsts])
         return prompts.asked([order.index(name) for name in names], [ids[len(marker) :] for ids in marked], self.pad)
 
-    def _collate(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts:
-        """Returns prompts that each bring their images."""
+    def collate_texts(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts:
+        """Returns prompts that each bring their images, from texts in the model's chat format.
+
+        Args:
+            samples: the images of each prompt; all prompts have some, or none has any.
+            texts: as `chat` or `chat_messages` returns them.
+        """
         pictures = [sample.shown for sample in samples]
         start = self.processor.tokenizer.bos_token
         inputs = self.processor(
             text=list(texts),
-            images=[list(shown.values()) for shown in pictures],
+            images=[list(shown.values()) for shown in pictures] if any(pictures) else None,
             add_special_tokens=start is None or not texts[0].startswith(start),
             padding=True,
             return_tensors="pt",
             **self.image_options,
         )
+        tensors = {name: inputs[name] for name in inputs if isinstance(inputs[name], Tensor)}
+        if not any(pictures):
+            lengths = inputs["attention_mask"].sum(dim=1).tolist()
+            return Prompts(tensors, tuple(TokenMap.from_spans({}, length) for length in lengths), ())
         info = self.image_info(inputs, [image.size[::-1] for shown in pictures for image in shown.values()])
         names = [list(shown) for shown in pictures]
         token_maps = locate_batch(inputs["input_ids"], inputs.get("attention_mask"), self.config, names, info)
@@ -160,7 +182,6 @@ class Adapter(ABC):
             sample.mosaic.divide(token_map) if sample.mosaic else token_map
             for sample, token_map in zip(samples, token_maps, strict=True)
         ]
-        tensors = {name: inputs[name] for name in inputs if isinstance(inputs[name], Tensor)}
         return Prompts(tensors, tuple(divided), self.family.pixel_inputs, tuple(map(len, names)))
 
     def image_info(self, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> ImageInfo:

@@ -113,12 +113,17 @@ class Pretrained(Adapter):
         readers = self._readers()
         if kind in readers:
             return self.open_original(readers[kind], self.checkpoint.folder())
-        expected = " or ".join((*self.families, *readers))
+        expected = " or ".join(self.model_types())
         others = {name: reader.family for reader in ORIGINALS for name in reader.model_types}
         hint = f"; an adapter of {others[kind]} models converts it" if kind in others else ""
         if not hint and "auto_map" in self.checkpoint.settings:
             hint = f"; it needs code of its own, which is never run here, and is not one of {', '.join(others)}"
         raise InputError(f"model.checkpoint={self.checkpoint.name}: a {kind} model, expected {expected}{hint}")
+
+    @classmethod
+    def model_types(cls) -> tuple[str, ...]:
+        """Returns the `model_type` of every checkpoint that the adapter takes, those in original formats included."""
+        return (*cls.families, *cls._readers())
 
     @classmethod
     def _readers(cls) -> dict[str, type[Original]]:

@@ -6,7 +6,6 @@ import copy
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,13 +14,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from prune2drive.data.shard import Shard
 from prune2drive.errors import InputError
+from prune2drive.files import CONFIGS
 from prune2drive.tasks.option_errors import BAD_OPTIONS, explain
 
 VERSION_BASE = "1.3"  # of Hydra's behaviour
 CONFIG = "config"
-PACKAGE = Path(__file__).resolve().parents[1]
-CONFIGS = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
-"""The configurations: inside an installed package, beside it in a checkout."""
 NOT_OF_TASKS = ("hydra", "claim")  # Hydra's own part; what an experiment's runs are compared with, which no run reads
 
 os.environ.setdefault("WANDB_SILENT", "true")

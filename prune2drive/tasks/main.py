@@ -17,8 +17,8 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from prune2drive.errors import InputError
-from prune2drive.files import read_json
-from prune2drive.tasks.config import CONFIG, CONFIGS, VERSION_BASE, compose, in_multirun, without_others
+from prune2drive.files import CONFIGS, read_json
+from prune2drive.tasks.config import CONFIG, VERSION_BASE, compose, in_multirun, without_others
 from prune2drive.tasks.launched_jobs import go_on_where_restarted
 from prune2drive.tasks.option_errors import BAD_OPTIONS, explain
 

@@ -135,7 +135,7 @@ def test_the_latest_of_a_kind_is_kept():
 def test_methods_that_read_the_vision_tower_find_it_remembered(tmp_path, monkeypatch):
     options = (*TRIAL, "pruner=vispruner", "prefix_cache=memory")
     runs.run(tmp_path / "1", *options, "ratios.keep=0.3")
-    monkeypatch.setattr(Adapter, "_collate", None)
+    monkeypatch.setattr(Adapter, "collate_texts", None)
     runs.run(tmp_path / "2", *options, "ratios.keep=0.1")
     process_cache.clear()
     monkeypatch.undo()
