@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Processes that tests run in.
 WORKERS ?= 2
 
-.PHONY: run test test-fast coverage lint format docs clean
+.PHONY: run test test-fast test-lmms coverage lint format docs clean
 
 run: .venv/.ready
 	$(BIN)/python run.py $(ARGS)
@@ -15,6 +15,9 @@ test: .venv/.ready
 
 test-fast: .venv/.ready  # in less than a minute
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+
+test-lmms: .venv-lmms/.ready  # what runs inside lmms-eval, whose dependencies and ours exclude each other
+	.venv-lmms/bin/python -m pytest --noconftest tests/integrations/test_lmms_eval.py $(ARGS)
 
 coverage: .venv/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
@@ -36,5 +39,12 @@ docs: .venv/.ready
 	$(BIN)/pip install -c constraints.txt -e ".[dev]"
 	touch $@
 
+# A torchvision that does not fit torch breaks transformers, which does not need it.
+.venv-lmms/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-lmms
+	.venv-lmms/bin/pip install -e ".[lmms]" pytest
+	.venv-lmms/bin/python -c "import torchvision" || .venv-lmms/bin/pip uninstall -y torchvision
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-lmms

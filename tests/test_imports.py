@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "prune2drive"
 ORDER = (  # folders of one line know nothing of each other; files beside the folders are the vocabulary
     {"families", "formats"},
     {"data", "models", "pruning", "metrics"},
-    {"minidrive", "results"},
+    {"minidrive", "results", "integrations"},
     {"report"},
     {"tasks"},
     {"search"},

@@ -1,8 +1,10 @@
 """The library without the framework: what `pip install prune2drive` brings is enough to prune a model."""
 
+import importlib.util
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import runs
@@ -18,14 +20,15 @@ PRUNES = """
 import torch, yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 import prune2drive
-from prune2drive.pruning import TFPS, Adaptive
+from prune2drive.integrations.named_pruner import build_pruner
+from prune2drive.pruning import Adaptive
 
 sizes = dict(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2)
 model = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
 cameras = {"CAM_FRONT": (2, 18), "CAM_BACK": (19, 35)}
 shown = prune2drive.TokenMap.from_spans(cameras, 40)
 open("ratios.yaml", "w").write("ratios: {CAM_FRONT: 0.5, CAM_BACK: 0.25}")
-with torch.no_grad(), prune2drive.prune(model, TFPS(), Adaptive("ratios.yaml"), token_map=shown) as trace:
+with torch.no_grad(), prune2drive.prune(model, build_pruner("tfps"), Adaptive("ratios.yaml"), token_map=shown) as trace:
     model.generate(torch.randint(0, 50, (1, 40)), max_new_tokens=2)
 print({camera: len(kept) for camera, kept in trace.kept[0].items()})
 try:
@@ -41,6 +44,17 @@ def test_the_library_needs_little_and_pins_nothing():
     assert {re.match(r"[\w-]+", text)[0] for text in project["dependencies"]} == LIBRARY
     assert not any("==" in text for text in project["dependencies"])
     assert "prune2drive[models]" in project["optional-dependencies"]["eval"]
+
+
+def test_lmms_eval_is_beside_the_framework_and_finds_its_model():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+    project = tomllib.loads((runs.REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert any(text.startswith("lmms-eval") for text in extras["lmms"])
+    assert not any("lmms" in text for name in extras if name != "lmms" for text in extras[name])
+    module, _, name = project["entry-points"]["lmms_eval.models"]["prune2drive"].partition(":")
+    file = importlib.util.find_spec(module).origin
+    assert f"def {name}()" in Path(file).read_text()
 
 
 @pytest.mark.slow

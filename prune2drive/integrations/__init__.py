@@ -1,0 +1,1 @@
+"""Pruned models inside evaluation programs of others."""
