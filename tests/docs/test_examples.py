@@ -36,6 +36,12 @@ def test_prune_any_model_keeps_a_tenth_of_the_tokens_and_draws_the_readmes_pictu
     assert sum(different.histogram()[1:]) < 0.01 * drawn.width * drawn.height
 
 
+def test_a_pipeline_is_pruned_and_says_what_it_kept(script):
+    said = script("transformers_pipeline.py", "--questions", "3", "--batch-size", "2", "--keep", "0.25")
+    assert said.count("all tokens") == said.count("pruned  ") == 3
+    assert said.endswith("kept 25.0% of the visual tokens (mean, n = 3)\n")
+
+
 def test_add_a_method_compares_it_with_tfps(script):
     said = script("add_a_method.py", "--questions", "10")
     assert re.search(r"LocalContrast +\+\d\.\d+ .*\n +T-FPS +\+\d\.\d+ .*\n +difference +[+-]\d\.\d+", said)
