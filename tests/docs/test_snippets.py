@@ -13,12 +13,15 @@ import yaml
 from helpers import documents, runs
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from omegaconf import DictConfig, OmegaConf
 
+from prune2drive.integrations.named_pruner import build_pruner
+from prune2drive.integrations.settings import OWN, divided, parsed
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.model import MiniDriveModel
+from prune2drive.pruning import Uniform
 from prune2drive.tasks.components import check_settings
 from prune2drive.tasks.config import compose
 
@@ -29,6 +32,8 @@ LANGUAGES = {"sh", "python", "yaml", "text", "bibtex"}
 OURS = ("prune2drive", "benchmarks", "experiments")
 OTHERS = {"hf", "wandb", "optuna-dashboard", ".", "cd", "pre-commit"}
 """Programs of others, whose options are not checked."""
+LMMS_EVAL = (["lmms-eval"], ["torchrun", "--nproc_per_node", "8", "-m", "lmms_eval"])
+UNINSTALLED = ("pip", "uninstall", "-y", "torchvision")
 PYTHON_ARGUMENTS = {"keep", "token_map", "cameras", "questions"}
 OTHER_NAMES = {"model.generate"}
 FILES = (".html", ".json", ".jsonl", ".md", ".py", ".yaml")
@@ -90,10 +95,24 @@ def check_command(words: list[str], folder, own, monkeypatch) -> None:
         check_command(shlex.split(script), folder, own, monkeypatch)
     elif words[0].endswith(".sh"):
         assert words[1] in ("start", "stop") and (documents.REPOSITORY / words[0]).is_file(), words
-    elif words[0] == "pip":
+    elif (start := next((each for each in LMMS_EVAL if words[: len(each)] == each), None)) is not None:
+        check_lmms_eval(words[len(start) :])
+    elif words[0] == "pip" and tuple(words) != UNINSTALLED:
         check_install(words[1:])
     else:
-        assert words[0] in OTHERS, words
+        assert words[0] in OTHERS or tuple(words) == UNINSTALLED, words
+
+
+def check_lmms_eval(words: list[str]) -> None:
+    """Builds the pruner that lmms-eval would be given, and divides the other arguments as that would."""
+    options = dict(zip(words[::2], words[1::2], strict=False))
+    assert options["--model"] == "prune2drive" and {"--tasks", "--batch_size"} <= options.keys()
+    given = dict(argument.split("=", 1) for argument in options["--model_args"].split(","))
+    model = next(file for file in (runs.CONFIGS / "model").glob("*.yaml") if given["pretrained"] in file.read_text())
+    others = {name: parsed(value) for name, value in given.items() if name not in OWN}
+    of_model, of_pruner = divided(others, get_class(compose([f"model={model.stem}"]).model._target_), given["pruner"])
+    build_pruner(given["pruner"], of_pruner)
+    Uniform(parsed(given.get("keep", "1.0")))
 
 
 def check_options(words: list[str], folder, own) -> None:
