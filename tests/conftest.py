@@ -69,6 +69,13 @@ def no_java_starts(request):
 
 
 @pytest.fixture
+def no_charts():
+    """Leaves the charts of pages out where a test is about something else."""
+    with runs.without_charts():
+        yield
+
+
+@pytest.fixture
 def cli(tmp_path, monkeypatch, capsys):
     """Runs the script in this process, in an empty folder; returns exit code, stdout and stderr."""
     root = logging.getLogger()

@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from prune2drive.metrics import language
 from prune2drive.minidrive import tiny
 from prune2drive.minidrive.tiny import Tiny
+from prune2drive.report import charts
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.sample import Prediction
 from prune2drive.tasks import evaluate
@@ -101,6 +102,22 @@ def weights_remembered() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tiny, "build_model", built)
+        yield
+
+
+class Blank:
+    """A figure without anything on it."""
+
+    @staticmethod
+    def savefig(file, format, **_):
+        file.write("<svg></svg>") if format == "svg" else file.touch()
+
+
+@contextmanager
+def without_charts() -> Iterator[None]:
+    """Drawing a page's charts takes longer than all else about a search whose runs are made up."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(charts, "_figure", lambda chart, colours: nullcontext(Blank))
         yield
 
 
