@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -136,11 +137,19 @@ def test_a_chart_has_the_colours_of_the_page():
     assert not re.search("#[0-9a-f]{6}", drawn), "a fixed colour would be lost on a dark page"
 
 
-@pytest.mark.slow
-def test_a_search_with_failed_trials(tmp_path):
-    study = searched(tmp_path, trials=24, failing=(0, 5, 6))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a search with a verdict, some trials of which failed, and its study."""
+    folder = tmp_path_factory.mktemp("finished")
+    study = searched(folder, trials=24, failing=(0, 5, 6))
     study.optuna_study.set_user_attr("verdict", VERDICT)
-    shown = page(tmp_path, study)
+    write_search_report(folder, study)
+    return folder, study
+
+
+def test_a_search_with_failed_trials(finished):
+    folder, study = finished
+    shown = Page((folder / "report.html").read_text())
     assert (shown.marks["history-trials"], shown.marks["history-failed"]) == (21, 3)
     heights = [down for _, down in shown.line("history-best")]
     assert heights == sorted(heights, reverse=True) and len(set(heights)) > 2, "the best so far only rises"
@@ -155,25 +164,21 @@ def test_a_search_with_failed_trials(tmp_path):
     assert VERDICT["sentence"] in shown.words[""] and "have ended since" not in shown.words[""]
 
 
-@pytest.mark.slow
-def test_the_page_needs_nothing_else(tmp_path):
-    study = searched(tmp_path, trials=24, failing=(1,))
-    text = write_search_report(tmp_path, study).read_text()
+def test_the_page_needs_nothing_else(finished):
+    text = (finished[0] / "report.html").read_text()
     tags = Page(text).tags
     assert not [tag for tag, attributes in tags if tag in ("script", "link", "img", "iframe") or "src" in attributes]
     namespaces = r"http://www.w3.org/(1999/xlink|2000/svg)"
     assert not re.search(r"https?:|@import|url\((?!#)", re.sub(namespaces, "", text))
 
 
-@pytest.mark.slow
-def test_trials_after_the_verdict(tmp_path):
-    searched(tmp_path, trials=24).optuna_study.set_user_attr("verdict", VERDICT)
-    assert "6 more trials have ended since" in page(tmp_path, searched(tmp_path, trials=30)).words[""]
+def test_trials_after_the_verdict(finished, tmp_path, no_charts):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    assert "2 more trials have ended since" in page(tmp_path, searched(tmp_path, trials=26)).words[""]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "nsga2"])
-def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
+def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler, no_charts):
     """It is what makes trials good: what makes them bad is CAM_FRONT. Under NSGA-II the reward is explained."""
 
     def worth(ratios):
@@ -188,11 +193,10 @@ def test_the_camera_that_decides_is_the_most_important(tmp_path, sampler):
     assert f"a trial's {explained} is" in page(tmp_path, study).words["Importance"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("worth", "trials"), [(studies.score, FEWEST - 1), (lambda ratios: 1.0 + 0.1 * sum(ratios.values()), FEWEST)]
 )
-def test_where_importance_cannot_be_told(tmp_path, worth, trials):
+def test_where_importance_cannot_be_told(tmp_path, worth, trials, no_charts):
     study = searched(tmp_path, worth, trials=trials, storage=str(tmp_path / "trials.log"))
     assert study.importance() == {}
     assert "Not enough data: at least 20 successful trials" in page(tmp_path, study).words["Importance"]
@@ -215,9 +219,10 @@ def test_nothing_but_failures(tmp_path):
     assert "out of memory" in shown.words["Failed trials"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("storage", [None, "journal"])
-def test_again_from_the_study_alone(tmp_path, storage, capsys):
+def test_again_from_the_study_alone(tmp_path, storage, capsys, request):
+    if storage:
+        request.getfixturevalue("no_charts")  # once is enough
     kept = {"storage": str(tmp_path / "trials.log")} if storage else {}
     study = searched(tmp_path, trials=4, **kept)
     before = write_search_report(tmp_path, study).read_text()

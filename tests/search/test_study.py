@@ -24,14 +24,20 @@ def keys(evaluated):
     return {tuple(round(ratio, 6) for ratio in ratios.values()) for ratios in evaluated}
 
 
+@pytest.fixture
+def journal(tmp_path) -> dict[str, str]:
+    """A storage without SQL, for what many trials show of samplers."""
+    return {"storage": str(tmp_path / "trials.log")}
+
+
 @pytest.mark.parametrize(("engine", "sampler"), SEARCHES)
-def test_a_resumed_search_tries_nothing_twice(engine, sampler, tmp_path):
+def test_a_resumed_search_tries_nothing_twice(engine, sampler, tmp_path, journal):
     evaluated = []
     for trials in (5, 9):
-        evaluated += search(study(tmp_path, sampler, engine, trials), at_once=2)
+        evaluated += search(study(tmp_path, sampler, engine, trials, **journal), at_once=2)
     expected = len(CANDIDATES) if sampler == "batch" else 9
     assert len(evaluated) == len(keys(evaluated)) == expected
-    searched = study(tmp_path, sampler, engine, 9)
+    searched = study(tmp_path, sampler, engine, 9, **journal)
     assert len(searched.trials) == expected and searched.ask(1) == []
     repeats = [trial for trial in searched.optuna_study.trials if "same as" in trial.user_attrs.get("left_out", "")]
     assert not repeats or sampler == "batch", "a resumed sampler does not begin again"
@@ -39,12 +45,6 @@ def test_a_resumed_search_tries_nothing_twice(engine, sampler, tmp_path):
     assert best.reward == pytest.approx(max(score(each) for each in [best.ratios]))
     values = [score(each) - 0.1 * sum(each.values()) for each in evaluated]
     assert best.objective == pytest.approx(max(values)) and best.ratios in evaluated
-
-
-@pytest.fixture
-def journal(tmp_path) -> dict[str, str]:
-    """A storage without SQL, for what many trials show of samplers."""
-    return {"storage": str(tmp_path / "trials.log")}
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,14 @@ def test_a_storage_that_is_no_database(tmp_path):
         study(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The folder of a search that has begun."""
+    folder = tmp_path_factory.mktemp("begun")
+    search(study(folder, trials=2))
+    return folder
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -211,10 +219,9 @@ def test_a_storage_that_is_no_database(tmp_path):
         {"sampler": "nsga2"},
     ],
 )
-def test_the_study_of_another_search_is_refused(other, tmp_path):
-    search(study(tmp_path, trials=2))
+def test_the_study_of_another_search_is_refused(other, begun):
     with pytest.raises(InputError, match="study s: its trials are of another search: .* was .*, now"):
-        study(tmp_path, **other)
+        study(begun, **other)
 
 
 def test_identity_survives_a_move_of_a_class(tmp_path):
@@ -249,9 +256,9 @@ def test_processes_share_a_study(tmp_path):
 
 def test_killed_at_random_moments(tmp_path):
     """Every result is kept once: those told, and those written by a run whose process did not live to tell."""
-    trials, draw = 40, random.Random(1)
+    trials, draw = 24, random.Random(1)
     fork = multiprocessing.get_context("fork")
-    for _ in range(6):
+    for _ in range(4):
         process = fork.Process(target=in_a_process, args=(tmp_path, trials))
         written = len(list(tmp_path.glob("*.json")))
         process.start()
@@ -273,9 +280,9 @@ def test_killed_at_random_moments(tmp_path):
 
 
 def test_two_processes_at_once_make_no_trial_twice(tmp_path):
-    study(tmp_path, trials=30).close()
+    study(tmp_path, trials=16).close()
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=in_a_process, args=(tmp_path, 30)) for _ in range(2)]
+    processes = [fork.Process(target=in_a_process, args=(tmp_path, 16)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -283,4 +290,4 @@ def test_two_processes_at_once_make_no_trial_twice(tmp_path):
     saved = optuna.load_study(study_name="s", storage=default_storage(tmp_path)).trials
     complete = [trial for trial in saved if trial.state == TrialState.COMPLETE]
     workers = {trial.user_attrs["worker"] for trial in complete}
-    assert len(complete) == len(keys(trial.params for trial in complete)) >= 30 and len(workers) == 2
+    assert len(complete) == len(keys(trial.params for trial in complete)) >= 16 and len(workers) == 2

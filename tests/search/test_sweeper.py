@@ -61,11 +61,11 @@ def test_a_search_with_its_verdict(cli, launcher, tmp_path):
     assert written.read_text() == (folder / "winner.yaml").read_text()
 
 
-def test_a_search_that_found_nothing_says_so(cli, launcher, tmp_path):
-    launcher.outcome = lambda ratios: {"score": 1 - ratios["CAM_FRONT"] * 0}
-    code, said, _ = cli("-m", "search=random", *FEW)
+def test_without_m_it_is_a_search_too_and_one_that_found_nothing_says_so(cli, launcher, tmp_path):
+    launcher.outcome = lambda ratios: {"score": 1.0}
+    code, said, _ = cli("search=random", *FEW)
     assert code == 0 and "do not beat uniform ones of the same total: +0.0000 [+0.0000, +0.0000]" in said
-    assert not Path("outputs/searched_ratios").exists()
+    assert not Path("outputs/searched_ratios").exists() and len(launcher.launched) == 6 + 2 + 5
 
 
 def test_the_rivals_share_the_winners_total(cli, launcher, tmp_path):
@@ -162,10 +162,6 @@ def test_as_many_at_once_as_the_launcher_runs(cli, launcher, monkeypatch):
     monkeypatch.setattr(launcher, "launch", lambda jobs, initial_job_idx: batches.append(len(jobs)) or launch(jobs, 0))
     assert cli("-m", "search=tpe", *FEW, "hydra/launcher=joblib", "hydra.launcher.n_jobs=4")[0] == 0
     assert batches == [4, 2, 2, 4, 1]
-
-
-def test_without_m_it_is_a_search_too(cli, launcher):
-    assert cli("search=random", *FEW)[0] == 0 and len(launcher.launched) == 6 + 2 + 5
 
 
 WRONG = {
