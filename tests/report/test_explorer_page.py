@@ -35,6 +35,20 @@ def page(browser, folder):
         yield page
 
 
+@pytest.fixture(scope="module")
+def shared(browser, folder):
+    with opened(browser, folder / "report.html") as page:
+        yield page
+
+
+@pytest.fixture
+def quiet_page(shared):
+    """A page for tests that leave it at its first question; the filters are as at first."""
+    for name in ("outcome", "kind", "about"):
+        shared.locator(f"[data-is={name}]").select_option("")
+    return shared
+
+
 def rows(folder):
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
@@ -51,13 +65,8 @@ def pixels(page, camera=0):
 
 def colours(page, camera=0):
     """How many colours there are on a camera's canvas."""
-    return (
-        page.locator("canvas")
-        .nth(camera)
-        .evaluate(
-            "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
-        )
-    )
+    data = "c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer"
+    return page.locator("canvas").nth(camera).evaluate(f"c => new Set(new Uint32Array({data})).size")
 
 
 @on_all_screens
@@ -69,24 +78,26 @@ def test_the_page_fits_its_window_and_can_be_read_by_all(browser, folder, size, 
         check_readable(page)
 
 
-def test_the_first_screen_is_the_verdict_and_the_cameras_of_a_lost_answer(page, folder):
-    assert page.locator(".verdict").text_content().startswith("86.7\u00a0% answers right against 93.3\u00a0%")
+def test_the_first_screen_is_the_verdict_and_the_cameras_of_a_lost_answer(quiet_page, folder):
+    assert quiet_page.locator(".verdict").text_content().startswith("86.7\u00a0% answers right against 93.3\u00a0%")
     lost = [rows(folder)[place]["question"] for place in LOST]
-    assert shown(page) == lost[0]
-    assert "no" in page.locator("dd.bad").text_content()
-    canvases = page.locator("canvas").evaluate_all("all => all.map(each => each.getBoundingClientRect().bottom)")
+    assert shown(quiet_page) == lost[0]
+    assert "no" in quiet_page.locator("dd.bad").text_content()
+    canvases = quiet_page.locator("canvas").evaluate_all("all => all.map(each => each.getBoundingClientRect().bottom)")
     assert len(canvases) == 6 and max(canvases) <= DESK[1]
-    page.wait_for_timeout(100)
-    assert min(colours(page, camera) for camera in range(6)) > 100
+    quiet_page.wait_for_timeout(100)
+    assert min(colours(quiet_page, camera) for camera in range(6)) > 100
 
 
-def test_counts_are_those_of_the_rows(page, folder):
-    captions = page.locator("figcaption")
+def test_counts_are_those_of_the_rows(quiet_page, folder):
+    captions = quiet_page.locator("figcaption")
     for row in (rows(folder)[place] for place in LOST):
         names = {caption.split("\n")[0]: caption for caption in captions.all_inner_texts()}
         for camera, kept in row["kept_counts"].items():
             assert f"{kept} of {TOKENS}" in names[camera.removeprefix("CAM_")]
-        page.keyboard.press("j")
+        quiet_page.keyboard.press("j")
+    for _ in LOST:
+        quiet_page.keyboard.press("k")
 
 
 def test_difference_of_two_runs(page):
@@ -111,22 +122,22 @@ def outcomes(page):
     return [text.split(" ")[0] for text in page.locator(".x-mark").all_inner_texts()]
 
 
-def test_filters(page, folder):
-    assert outcomes(page)[:5] == ["lost"] * 3 + ["wrong", "gained"] and len(outcomes(page)) == SIZE
-    page.locator("[data-is=outcome]").select_option("lost")
-    assert len(outcomes(page)) == 3 and "3 of 30" in page.locator("[data-is=count]").inner_text()
-    page.locator("[data-is=outcome]").select_option("")
-    page.locator("[data-is=kind]").select_option("light")
+def test_filters(quiet_page, folder):
+    assert outcomes(quiet_page)[:5] == ["lost"] * 3 + ["wrong", "gained"] and len(outcomes(quiet_page)) == SIZE
+    quiet_page.locator("[data-is=outcome]").select_option("lost")
+    assert len(outcomes(quiet_page)) == 3 and "3 of 30" in quiet_page.locator("[data-is=count]").inner_text()
+    quiet_page.locator("[data-is=outcome]").select_option("")
+    quiet_page.locator("[data-is=kind]").select_option("light")
     kinds = [row["kind"] for row in rows(folder)]
-    assert len(outcomes(page)) == kinds.count("light") > 0
-    page.locator("[data-is=kind]").select_option("")
+    assert len(outcomes(quiet_page)) == kinds.count("light") > 0
+    quiet_page.locator("[data-is=kind]").select_option("")
     named = sum("CAM_BACK_LEFT" in row["question"] + row["reference"] for row in rows(folder))
     spoken = sum("the back left" in row["question"] for row in rows(folder))
-    page.locator("[data-is=about]").select_option(label=f"CAM_BACK_LEFT ({named + spoken})")
-    assert len(outcomes(page)) == named + spoken > 0
-    page.locator("[data-is=outcome]").select_option("gained")
-    assert shown(page) == "No question is like this." and not page.locator("canvas").first.is_visible()
-    assert page.locator("[data-is=token]").inner_text().startswith("Point at a token")
+    quiet_page.locator("[data-is=about]").select_option(label=f"CAM_BACK_LEFT ({named + spoken})")
+    assert len(outcomes(quiet_page)) == named + spoken > 0
+    quiet_page.locator("[data-is=outcome]").select_option("gained")
+    assert shown(quiet_page) == "No question is like this." and not quiet_page.locator("canvas").first.is_visible()
+    assert quiet_page.locator("[data-is=token]").inner_text().startswith("Point at a token")
 
 
 def choices(page, name):
@@ -135,21 +146,23 @@ def choices(page, name):
     return {text.rpartition(" (")[0]: int(text.rpartition(" (")[2].rstrip(")")) for text in texts}
 
 
-def test_numbers_of_a_filter_count_what_the_others_leave(page, folder):
+def test_numbers_of_a_filter_count_what_the_others_leave(quiet_page, folder):
     kinds = [row["kind"] for row in rows(folder)]
-    assert choices(page, "kind") == {kind: kinds.count(kind) for kind in sorted(set(kinds))}
-    page.locator("[data-is=outcome]").select_option("lost")
+    assert choices(quiet_page, "kind") == {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    quiet_page.locator("[data-is=outcome]").select_option("lost")
     lost = [kinds[place] for place in LOST]
-    assert choices(page, "kind") == {kind: lost.count(kind) for kind in sorted(set(kinds))}
-    assert 0 in choices(page, "kind").values(), "a choice that would leave nothing is there, with 0"
-    assert choices(page, "outcome")["lost: right before, worse now"] == len(LOST), "its own choice does not narrow it"
-    page.locator("[data-is=kind]").select_option(lost[0])
-    assert choices(page, "outcome")["lost: right before, worse now"] == lost.count(lost[0])
-    assert sum(choices(page, "outcome").values()) == kinds.count(lost[0])
-    page.locator("[data-is=outcome]").select_option("")
-    for name, count in choices(page, "about").items():
-        page.locator("[data-is=about]").select_option(label=f"{name} ({count})")
-        assert len(outcomes(page)) == count
+    assert choices(quiet_page, "kind") == {kind: lost.count(kind) for kind in sorted(set(kinds))}
+    assert 0 in choices(quiet_page, "kind").values(), "a choice that would leave nothing is there, with 0"
+    assert choices(quiet_page, "outcome")["lost: right before, worse now"] == len(LOST), (
+        "its own choice does not narrow it"
+    )
+    quiet_page.locator("[data-is=kind]").select_option(lost[0])
+    assert choices(quiet_page, "outcome")["lost: right before, worse now"] == lost.count(lost[0])
+    assert sum(choices(quiet_page, "outcome").values()) == kinds.count(lost[0])
+    quiet_page.locator("[data-is=outcome]").select_option("")
+    for name, count in choices(quiet_page, "about").items():
+        quiet_page.locator("[data-is=about]").select_option(label=f"{name} ({count})")
+        assert len(outcomes(quiet_page)) == count
 
 
 def lost_ids(folder):
@@ -157,8 +170,9 @@ def lost_ids(folder):
 
 
 def address(page):
-    page.wait_for_timeout(400)
-    return {name: values[0] for name, values in parse_qs(page.url.partition("#")[2]).items()}
+    """What the address names, once a timer of the page has rung after the one that writes it."""
+    hash = page.evaluate("new Promise(done => setTimeout(() => done(location.hash), 300))")
+    return {name: values[0] for name, values in parse_qs(hash[1:]).items()}
 
 
 def test_the_address_shows_the_same_again(browser, page, folder):
@@ -193,28 +207,28 @@ def test_rows_of_tables_lead_to_their_questions(page, folder):
     assert address(page)["camera"] == "CAM_BACK_LEFT" and "type" not in address(page)
 
 
-def test_pointing_at_a_token_says_what_it_is(page, folder):
+def test_pointing_at_a_token_says_what_it_is(quiet_page, folder):
     row = rows(folder)[LOST[0]]
-    front_left = page.locator("canvas").first
+    front_left = quiet_page.locator("canvas").first
     box = front_left.bounding_box()
     kept = unpack_indices(row["kept"]["CAM_FRONT_LEFT"])[0].item()
     across, down = (kept % 8 + 0.5) / 8 * box["width"], (kept // 8 + 0.5) / 8 * box["height"]
     front_left.hover(position={"x": across, "y": down})
-    said = page.locator("[data-is=token]").inner_text()
+    said = quiet_page.locator("[data-is=token]").inner_text()
     assert f"token {kept}, row {kept // 8}, column {kept % 8}" in said and f"of {KEEP} by tfps" in said
-    assert page.locator(".x-tip").inner_text() == said
-    page.mouse.move(1, 1)
-    assert page.locator(".x-tip").is_hidden()
+    assert quiet_page.locator(".x-tip").inner_text() == said
+    quiet_page.mouse.move(1, 1)
+    assert quiet_page.locator(".x-tip").is_hidden()
 
 
-def test_an_object_is_named_by_the_tokens_that_touch_it(page):
-    data = json.loads(page.locator(".x-data").text_content())
+def test_an_object_is_named_by_the_tokens_that_touch_it(quiet_page):
+    data = json.loads(quiet_page.locator(".x-data").text_content())
     frame = data["frames"][data["questions"][0][1]]
     camera, x0, y0, x1, y1, label = frame[1][0]
-    canvas = page.locator("canvas").nth(camera)
+    canvas = quiet_page.locator("canvas").nth(camera)
     box = canvas.bounding_box()
     canvas.hover(position={"x": (x0 + x1) / 2 * box["width"], "y": (y0 + y1) / 2 * box["height"]})
-    assert label in page.locator("[data-is=token]").inner_text()
+    assert label in quiet_page.locator("[data-is=token]").inner_text()
 
 
 def test_keyboard(page, folder):

@@ -44,7 +44,7 @@ def test_every_column_can_be_reached_on_a_phone(browser, file):
         assert all(style == "auto" and tab == 0 for _, style, tab in boxes)
 
 
-def test_a_row_leads_to_its_runs_page_where_it_lies_beside(browser, tmp_path):
+def test_a_row_leads_to_its_runs_page_where_it_lies_beside(browser, tmp_path, no_charts):
     folder = tmp_path / "sweep"
     run_folder(folder / "0", "none", [True] * 9)
     run_folder(folder / "1", "tfps", [True, False, True] * 3, 0.5)
