@@ -47,16 +47,17 @@ def test_add_a_method_compares_it_with_tfps(script):
     assert re.search(r"LocalContrast +\+\d\.\d+ .*\n +T-FPS +\+\d\.\d+ .*\n +difference +[+-]\d\.\d+", said)
 
 
-def test_search_ratios_finds_some_and_they_are_used(cli, tmp_path):
+def test_search_ratios_finds_some_and_they_are_used(cli, tmp_path, no_charts):
     search, use = (
         words for block in documents.blocks(EXAMPLES / "search_ratios.md", "sh") for words in documents.commands(block)
     )
-    code, said, _ = cli(*search[2:], "trainer.enable_progress_bar=false")
+    few = [f"+search.splits.{name}.size=2" for name in ("search", "val", "test")]
+    code, said, _ = cli(*search[2:], *few, "trainer.enable_progress_bar=false")
     assert code == 0 and "trial 2 (3/3)" in said
     assert {"search.md", "report.html", "winner.yaml"} <= {
         file.name for file in (tmp_path / "outputs/sweeps/short").iterdir()
     }
-    assert cli(*use[2:], "trainer.enable_progress_bar=false")[0] == 0
+    assert cli(*use[2:], "dataset.size=2", "trainer.enable_progress_bar=false")[0] == 0
     (run,) = (tmp_path / "outputs/minidrive").glob("**/metrics.json")
     assert json.loads(run.read_text())["tokens/visual_kept"] == 36
 
