@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -76,11 +77,17 @@ def coverage(rows: Iterable[Prediction]) -> dict[str, float]:
     """
     shares: dict[str, RatioOfSums] = defaultdict(RatioOfSums)
     classes: Counter[str] = Counter()
-    for row in rows:
-        for camera, size, label, covered, objects in row.objects:
-            classes[label] += objects
-            for key in ("objects", camera, size, f"class/{label}"):
-                shares[key].add(row.frame or row.id, covered, objects)
+    for group, of_group in groupby(rows, key=lambda row: row.frame or row.id):
+        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for row in of_group:
+            for camera, size, label, covered, objects in row.objects:
+                classes[label] += objects
+                for key in ("objects", camera, size, f"class/{label}"):
+                    count = counts[key]
+                    count[0] += covered
+                    count[1] += objects
+        for key, count in counts.items():
+            shares[key].add(group, *count)
     common = [f"class/{label}" for label, _ in classes.most_common(CLASSES)]
     keys = [key for key in ("objects", *SIZES) if key in shares]
     keys += sorted(key for key in shares if key not in keys and not key.startswith("class/"))

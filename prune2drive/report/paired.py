@@ -13,6 +13,7 @@ from prune2drive.report.finished_run import FinishedRun, ScoredRow
 from prune2drive.sample import Prediction
 
 Pair = tuple[ScoredRow, ScoredRow | None]
+Part = tuple[str, str]
 
 
 class Scores:
@@ -87,7 +88,7 @@ class Paired:
     parts: dict[str, Scores] = field(default_factory=lambda: defaultdict(Scores))
     by_kind: dict[str, Scores] = field(default_factory=lambda: defaultdict(Scores))
     by_camera: dict[str, Scores] = field(default_factory=lambda: defaultdict(Scores))
-    coverage: dict[tuple[str, str], Coverage] = field(default_factory=lambda: defaultdict(Coverage))
+    coverage: dict[Part, Coverage] = field(default_factory=lambda: defaultdict(Coverage))
 
 
 def compare(pruned: FinishedRun, full: FinishedRun | None) -> Paired:
@@ -100,6 +101,7 @@ def compare(pruned: FinishedRun, full: FinishedRun | None) -> Paired:
     found = Paired()
     cameras: list[str] = []
     names = CameraNames(cameras)
+    objects = _Objects(found.coverage)
     rows = pruned.scored_rows()
     pairs: Iterable[Pair] = _pairs(rows, full.scored_rows()) if full else ((each, None) for each in rows)
     for ours, theirs in pairs:
@@ -110,7 +112,7 @@ def compare(pruned: FinishedRun, full: FinishedRun | None) -> Paired:
             cameras += new
             names = CameraNames(cameras)
         group = row.scene or row.frame or row.id
-        _count_objects(found, row, other, group)
+        objects.add(row, other, group)
         before_of = theirs.parts if theirs else {}
         for key in ours.parts.keys() & before_of.keys():
             found.parts[key].add(ours.parts[key], before_of[key], group)
@@ -121,15 +123,41 @@ def compare(pruned: FinishedRun, full: FinishedRun | None) -> Paired:
         parts = [found.scores, *(found.by_camera[cameras[place]] for place in places)]
         for part in [*parts, found.by_kind[row.kind]] if row.kind else parts:
             part.add(score, before, group)
+    objects.flush()
     return found
 
 
-def _count_objects(found: Paired, row: Prediction, other: Prediction | None, group: str) -> None:
-    before = {tuple(key): covered for *key, covered, _ in other.objects} if other else {}
-    for camera, size, label, covered, objects in row.objects:
-        full = before.get((camera, size, label)) if other else None
-        for part in (("size", size), ("class", label), ("camera", camera), ("all", "all objects")):
-            found.coverage[part].add(group, covered, full, objects)
+class _Objects:
+    """Counts the objects of a scene, which then enter the coverage together.
+
+    Args:
+        coverage: part -> coverage; changed in place.
+    """
+
+    def __init__(self, coverage: dict[Part, Coverage]) -> None:
+        self.coverage, self.group = coverage, ""
+        self._counts: dict[Part, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._has_full = False
+
+    def add(self, row: Prediction, other: Prediction | None, group: str) -> None:
+        """Adds the objects of a question."""
+        if group != self.group:
+            self.flush()
+            self.group, self._has_full = group, other is not None
+        before = {tuple(key): covered for *key, covered, _ in other.objects} if other else {}
+        for camera, size, label, covered, objects in row.objects:
+            full = before.get((camera, size, label), 0)
+            for part in (("size", size), ("class", label), ("camera", camera), ("all", "all objects")):
+                count = self._counts[part]
+                count[0] += covered
+                count[1] += full
+                count[2] += objects
+
+    def flush(self) -> None:
+        """Adds what was counted to the coverage."""
+        for part, (covered, full, objects) in self._counts.items():
+            self.coverage[part].add(self.group, covered, full if self._has_full else None, objects)
+        self._counts.clear()
 
 
 def _pairs(rows: Iterable[ScoredRow], others: Iterable[ScoredRow]) -> Iterator[Pair]:

@@ -28,7 +28,11 @@ def main(folder: Path) -> None:
     names = [module.name for module in pkgutil.walk_packages(package.__path__, "prune2drive.", onerror=lambda _: None)]
     others = [name for name in names if not name.startswith(REMOVED) and not name.endswith("__main__")]
     for name in others:
-        import_module(name)
+        try:
+            import_module(name)
+        except ModuleNotFoundError as missing:
+            if missing.name != "lmms_eval":  # has an environment of its own
+                raise
     assert len(others) > 100
 
     from helpers import drivelm_files, stock

@@ -19,9 +19,9 @@ def pipe():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pruner", "keep", "kept"), [(NoPruner(), 1.0, 384), (TFPS(), 0.25, 96), (TFPS(), 0.1, 36)])
+@pytest.mark.parametrize(("pruner", "keep", "kept"), [(NoPruner(), 1.0, 384), (TFPS(), 0.1, 36)])
 def test_a_pipeline_answers_as_the_library(pruner, keep, kept, pipe):
-    samples, adapter = lmms_tasks.samples(count=8), MiniDriveModel(dtype="float32")
+    samples, adapter = lmms_tasks.samples(count=4), MiniDriveModel(dtype="float32")
     expected = []
     for sample in samples:
         prompts = adapter.collate([sample])
