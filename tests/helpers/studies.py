@@ -13,6 +13,7 @@ from prune2drive.search.storage import Location, default_storage
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT")
 BEST = {"CAM_FRONT": 0.6, "CAM_FRONT_LEFT": 0.2, "CAM_FRONT_RIGHT": 0.1}
 CANDIDATES = (BEST, dict.fromkeys(CAMERAS, 0.3))
+HOLD = "hold"  # a file
 
 
 def study(
@@ -41,7 +42,7 @@ def search(study: ActiveStudy, at_once: int = 1) -> list[dict[str, float]]:
 
 
 def in_a_process(results: Path, trials: int, seconds: float = 0.01, **options) -> None:
-    """Each evaluation takes a moment and writes its result, as a run does, before it is told."""
+    """Each evaluation takes a moment and writes its result, as a run does, before it is told; none ends beside HOLD."""
 
     def metrics_of(number: int):
         file = results / f"{number}.json"
@@ -51,6 +52,8 @@ def in_a_process(results: Path, trials: int, seconds: float = 0.01, **options) -
     while asked := shared.ask(2):
         for trial in asked:
             time.sleep(seconds)
+            while (results / HOLD).exists():
+                time.sleep(0.01)
             partial = results / f"{trial.number}.partial"
             partial.write_text(json.dumps({"score": score(trial.ratios)}))
             partial.rename(results / f"{trial.number}.json")

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from helpers import servers
 from helpers.made_up_runs import FEW
-from helpers.studies import in_a_process
+from helpers.studies import HOLD, in_a_process
 from optuna.trial import TrialState
 
 from prune2drive.search import active_study
@@ -57,15 +57,15 @@ def database(server, tmp_path):
 
 
 def busy_worker(database, workers):
-    """Waits for a worker that is seen between asking for a trial and telling its result."""
-    by_process = {str(worker.pid): worker for worker in workers}
+    """Returns a worker and one of its trials, once all workers wait between asking and telling."""
     study = optuna.load_study(study_name="s", storage=database.url)
-    while any(worker.is_alive() for worker in workers):
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            process = trial.user_attrs.get("worker", "::").split(":")[2]
-            if process in by_process:
-                return by_process[process], trial
-    raise AssertionError("all workers ended before one was seen at work")
+    before = None
+    while (states := [trial.state for trial in study.get_trials(deepcopy=False)]) != before:
+        before = states
+        time.sleep(0.5)
+    by_process = {str(worker.pid): worker for worker in workers}
+    trial = next(trial for trial in study.get_trials() if trial.state == TrialState.RUNNING)
+    return by_process[trial.user_attrs["worker"].split(":")[2]], trial
 
 
 def test_four_workers_of_which_one_is_killed(database, tmp_path):
@@ -78,8 +78,10 @@ def test_four_workers_of_which_one_is_killed(database, tmp_path):
         worker.start()
     while len(list(results.glob("*.json"))) < 4:
         time.sleep(0.02)
+    (results / HOLD).touch()
     victim, begun = busy_worker(database, workers)
     victim.kill()
+    (results / HOLD).unlink()
     for worker in workers:
         worker.join()
     assert sorted(worker.exitcode for worker in workers) == [-9, 0, 0, 0]
