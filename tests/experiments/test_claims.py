@@ -14,6 +14,8 @@ from prune2drive.sample import Prediction
 from prune2drive.tasks.components import check_settings
 from prune2drive.tasks.main import _run
 
+pytestmark = pytest.mark.slow  # whole pages
+
 NAMES = names()
 FRAMES = 40
 

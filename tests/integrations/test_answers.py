@@ -10,6 +10,8 @@ from prune2drive.minidrive.model import PACKAGED
 from prune2drive.pruning import TFPS
 from prune2drive.sample import IMAGE_MARKER, Sample
 
+pytestmark = pytest.mark.slow  # whole runs
+
 GREEDY = generation_options({"max_new_tokens": 12})
 
 

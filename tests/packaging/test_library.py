@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import runs
 
+pytestmark = pytest.mark.slow  # starts interpreters
+
 LIBRARY = {"torch", "transformers", "numpy", "pillow", "pyyaml", "safetensors"}
 ALONE = """
 from importlib.machinery import PathFinder

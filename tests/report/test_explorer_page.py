@@ -10,6 +10,8 @@ from helpers.page_runs import HOSTILE, TOKENS, hostile_samples, minidrive, write
 from prune2drive.report.run_page import write_report
 from prune2drive.sample import unpack_indices
 
+pytestmark = pytest.mark.slow  # opens a browser
+
 SIZE, KEEP, LOST = 30, 6, (3, 14, 15)
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 from prune2drive.report.charts import bars
 from prune2drive.report.page import Section, render
 
+pytestmark = pytest.mark.slow  # opens a browser
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):

@@ -9,6 +9,8 @@ from prune2drive.minidrive.training.module import MiniDriveTraining
 from prune2drive.minidrive.training.schedule import PHASES
 from prune2drive.tasks import train
 
+pytestmark = pytest.mark.slow  # trains
+
 SIZES = {"resolution": 28, "vision_width": 32, "vision_layers": 1, "vision_heads": 1, "width": 32, "layers": 4}
 SMALL = [f"task.model.{name}={value}" for name, value in (SIZES | {"heads": 2, "mlp": 32}).items()]
 SHORT = [f"task.schedule.{name}=2" for name in (*PHASES, *(f"scenes.{phase}" for phase in PHASES))]

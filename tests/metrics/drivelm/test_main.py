@@ -13,6 +13,8 @@ from prune2drive.metrics.drivelm.__main__ import main
 from prune2drive.metrics.drivelm.files import read_references
 from prune2drive.sample import Prediction
 
+pytestmark = pytest.mark.slow  # starts Java
+
 needs_java = pytest.mark.skipif(not shutil.which("java"), reason="no java on PATH")
 
 

@@ -7,6 +7,8 @@ from helpers.run_folders import run_folder
 from prune2drive.report.comparison.findings import find
 from prune2drive.report.comparison.write import write_comparison
 
+pytestmark = pytest.mark.slow  # opens a browser
+
 HOSTILE = "pruner=<script>document.title='run'</script>&\"'\u202e\x00" + "x" * 30
 LONG = "pruner=" + "word " * 400
 

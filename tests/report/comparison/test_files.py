@@ -18,6 +18,8 @@ from prune2drive.report.comparison.findings import find
 from prune2drive.report.comparison.tables import SPECIAL, escape_tex, terminal, to_csv, to_tex
 from prune2drive.report.comparison.write import write_comparison
 
+pytestmark = pytest.mark.slow  # draws charts
+
 HOSTILE = "pruner=a&b%c_d,\"e\"'f'\n<script>alert(1)</script>\\$#{}~^|"
 LINE = HOSTILE.replace("\n", " ")
 
