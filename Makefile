@@ -13,7 +13,7 @@ run: .venv/.ready
 test: .venv/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-fast: .venv/.ready  # in less than a minute
+test-fast: .venv/.ready  # without whole runs, browsers and training
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 test-lmms: .venv-lmms/.ready  # what runs inside lmms-eval, whose dependencies and ours exclude each other
