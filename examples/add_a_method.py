@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, cosine_similarity
 
 from prune2drive import prune
-from prune2drive.metrics.statistics import difference, interval
+from prune2drive.metrics.intervals import difference, interval
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.model import MiniDriveModel
 from prune2drive.pruning import TFPS, Context, Pruner, ScorePruner

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.runs import Options, Runs
-from prune2drive.metrics.statistics import difference, interval
+from prune2drive.metrics.intervals import difference, interval
 from prune2drive.report.markdown import markdown_table
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from experiments.claims import Claim, configuration
 from experiments.found_runs import Found, FoundRuns, setting
 from experiments.runs import Options
-from prune2drive.metrics.statistics import Interval, difference, interval
+from prune2drive.metrics.intervals import Interval, difference, interval
 
 SAME_BUDGET = 0.01  # relative difference of kept tokens
 KEPT = "tokens/visual_kept"

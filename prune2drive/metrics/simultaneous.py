@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prune2drive.metrics.statistics import RESAMPLES, Interval
+from prune2drive.metrics.intervals import RESAMPLES, Interval
 
 LEVEL = 0.95
 LEAST = 0.0005  # half a tenth of a percentage point; less is printed as 0.0

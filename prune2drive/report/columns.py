@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from prune2drive.metrics.base import Column
-from prune2drive.metrics.statistics import Interval, mean_interval, share_interval
+from prune2drive.metrics.intervals import Interval, mean_interval, share_interval
 
 BUDGETS = {"final": "tokens after the last cut", "layer_average": "mean tokens over all layers"}
 """`budget_axis` -> what a budget counts."""

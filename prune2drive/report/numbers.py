@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prune2drive.metrics.base import Column
-from prune2drive.metrics.statistics import Interval
+from prune2drive.metrics.intervals import Interval
 
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"

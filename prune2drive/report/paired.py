@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from prune2drive.metrics.statistics import GroupedMean, Interval, RatioOfSums, RunningMean, share_interval
+from prune2drive.metrics.intervals import GroupedMean, Interval, share_interval
+from prune2drive.metrics.statistics import RatioOfSums, RunningMean
 from prune2drive.report.camera_names import CameraNames
 from prune2drive.report.finished_run import FinishedRun, ScoredRow
 from prune2drive.sample import Prediction

@@ -9,7 +9,7 @@ from typing import Any
 from prune2drive.cameras import short_name
 from prune2drive.files import write_atomically
 from prune2drive.metrics.efficiency import COLUMNS, budget_share
-from prune2drive.metrics.statistics import Interval, share_interval
+from prune2drive.metrics.intervals import Interval, share_interval
 from prune2drive.report import numbers
 from prune2drive.report.columns import ALL_TOKENS, BUDGETS, columns_of, spread
 from prune2drive.report.explorer import explore

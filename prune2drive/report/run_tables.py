@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from prune2drive.cameras import short_name
 from prune2drive.metrics import object_coverage
 from prune2drive.metrics.base import Column
-from prune2drive.metrics.statistics import Interval
+from prune2drive.metrics.intervals import Interval
 from prune2drive.report import numbers
 from prune2drive.report.columns import ALL_TOKENS, PRUNED, spread
 from prune2drive.report.page import Link

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prune2drive.metrics.base import Column
-from prune2drive.metrics.statistics import share_interval
+from prune2drive.metrics.intervals import share_interval
 from prune2drive.report.columns import columns_of
 from prune2drive.results.run_folder import IN_FULL
 

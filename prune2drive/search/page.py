@@ -14,7 +14,7 @@ from typing import Any
 
 from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
-from prune2drive.metrics.statistics import Interval
+from prune2drive.metrics.intervals import Interval
 from prune2drive.report.charts import bars
 from prune2drive.report.comparison.findings import find
 from prune2drive.report.comparison.page import sections

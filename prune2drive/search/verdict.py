@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from prune2drive.errors import InputError
 from prune2drive.files import write_atomically
-from prune2drive.metrics.statistics import Interval, difference
+from prune2drive.metrics.intervals import Interval, difference
 from prune2drive.pruning.ratios import SEARCHED_RATIOS
 from prune2drive.report.markdown import markdown_table
 from prune2drive.results.provenance import git_state

@@ -9,7 +9,7 @@ from experiments.claims import Claim, configuration, names
 from experiments.comparison import Row, rows_here, runs_there
 from experiments.found_runs import FoundRuns, pruning_key, search_key, setting
 from prune2drive.errors import InputError
-from prune2drive.metrics.statistics import Interval
+from prune2drive.metrics.intervals import Interval
 from prune2drive.sample import Prediction
 from prune2drive.tasks.components import check_settings
 from prune2drive.tasks.main import _run

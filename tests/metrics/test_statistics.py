@@ -6,18 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prune2drive.metrics.statistics import (
-    Interval,
-    RatioOfSums,
-    RunningMean,
-    combine,
-    difference,
-    interval,
-    jackknife,
-    mean,
-    mean_interval,
-    share_interval,
-)
+from prune2drive.metrics.intervals import Interval, difference, interval, mean_interval, share_interval
+from prune2drive.metrics.statistics import RatioOfSums, RunningMean, combine, jackknife, mean
 
 pytestmark = pytest.mark.slow  # many random samples
 
@@ -150,7 +140,7 @@ def test_many_groups_have_the_normal_interval_which_is_nearly_the_bootstraps(mon
     values = dict(enumerate(drawn.integers(0, 2, 900).astype(float).tolist()))
     groups = dict(enumerate(drawn.integers(0, 300, 900).tolist()))
     expected = interval(values, groups)
-    monkeypatch.setattr("prune2drive.metrics.statistics.MANY", 10)
+    monkeypatch.setattr("prune2drive.metrics.intervals.MANY", 10)
     found = interval(values, groups)
     assert (found.value, found.n) == (expected.value, expected.n)
     assert found.low == pytest.approx(expected.low, abs=0.003) and found.high == pytest.approx(expected.high, abs=0.003)

@@ -13,7 +13,7 @@ from prune2drive.errors import InputError
 from prune2drive.metrics import efficiency, object_coverage
 from prune2drive.metrics.drivelm import DriveLMScore
 from prune2drive.metrics.exact_match import ExactMatch
-from prune2drive.metrics.statistics import difference
+from prune2drive.metrics.intervals import difference
 from prune2drive.report import numbers
 from prune2drive.report.camera_names import CameraNames
 from prune2drive.report.finished_run import FinishedRun

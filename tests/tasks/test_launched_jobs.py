@@ -11,7 +11,7 @@ from prune2drive.tasks.main import _run_or_exit
 pytestmark = pytest.mark.slow  # whole runs
 
 
-submitit = pytest.importorskip("submitit")
+submitit = pytest.importorskip("submitit", reason="no submitit: pip install 'prune2drive[parallel]'")
 LAUNCHER = OmegaConf.create({"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"})
 
 

