@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from prune2drive import prune
 from prune2drive.minidrive.architecture import build_processor
 from prune2drive.minidrive.dataset import MiniDrive
-from prune2drive.minidrive.model import PACKAGED
+from prune2drive.minidrive.model import packaged
 from prune2drive.pruning import TFPS, Trace
 from prune2drive.report.token_overlay import camera_sheet
 from prune2drive.sample import IMAGE_MARKER, Sample
@@ -25,7 +25,7 @@ from prune2drive.sample import IMAGE_MARKER, Sample
 
 def load(checkpoint: str | None):
     """Returns a model and its processor, both stock: of a hub id or folder, or those that come with the package."""
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint or PACKAGED, dtype="auto").eval()
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint or packaged(), dtype="auto").eval()
     return model, AutoProcessor.from_pretrained(checkpoint) if checkpoint else build_processor()
 
 

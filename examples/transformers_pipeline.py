@@ -16,14 +16,14 @@ from prune2drive import prune
 from prune2drive.integrations.named_pruner import build_pruner
 from prune2drive.minidrive.architecture import build_processor
 from prune2drive.minidrive.dataset import PER_FRAME, MiniDrive
-from prune2drive.minidrive.model import PACKAGED
+from prune2drive.minidrive.model import packaged
 from prune2drive.sample import IMAGE_MARKER, Sample
 
 
 def load(checkpoint: str | None) -> Pipeline:
     """Returns a pipeline of a hub id or folder, or of the model that comes with the package."""
     processor = {} if checkpoint else {"processor": build_processor()}
-    return pipeline("image-text-to-text", model=checkpoint or str(PACKAGED), dtype="float32", **processor)
+    return pipeline("image-text-to-text", model=checkpoint or str(packaged()), dtype="float32", **processor)
 
 
 def chat(sample: Sample) -> list[dict[str, Any]]:

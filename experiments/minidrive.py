@@ -25,7 +25,7 @@ from experiments.runs import REPOSITORY, Options, Runs, commit
 from prune2drive.errors import InputError
 from prune2drive.files import CONFIGS
 from prune2drive.minidrive.dataset import MiniDrive
-from prune2drive.minidrive.model import PACKAGED
+from prune2drive.minidrive.model import packaged
 from prune2drive.pruning import Pruner
 from prune2drive.pruning.selection import budget
 from prune2drive.pruning.surgery.budgets import layer_average
@@ -117,7 +117,7 @@ def methods(questions: int) -> Table:
 
 def layer_averages(questions: int) -> Table:
     table: Table = [["method", "exact match", "tokens after the last cut", "FLOPs"]]
-    depth = AutoConfig.from_pretrained(PACKAGED).get_text_config().num_hidden_layers
+    depth = AutoConfig.from_pretrained(packaged()).get_text_config().num_hidden_layers
     for method in EVERY:
         resolved = pruner(method).resolve(depth)
         if not resolved.cuts or layer_average(resolved, 1, 100, depth) > 50:
@@ -139,7 +139,7 @@ def allocation(_: int) -> Table:
 
 def budgets(questions: int) -> Table:
     table: Table = [["budget", "5%", "minus searched", "10%", "minus searched", "25%", "minus searched"]]
-    vision = AutoConfig.from_pretrained(PACKAGED).vision_config
+    vision = AutoConfig.from_pretrained(packaged()).vision_config
     per_camera = (vision.image_size // vision.patch_size) ** 2
     tokens = dict.fromkeys(MiniDrive().cameras, per_camera)
     policies: dict[str, list[list[str]]] = defaultdict(list)

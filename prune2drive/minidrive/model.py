@@ -8,28 +8,51 @@ from pathlib import Path
 
 import torch
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice
+from prune2drive.minidrive.questions import VERSIONS
 from prune2drive.models.llava_onevision import LlavaOnevision
 from prune2drive.models.prompts import Prompts
 from prune2drive.sample import Sample
 
 log = logging.getLogger(__name__)
 
-PACKAGED = Path(__file__).parent / "checkpoint"
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+VERSION = 1
+"""Version of the packaged model that is taken by default."""
+
+
+def packaged(version: int = VERSION) -> Path:
+    """Returns the folder of a model that comes with the package.
+
+    Args:
+        version: the version of MiniDrive that the model was trained for.
+
+    Raises:
+        InputError: there is no such version, or this installation lacks its weights.
+    """
+    check_choice("model.version", version, VERSIONS)
+    folder = CHECKPOINTS / str(version)
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(
+            f"model.version={version}: this installation has no such trained model; train one with `python run.py "
+            "task=train model=minidrive` and name its folder as model.checkpoint=, or use model=tiny"
+        )
+    return folder
 
 
 class MiniDriveModel(LlavaOnevision):
     """Adapts a small LLaVA-OneVision that answers MiniDrive's questions.
 
     Args:
-        checkpoint: folder that training wrote; the packaged checkpoint by default.
+        checkpoint: folder that training wrote; the packaged checkpoint of `version` by default.
         dtype: data type of the weights; `auto` takes the checkpoint's, bfloat16, where the CPU computes in it, and
             float32 elsewhere: a CPU that has to imitate bfloat16 takes several times as long.
         attention: `sdpa` or `eager`.
         resolution: width and height in pixels that images are brought to; the checkpoint's by default.
+        version: version of MiniDrive that the packaged checkpoint was trained for.
 
     Raises:
-        InputError: the checkpoint does not exist or is damaged.
+        InputError: the checkpoint does not exist or is damaged, or there is no such version.
     """
 
     def __init__(
@@ -38,15 +61,12 @@ class MiniDriveModel(LlavaOnevision):
         dtype: str = "auto",
         attention: str = "sdpa",
         resolution: int | None = None,
+        version: int = VERSION,
     ) -> None:
-        if checkpoint is None and not (PACKAGED / "config.json").is_file():
-            raise InputError(
-                "model=minidrive: this installation has no trained model; train one with `python run.py task=train "
-                "model=minidrive` and name its folder as model.checkpoint=, or use model=tiny"
-            )
+        source = Path(checkpoint) if checkpoint else packaged(version)
         if dtype == "auto" and not has_bfloat16():
             dtype = "float32"
-        folder = str(Path(checkpoint or PACKAGED).expanduser().absolute())
+        folder = str(source.expanduser().absolute())
         super().__init__(folder, dtype=dtype, attention=attention, resolution=resolution)
         self._resizes = False
 

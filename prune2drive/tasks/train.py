@@ -56,7 +56,7 @@ def run(cfg: DictConfig) -> float:
         precision=cfg.task.precision,
         max_steps=module.steps,
         max_epochs=-1,
-        val_check_interval=cfg.task.validation.every,
+        val_check_interval=min(cfg.task.validation.every, module.steps),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.task.log_every,

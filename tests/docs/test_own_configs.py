@@ -9,7 +9,7 @@ import pytest
 from helpers import documents, runs
 
 from prune2drive.minidrive.dataset import MiniDrive
-from prune2drive.minidrive.model import PACKAGED
+from prune2drive.minidrive.model import packaged
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -53,7 +53,7 @@ def test_own_choices_run_beside_ours(project, cli):
     assert code == 0, error
     (metrics,) = project.glob("outputs/minidrive/tiny/local_contrast/*/metrics.json")
     assert json.loads(metrics.read_text())["tokens/visual_kept"] == 96
-    code, _, error = cli(*several[1:], f"model.checkpoint={shlex.quote(str(PACKAGED))}", *SHORT)
+    code, _, error = cli(*several[1:], f"model.checkpoint={shlex.quote(str(packaged()))}", *SHORT)
     assert code == 0, error
     kept = {
         json.loads(file.read_text())["tokens/visual_kept"] for file in project.glob("outputs/sweeps/*/*/metrics.json")

@@ -6,7 +6,7 @@ from prune2drive import prune
 from prune2drive.errors import InputError
 from prune2drive.integrations.answers import Question, answer, cut_at, generation_options
 from prune2drive.integrations.settings import Settings
-from prune2drive.minidrive.model import PACKAGED
+from prune2drive.minidrive.model import packaged
 from prune2drive.pruning import TFPS
 from prune2drive.sample import IMAGE_MARKER, Sample
 
@@ -23,7 +23,7 @@ def settings_of(checkpoint, **given):
 
 @pytest.fixture(scope="module")
 def packaged():
-    return settings_of(PACKAGED, pruner="tfps", keep=0.25)
+    return settings_of(packaged(), pruner="tfps", keep=0.25)
 
 
 def asked(sample, name="a"):

@@ -17,7 +17,7 @@ from lmms_eval.tasks import TaskManager
 
 from prune2drive import prune
 from prune2drive.integrations.named_pruner import build_pruner
-from prune2drive.minidrive.model import PACKAGED
+from prune2drive.minidrive.model import packaged
 from prune2drive.models.find import adapter_of
 from prune2drive.sample import IMAGE_MARKER, Sample
 
@@ -50,7 +50,7 @@ def checkpoints(tmp_path_factory):
     root = tmp_path_factory.mktemp("stock")
     for family in FAMILIES:
         stock.save(family, root / family)
-    return {family: root / family for family in FAMILIES} | {"minidrive": PACKAGED}
+    return {family: root / family for family in FAMILIES} | {"minidrive": packaged()}
 
 
 def evaluated(tasks, checkpoint, batch_size, names, **options):
@@ -94,9 +94,9 @@ def compare(results, name, expected):
 def test_twenty_pictures_and_twenty_frames_are_answered_as_by_the_library(pruner, keep, tasks, checkpoints):
     shown = {ONE: lmms_tasks.samples("CAM_FRONT"), SIX: lmms_tasks.samples()}
     prompts = {ONE: lambda sample: IMAGE_MARKER + sample.question, SIX: lambda sample: sample.prompt}
-    expected = {name: alone(PACKAGED, shown[name], pruner, keep, prompts[name]) for name in shown}
+    expected = {name: alone(packaged(), shown[name], pruner, keep, prompts[name]) for name in shown}
     for batch_size in (1, 4):
-        results = evaluated(tasks, PACKAGED, batch_size, shown, pruner=pruner, keep=keep)
+        results = evaluated(tasks, packaged(), batch_size, shown, pruner=pruner, keep=keep)
         for name in shown:
             compare(results, name, expected[name])
         shares = [kept / full for _, counts in expected.values() for full, kept in counts]
@@ -118,7 +118,7 @@ def test_every_family_is_answered_as_by_the_library(family, pruner, keep, tasks,
 
 
 def test_a_question_without_pictures_is_answered(tasks):
-    results = evaluated(tasks, PACKAGED, 4, [WORDS, ONE], pruner="tfps", keep=0.1)
+    results = evaluated(tasks, packaged(), 4, [WORDS, ONE], pruner="tfps", keep=0.1)
     (_,), (counts,) = said(results, WORDS)
     assert (counts["visual_tokens"], counts["kept_visual_tokens"]) == (0, 0) and counts["input_tokens"] > 0
     assert results["throughput"]["avg_prompts_with_images"] == 20
@@ -130,7 +130,7 @@ def lmms_eval(*arguments):
 
 
 def test_the_command_line_logs_kept_shares_and_saves_them_beside_the_answers(tasks, tmp_path):
-    arguments = f"pretrained={PACKAGED},dtype=float32,device=cpu,pruner=tfps,keep=0.1,layer=2,positions=keep"
+    arguments = f"pretrained={packaged()},dtype=float32,device=cpu,pruner=tfps,keep=0.1,layer=2,positions=keep"
     files = ("--include_path", tasks, "--output_path", tmp_path, "--log_samples", "--limit", 5)
     done = lmms_eval("--model_args", arguments, "--tasks", SIX, "--batch_size", 2, *files)
     assert done.returncode == 0, done.stderr
@@ -143,7 +143,7 @@ def test_the_command_line_logs_kept_shares_and_saves_them_beside_the_answers(tas
 
 
 def test_a_wrong_argument_ends_in_one_line(tasks):
-    arguments = f"pretrained={PACKAGED},pruner=tfsp"
+    arguments = f"pretrained={packaged()},pruner=tfsp"
     done = lmms_eval("--model_args", arguments, "--tasks", ONE, "--include_path", tasks)
     assert done.returncode == 2 and "Traceback" not in done.stderr and "Loading weights" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -4,13 +4,13 @@ from helpers import originals, stock
 
 from prune2drive.errors import InputError
 from prune2drive.integrations.settings import Settings, model_options
-from prune2drive.minidrive.model import PACKAGED
+from prune2drive.minidrive.model import packaged
 from prune2drive.models.find import adapter_of, known_adapters
 from prune2drive.models.internvl import InternVL
 from prune2drive.models.pretrained import Pretrained
 from prune2drive.pruning import FastV
 
-GIVEN = {"pretrained": str(PACKAGED), "device": "cpu"}
+GIVEN = {"pretrained": str(packaged()), "device": "cpu"}
 
 
 @pytest.fixture

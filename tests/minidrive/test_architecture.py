@@ -63,6 +63,6 @@ def test_images_of_another_size_are_resized_with_one_warning(checkpoint, caplog)
 
 
 def test_missing_packaged_model_says_how_to_make_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("prune2drive.minidrive.model.PACKAGED", tmp_path)
+    monkeypatch.setattr("prune2drive.minidrive.model.CHECKPOINTS", tmp_path)
     with pytest.raises(InputError, match="task=train model=minidrive"):
         MiniDriveModel()

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from prune2drive.minidrive.dataset import MiniDrive
-from prune2drive.minidrive.model import PACKAGED, MiniDriveModel
+from prune2drive.minidrive.model import MiniDriveModel, packaged
 from prune2drive.tasks import process_cache
 
 QUESTIONS = 40
@@ -25,11 +25,11 @@ def right(folder, *overrides):
 
 
 def test_it_is_small_and_in_the_hubs_layout():
-    assert sum(file.stat().st_size for file in PACKAGED.iterdir()) < 15e6
-    with safe_open(PACKAGED / "model.safetensors", "pt") as weights:
+    assert sum(file.stat().st_size for file in packaged().iterdir()) < 15e6
+    with safe_open(packaged() / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
-    assert json.loads((PACKAGED / "processor_config.json").read_text())["processor_class"] == "LlavaOnevisionProcessor"
-    _, found = LlavaOnevisionForConditionalGeneration.from_pretrained(PACKAGED, output_loading_info=True)
+    assert json.loads((packaged() / "processor_config.json").read_text())["processor_class"] == "LlavaOnevisionProcessor"
+    _, found = LlavaOnevisionForConditionalGeneration.from_pretrained(packaged(), output_loading_info=True)
     assert not found["missing_keys"] and not found["unexpected_keys"]
 
 

@@ -3,7 +3,7 @@
 import pytest
 from transformers import GenerationConfig
 
-from prune2drive.minidrive.model import PACKAGED
+from prune2drive.minidrive.model import packaged
 from prune2drive.models.retiring import can_retire, takes_likeliest
 
 GREEDY = {"max_new_tokens": 8, "do_sample": False}
@@ -65,4 +65,4 @@ def test_settings_that_change_the_likeliest_token_are_left_to_generate(settings)
 
 def test_sampling_settings_change_nothing_where_decoding_is_greedy():
     assert takes_likeliest(GenerationConfig(do_sample=True, temperature=0.7, top_p=0.8, top_k=20, eos_token_id=[1, 2]))
-    assert takes_likeliest(GenerationConfig.from_pretrained(PACKAGED)), "MiniDrive's"
+    assert takes_likeliest(GenerationConfig.from_pretrained(packaged())), "MiniDrive's"

@@ -54,6 +54,10 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
     assert [step["trainer/global_step"] for step in second.steps][-1] > first.steps[-1]["trainer/global_step"]
 
 
+def test_run_shorter_than_the_steps_between_validations_validates_at_its_end(tmp_path):
+    assert 0 <= train.run(settings(tmp_path, "task.validation.every=500")) <= 1
+
+
 def test_nothing_to_resume_is_one_line(tmp_path):
     with pytest.raises(InputError, match="holds no last.ckpt"):
         train.run(settings(tmp_path, f"resume={tmp_path}"))

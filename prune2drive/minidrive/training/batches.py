@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
 from prune2drive.cameras import CAMERAS
@@ -137,7 +138,9 @@ class PackedMiniDrive(IterableDataset[Batch]):
         self.suffix: list[int] = tokenizer(self._chat("\n").split("\n")[1]).input_ids
 
     def __iter__(self) -> Iterator[Batch]:
-        for step, recipe in self.plan():
+        worker = get_worker_info()  # a loader takes one batch of each of its workers in turn
+        first, each = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step, recipe in islice(self.plan(), first, None, each):
             yield self.batch(step, recipe)
 
     def batch(self, step: int, recipe: Recipe) -> Batch:

@@ -18,39 +18,55 @@ from torch.utils.data import DataLoader
 
 from prune2drive.errors import InputError
 from prune2drive.minidrive.architecture import Architecture, build_model, save
+from prune2drive.minidrive.model import packaged
 from prune2drive.minidrive.questions import VERSIONS
 from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.training.batches import PREFIX, Batch, PackedMiniDrive, Recipe, block_mask
+from prune2drive.minidrive.training.growth import grow
 from prune2drive.minidrive.training.losses import attention_supervision_loss, attribute_losses
 from prune2drive.minidrive.training.packed_attention import AttentionProbe, use_packed_attention
 from prune2drive.minidrive.training.schedule import Schedule
 from prune2drive.minidrive.training.targets import ATTRIBUTES, IGNORED
 
-# The layers below combine a question's words, this one attends to the objects they name, and the next has the answer.
-# Attention supervision helps methods that rank tokens by the attention of this layer or a later one.
-PROBED_LAYER = 2
+LEAST_LAYERS = 3
 
 
 class MiniDriveTraining(LightningModule):
-    """Trains MiniDrive's model from scratch.
+    """Trains MiniDrive's model.
 
     Args:
         sizes: sizes of the model.
         schedule: lengths and learning rates of the phases.
         recipe: describes the training batches; the schedule sets their number of scenes.
         validation_scenes: number of scenes of the val split to validate on.
+        start: version of a packaged model, or folder of a trained one, with as many decoder layers or fewer, see
+            `grow`; random weights by default.
+        workers: number of processes that draw batches; by default the training process does.
 
     Raises:
-        InputError: the decoder has too few layers for attention supervision.
+        InputError: the decoder has too few layers for attention supervision, or `start` does not fit the sizes.
     """
 
-    def __init__(self, sizes: Architecture, schedule: Schedule, recipe: Recipe, validation_scenes: int) -> None:
+    def __init__(
+        self,
+        sizes: Architecture,
+        schedule: Schedule,
+        recipe: Recipe,
+        validation_scenes: int,
+        start: int | str | None = None,
+        workers: int = 0,
+    ) -> None:
         super().__init__()
-        if sizes.layers <= PROBED_LAYER:
-            raise InputError(f"task.model.layers={sizes.layers}: use at least {PROBED_LAYER + 1} decoder layers")
+        if sizes.layers < LEAST_LAYERS:
+            raise InputError(f"task.model.layers={sizes.layers}: use at least {LEAST_LAYERS} decoder layers")
+        # The layers below combine a question's words, this one attends to the objects they name, and the next has the
+        # answer. Attention supervision helps methods that rank tokens by the attention of this layer or a later one.
+        self.probed_layer = sizes.layers // 2
         self.sizes, self.schedule, self.recipe = sizes, schedule, recipe
-        self.validation_scenes = validation_scenes
+        self.validation_scenes, self.workers = validation_scenes, workers
         self.model = build_model(sizes)
+        if start:
+            grow(self.model, packaged(start) if isinstance(start, int) else Path(start))
         use_packed_attention(self.model)
         self.tokenizer = build_tokenizer()
         ids = self.tokenizer.convert_tokens_to_ids
@@ -73,7 +89,7 @@ class MiniDriveTraining(LightningModule):
         if phase == "token_supervision":
             tokens = torch.stack(list(images.pooler_output))[:, :-1]  # without the newline
             return self.attribute_loss("patch", tokens, batch["attributes_IN"])
-        probe = AttentionProbe(PROBED_LAYER) if phase == "answer_training" else None
+        probe = AttentionProbe(self.probed_layer) if phase == "answer_training" else None
         outputs = self.decode(batch, images, probe)
         counted = batch["labels_ST"] != IGNORED
         labels = batch["labels_ST"][counted]
@@ -94,7 +110,7 @@ class MiniDriveTraining(LightningModule):
         self.log("train/attention_supervision", attention)
         loss = weights["attention_supervision"] * attention
         scene, start = targets["answer_start"]
-        for name, layer in (("asked", PROBED_LAYER), ("subject", PROBED_LAYER + 1)):
+        for name, layer in (("asked", self.probed_layer), ("subject", self.probed_layer + 1)):
             vectors = outputs.hidden_states[layer][scene, start]
             loss = loss + weights[name] * self.attribute_loss(name, vectors, targets[name])
         return loss
@@ -163,7 +179,8 @@ class MiniDriveTraining(LightningModule):
 
     def _loader(self, plan: Callable[[], Iterable[tuple[int, Recipe]]]) -> DataLoader[Batch]:
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(PackedMiniDrive(plan, self.tokenizer, rank, world), batch_size=None)
+        dataset = PackedMiniDrive(plan, self.tokenizer, rank, world)
+        return DataLoader(dataset, batch_size=None, num_workers=self.workers)
 
     def encode_images(self, pixels_SC3HW: Tensor) -> Any:
         """Returns the model's image features; `pooler_output` holds [N + 1, D] for an image, a newline last."""

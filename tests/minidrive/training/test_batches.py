@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from prune2drive.cameras import spoken_name
 from prune2drive.minidrive.dataset import MiniDrive
@@ -30,6 +31,11 @@ def test_batch_of_a_step_is_the_same_however_many_ranks_share_it():
         assert torch.equal(share["ids_ST"], whole["ids_ST"][rank::2, :length])
     assert len(list(packed())) == 2
     assert not torch.equal(packed().batch(8, RECIPE)["pixels_SC3HW"], whole["pixels_SC3HW"])
+
+
+def test_workers_change_neither_batches_nor_their_order():
+    steps = [[batch["pixels_SC3HW"] for batch in DataLoader(packed(), batch_size=None, num_workers=n)] for n in (0, 2)]
+    assert all(torch.equal(*batches) for batches in zip(*steps, strict=True))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -5,7 +5,7 @@ from prune2drive.errors import InputError
 from prune2drive.minidrive.architecture import Architecture
 from prune2drive.minidrive.questions import QUESTION_KINDS
 from prune2drive.minidrive.training.batches import PADDING, PREFIX, PackedMiniDrive, Recipe
-from prune2drive.minidrive.training.module import PROBED_LAYER, MiniDriveTraining
+from prune2drive.minidrive.training.module import LEAST_LAYERS, MiniDriveTraining
 from prune2drive.minidrive.training.schedule import AUXILIARY_LOSSES, PHASES, Schedule
 from prune2drive.minidrive.training.targets import IGNORED
 
@@ -50,4 +50,4 @@ def test_training_step_of_a_phase_has_gradients_for_its_part(module, monkeypatch
 
 def test_module_refuses_too_few_layers():
     with pytest.raises(InputError, match="task.model.layers=2: use at least 3"):
-        MiniDriveTraining(Architecture(layers=PROBED_LAYER, resolution=28, **SMALL), SCHEDULE, RECIPE, 8)
+        MiniDriveTraining(Architecture(layers=LEAST_LAYERS - 1, resolution=28, **SMALL), SCHEDULE, RECIPE, 8)
