@@ -10,6 +10,7 @@ from prune2drive.pruning.methods.divprune import DivPrune
 from prune2drive.pruning.methods.facility import SCOPE, FacilityLocation, MMTok
 from prune2drive.pruning.methods.fastv import FastV
 from prune2drive.pruning.methods.holov import HoloV
+from prune2drive.pruning.methods.learned import LearnedScorer
 from prune2drive.pruning.methods.mmr import MMR
 from prune2drive.pruning.methods.none import NoPruner
 from prune2drive.pruning.methods.outlier import OutlierPruner
@@ -18,6 +19,7 @@ from prune2drive.pruning.methods.pyramiddrop import PyramidDrop
 from prune2drive.pruning.methods.random import RandomPruner
 from prune2drive.pruning.methods.resize import Resize
 from prune2drive.pruning.methods.ring_tfps import RingTFPS
+from prune2drive.pruning.methods.salient_tfps import SalientTFPS
 from prune2drive.pruning.methods.sparsevlm import SparseVLM
 from prune2drive.pruning.methods.staged import Staged
 from prune2drive.pruning.methods.tfps import TFPS
@@ -41,6 +43,7 @@ __all__ = [
     "FacilityLocation",
     "FastV",
     "HoloV",
+    "LearnedScorer",
     "MMR",
     "MMTok",
     "NoPruner",
@@ -56,6 +59,7 @@ __all__ = [
     "SCOPE",
     "ScorePruner",
     "Resize",
+    "SalientTFPS",
     "Selection",
     "SparseVLM",
     "Staged",

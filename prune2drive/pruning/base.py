@@ -6,6 +6,7 @@ Shape suffixes: C pools, N tokens of a pool, D channels, K kept.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,10 @@ class Pruner(ABC):
     def flops(self, count: int, k: int, channels: int) -> int:
         """Counts the floating point operations of selecting k of `count` tokens; 0 where none are worth counting."""
         return 0
+
+    def pool_flops(self, sizes: Sequence[int], k: int, channels: int) -> int:
+        """Counts those of selecting k tokens of a pool whose cameras have `sizes` tokens."""
+        return self.flops(sum(sizes), k, channels)
 
 
 @dataclass

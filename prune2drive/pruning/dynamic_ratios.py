@@ -158,9 +158,13 @@ def radius_order(
 
 def farthest_radii(tokens_CND: Tensor, k: int, metric: str, start: str) -> Tensor:
     """Returns the distance of each farthest point from those picked before it, infinity for the first; [C, K]."""
-    picks_CK = farthest_points(tokens_CND, k, metric, start)
+    return radii(tokens_CND, farthest_points(tokens_CND, k, metric, start), metric)
+
+
+def radii(tokens_CND: Tensor, picks_CK: Tensor, metric: str = "cosine") -> Tensor:
+    """Returns the distance of each pick from the nearest of those before it, infinity for the first; [C, K]."""
     picked_CKD = tokens_CND.gather(1, picks_CK[..., None].expand(-1, -1, tokens_CND.shape[2]))
-    is_later_KK = torch.ones(k, k, dtype=torch.bool, device=tokens_CND.device).triu()
+    is_later_KK = picks_CK.new_ones(2 * picks_CK.shape[1:], dtype=torch.bool).triu()
     return pairwise_distance(picked_CKD, metric).masked_fill(is_later_KK, inf).amin(dim=2)
 
 

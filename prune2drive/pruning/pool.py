@@ -34,6 +34,15 @@ class Pool:
     token_map: TokenMap
     of_N: Tensor
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of tokens of each camera in the pool."""
+        if len(self.cameras) == 1:
+            return (len(self.of_N),)
+        ends = torch.tensor([self.token_map.counts[camera] for camera in self.cameras]).cumsum(0)
+        owner_N = torch.searchsorted(ends, self.of_N, right=True)
+        return tuple(owner_N.bincount(minlength=len(ends)).tolist())
+
     def whole(self, length: int) -> Tensor:
         """Returns the positions of all the pool's tokens in the padded batch of `length` before any cut."""
         at_N = torch.cat([self.token_map.positions(camera) for camera in self.cameras])

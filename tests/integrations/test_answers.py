@@ -22,7 +22,7 @@ def settings_of(checkpoint, **given):
 
 
 @pytest.fixture(scope="module")
-def packaged():
+def ours():
     return settings_of(packaged(), pruner="tfps", keep=0.25)
 
 
@@ -49,12 +49,12 @@ def told(replies):
     return [(reply.text, reply.visual_tokens, reply.kept_tokens) for reply in replies]
 
 
-def test_a_batch_is_answered_as_each_question_alone(packaged):
+def test_a_batch_is_answered_as_each_question_alone(ours):
     samples = [*lmms_tasks.samples(count=3), *lmms_tasks.samples("CAM_FRONT", count=3)]
-    expected = alone(packaged.adapter, samples, TFPS(), 0.25)
-    assert told(answer(packaged, [asked(sample) for sample in samples], GREEDY)) == expected
+    expected = alone(ours.adapter, samples, TFPS(), 0.25)
+    assert told(answer(ours, [asked(sample) for sample in samples], GREEDY)) == expected
     assert [full for _, full, _ in expected] == [384] * 3 + [128] * 3 and len({text for text, *_ in expected}) > 3
-    full = alone(packaged.adapter, samples, TFPS(), 1.0)
+    full = alone(ours.adapter, samples, TFPS(), 1.0)
     assert [text for text, *_ in full] != [text for text, *_ in expected], "pruning shows in the answers"
 
 
@@ -69,29 +69,29 @@ def test_every_family_answers(family, tmp_path):
     assert expected != alone(settings.adapter, samples, TFPS(), 1.0)
 
 
-def test_questions_without_images_are_answered_beside_others(packaged):
+def test_questions_without_images_are_answered_beside_others(ours):
     (sample,) = lmms_tasks.samples(count=1)
     silent = Question("b", [{"role": "user", "content": "Is there a car ?"}])
-    replies = answer(packaged, [silent, asked(sample), silent], GREEDY)
+    replies = answer(ours, [silent, asked(sample), silent], GREEDY)
     assert replies[0] == replies[2] and (replies[0].visual_tokens, replies[0].kept_tokens) == (0, 0)
-    assert told(replies[1:2]) == alone(packaged.adapter, [sample], TFPS(), 0.25)
-    tokens = packaged.adapter.processor.tokenizer(packaged.adapter.chat("Is there a car ?"))["input_ids"]
+    assert told(replies[1:2]) == alone(ours.adapter, [sample], TFPS(), 0.25)
+    tokens = ours.adapter.processor.tokenizer(ours.adapter.chat("Is there a car ?"))["input_ids"]
     assert replies[0].prompt_tokens == len(tokens)
 
 
-def test_beams_are_counted_once(packaged):
+def test_beams_are_counted_once(ours):
     samples = lmms_tasks.samples(count=2)
-    replies = answer(packaged, [asked(sample) for sample in samples], {**GREEDY, "num_beams": 2})
+    replies = answer(ours, [asked(sample) for sample in samples], {**GREEDY, "num_beams": 2})
     assert [(reply.visual_tokens, reply.kept_tokens) for reply in replies] == [(384, 96)] * 2
 
 
-def test_images_are_read_from_files(packaged, tmp_path):
+def test_images_are_read_from_files(ours, tmp_path):
     (sample,) = lmms_tasks.samples("CAM_FRONT", count=1)
     sample.images["CAM_FRONT"].save(tmp_path / "a.png")
     content = [{"type": "image", "url": str(tmp_path / "a.png")}, {"type": "text", "text": sample.question}]
     at_front = Sample("a", sample.images, sample.question, IMAGE_MARKER + sample.question)
-    replies = answer(packaged, [Question("a", [{"role": "user", "content": content}])], GREEDY)
-    assert told(replies) == alone(packaged.adapter, [at_front], TFPS(), 0.25)
+    replies = answer(ours, [Question("a", [{"role": "user", "content": content}])], GREEDY)
+    assert told(replies) == alone(ours.adapter, [at_front], TFPS(), 0.25)
     with pytest.raises(InputError, match="b.png: cannot be read as an image"):
         _ = Question("b", [{"role": "user", "content": [{"type": "image", "url": "b.png"}]}]).images
 

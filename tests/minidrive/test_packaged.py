@@ -28,7 +28,9 @@ def test_it_is_small_and_in_the_hubs_layout():
     assert sum(file.stat().st_size for file in packaged().iterdir()) < 15e6
     with safe_open(packaged() / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
-    assert json.loads((packaged() / "processor_config.json").read_text())["processor_class"] == "LlavaOnevisionProcessor"
+    assert (
+        json.loads((packaged() / "processor_config.json").read_text())["processor_class"] == "LlavaOnevisionProcessor"
+    )
     _, found = LlavaOnevisionForConditionalGeneration.from_pretrained(packaged(), output_loading_info=True)
     assert not found["missing_keys"] and not found["unexpected_keys"]
 

@@ -11,7 +11,19 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
-from prune2drive.pruning import MMR, TFPS, FastV, MMTok, NoPruner, Pruner, RandomPruner, Staged, Traits, prune
+from prune2drive.pruning import (
+    MMR,
+    TFPS,
+    FastV,
+    LearnedScorer,
+    MMTok,
+    NoPruner,
+    Pruner,
+    RandomPruner,
+    Staged,
+    Traits,
+    prune,
+)
 from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap
 
@@ -23,7 +35,7 @@ CLASSES = [
     for name in pruning.__all__
     if isinstance(made := getattr(pruning, name), type)
     and issubclass(made, Pruner)
-    and made is not NoPruner
+    and made not in (NoPruner, LearnedScorer)  # which needs a file of weights for the model
     and not made.__abstractmethods__
 ]
 METHODS: dict[str, Pruner] = {made.__name__: made() for made in CLASSES}
@@ -53,7 +65,7 @@ METHODS |= {
     for name, method in METHODS.items()
     if name in ("FastV", "FastV-global", "RandomPruner", "UniformPruner", "TFPS-global", "TFPS-random")
 }
-for path in sorted(CONFIGS.glob("*.yaml")):
+for path in sorted(set(CONFIGS.glob("*.yaml")) - {CONFIGS / "learned.yaml"}):
     method = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
     if not isinstance(method, NoPruner):
         METHODS[path.name] = method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,3 +49,6 @@ class Staged(Stages):
 
     def flops(self, count: int, k: int, channels: int) -> int:
         return self.pruner.flops(count, k, channels)
+
+    def pool_flops(self, sizes: Sequence[int], k: int, channels: int) -> int:
+        return self.pruner.pool_flops(sizes, k, channels)

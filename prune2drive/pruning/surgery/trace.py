@@ -82,7 +82,7 @@ class Trace:
         self.kept_tokens = [0 for _ in rows]
         raw: list[int | None] = [0 for _ in rows]
         for pool, picked in zip(pools, picks, strict=True):
-            self.select_flops[pool.row] += pruner.flops(len(pool.at_N), len(picked.picks_K), channels)
+            self.select_flops[pool.row] += pruner.pool_flops(pool.sizes, len(picked.picks_K), channels)
             before = raw[pool.row]
             raw[pool.row] = None if before is None or picked.raw is None else before + picked.raw
             self.kept_tokens[pool.row] += len(picked.picks_K)
