@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from experiments.runs import Options, Runs
 from prune2drive.metrics.intervals import difference, interval
+from prune2drive.metrics.simultaneous import Margin, margins
 from prune2drive.report.markdown import markdown_table
 
 
@@ -43,6 +46,46 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Together:
+    """Shows a paired difference of exact matches with an interval that holds together with all others of its family.
+
+    Args:
+        ours: the run from which others are subtracted.
+        theirs: the run that this cell subtracts.
+        family: the pairs of runs whose intervals hold together, this one among them.
+    """
+
+    ours: Options
+    theirs: Options
+    family: tuple[tuple[Options, Options], ...]
+
+    @property
+    def needs(self) -> tuple[Options, ...]:
+        """The runs that the cell is computed from."""
+        return (self.ours, self.theirs)
+
+    def text(self, runs: Runs) -> str:
+        """Returns what the cell shows."""
+        shown = _margins(runs, self.family)[self.family.index((self.ours, self.theirs))]
+        return f"{100 * shown.value:+.1f} [{100 * shown.low:+.1f}, {100 * shown.high:+.1f}]"
+
+
+def _margins(runs: Runs, family: Sequence[tuple[Options, Options]]) -> list[Margin]:
+    """Returns the differences of pairs of runs over their frames; frames of different data sets are drawn apart."""
+    right = {options: runs.right((options,)) for pair in family for options in pair}
+    frames = sorted({question.rpartition("_")[0] for shares in right.values() for question in shares})
+    place = {frame: at for at, frame in enumerate(frames)}
+    sums, counts = np.zeros((len(right), len(frames))), np.zeros((len(right), len(frames)))
+    for row, shares in enumerate(right.values()):
+        for question, share in shares.items():
+            sums[row, place[question.rpartition("_")[0]]] += share
+            counts[row, place[question.rpartition("_")[0]]] += 1
+    order = list(right)
+    pairs = [(order.index(ours), order.index(theirs)) for ours, theirs in family]
+    return margins(sums, counts, pairs, most=1.0)
+
+
+@dataclass(frozen=True)
 class Cost:
     """Shows a number of a run's metrics, or the quotient of two; empty where the run has no such number.
 
@@ -71,7 +114,7 @@ class Cost:
         )
 
 
-Cell = str | Score | Cost
+Cell = str | Score | Together | Cost
 Table = list[list[Cell]]
 """Rows of cells; the first row is the header."""
 

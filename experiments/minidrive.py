@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +44,8 @@ SEARCHED = {
     0.25: "experiments/searched/minidrive_25.yaml",
 }
 FRONT_WEIGHTED = "experiments/front_weighted.yaml"
+Tables = Mapping[str, tuple[Callable[[int], Table], str]]
+"""Name -> how to make a table of a number of questions, and what to say below it."""
 
 
 def run(questions: int, method: str, keep: float = 0.1, *more: str) -> Options:
@@ -84,16 +86,24 @@ def retrained(questions: int) -> Table:
     return [["method", "exact match"], *rows]
 
 
-def kinds(questions: int) -> Table:
-    dataset = MiniDrive("test", size=questions)
+def of_kinds(dataset: MiniDrive) -> dict[str, dict[str, str]]:
+    """Returns kind of question -> id of each question -> its reference."""
     references: dict[str, dict[str, str]] = defaultdict(dict)
     for at, question in enumerate(dataset.ids):
         references[dataset.kind(at)][question] = dataset.row(at).reference or ""
+    return references
+
+
+def commonest(references: Mapping[str, str]) -> str:
+    """Returns the share of the commonest answer in percent."""
+    return f"{100 * max(Counter(references.values()).values()) / len(references):.1f}"
+
+
+def kinds(questions: int) -> Table:
     table: Table = [["kind", "n", "commonest answer", "no pruning", "T-FPS, 10%", "random, 10%"]]
-    for kind, of_kind in references.items():
-        commonest = max(Counter(of_kind.values()).values()) / len(of_kind)
+    for kind, of_kind in of_kinds(MiniDrive("test", size=questions)).items():
         scores = [Score(seeded(questions, method), only=frozenset(of_kind)) for method in ("none", "tfps", "random")]
-        table.append([kind, str(len(of_kind)), f"{100 * commonest:.1f}", *scores])
+        table.append([kind, str(len(of_kind)), commonest(of_kind), *scores])
     return table
 
 
@@ -191,7 +201,7 @@ def difficulties(questions: int) -> Table:
     return table
 
 
-TABLES: dict[str, tuple[Callable[[int], Table], str]] = {
+TABLES: Tables = {
     "comparison": (comparison, "Methods at the same keep ratios"),
     "methods": (
         methods,
@@ -217,12 +227,24 @@ ON_REQUEST = ("retrained", "budgets")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description="MiniDrive's tables.")
     usual = [name for name in TABLES if name not in ON_REQUEST]
-    parser.add_argument("--tables", nargs="+", default=usual, choices=list(TABLES), metavar="TABLE")
+    print_tables("minidrive", TABLES, usual, arguments)
+
+
+def print_tables(version: str, tables: Tables, usual: Sequence[str], arguments: Sequence[str] | None) -> None:
+    """Makes the runs that are missing, prints tables, and writes them between markers of files.
+
+    Args:
+        version: name of a data set and of its model, with which markers begin.
+        tables: all tables.
+        usual: names of those that are made without `--tables`.
+        arguments: of the command line.
+    """
+    parser = argparse.ArgumentParser(description="MiniDrive's tables.")
+    parser.add_argument("--tables", nargs="+", default=usual, choices=list(tables), metavar="TABLE")
     parser.add_argument("--questions", type=int, default=1000, help="of each run, of the test split (default: 1000)")
     parser.add_argument(
-        "--model", default="minidrive", help="a configs/model/ file, with options: 'minidrive,checkpoint=DIR'"
+        "--model", default=version, help="a configs/model/ file, with options: 'minidrive,checkpoint=DIR'"
     )
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "outputs" / "experiments", help="of the runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
@@ -230,15 +252,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, nargs="*", default=[], metavar="FILE", help="files with marked blocks")
     options = parser.parse_args(arguments)
     model, *settings = options.model.split(",")
-    runs = Runs(options.folder, [f"model={model}", *(f"model.{setting}" for setting in settings)], options.shared)
-    tables = {name: TABLES[name][0](options.questions) for name in options.tables}
-    runs.make((each for table in tables.values() for each in needed(table)), options.jobs)
-    for name, table in tables.items():
+    named = [f"model={model}", f"dataset={version}", *(f"model.{setting}" for setting in settings)]
+    runs = Runs(options.folder, named, options.shared)
+    made = {name: tables[name][0](options.questions) for name in options.tables}
+    runs.make((each for table in made.values() for each in needed(table)), options.jobs)
+    for name, table in made.items():
         size = f"n = {options.questions} where it is not the whole split"
-        block = f"{markdown(table, runs)}\n\n{TABLES[name][1]}; commit {commit()}, {size}."
+        block = f"{markdown(table, runs)}\n\n{tables[name][1]}; commit {commit()}, {size}."
         print(f"{name}\n{block}\n")
         for file in options.write:
-            write_block(file, f"minidrive:{name}", block)
+            write_block(file, f"{version}:{name}", block)
 
 
 if __name__ == "__main__":
