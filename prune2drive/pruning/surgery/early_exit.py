@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class _Reached(Exception):
@@ -14,7 +14,7 @@ class _Reached(Exception):
 
 
 @contextmanager
-def stop_at(model: Any, layer: int) -> Iterator[None]:
+def stop_at(model: Any, layer: int, seen: list[Tensor] | None = None) -> Iterator[None]:
     """Ends the block when the model is about to enter a decoder layer, behind the hooks that are already on it.
 
         with prune(model, pruner, keep=0.1) as trace, stop_at(model, pruner.cuts[-1]):
@@ -22,9 +22,12 @@ def stop_at(model: Any, layer: int) -> Iterator[None]:
 
     Args:
         layer: vision and the layers before it are computed, it and all others are not.
+        seen: takes the states that were about to enter the layer.
     """
 
     def stop(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if seen is not None:
+            seen.append(args[0])
         raise _Reached
 
     hook = model.get_decoder().layers[layer].register_forward_pre_hook(stop)
