@@ -248,7 +248,9 @@ def print_tables(version: str, tables: Tables, usual: Sequence[str], arguments: 
     )
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "outputs" / "experiments", help="of the runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--shared", action="store_true", help="make the runs in this process: faster, but not timed")
+    parser.add_argument(
+        "--shared", action="store_true", help="make the runs in one process a job: faster, but not timed"
+    )
     parser.add_argument("--write", type=Path, nargs="*", default=[], metavar="FILE", help="files with marked blocks")
     options = parser.parse_args(arguments)
     model, *settings = options.model.split(",")

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Runs:
     Args:
         folder: folder of the runs.
         common: options of all runs.
-        shared: make the runs one after the other in this process, so that they share their prefixes; times mean
+        shared: make the runs one after the other in one process a job, so that they share their prefixes; times mean
             nothing then.
     """
 
@@ -66,17 +67,28 @@ class Runs:
             SystemExit: a run failed; the last line of its output says why.
         """
         missing = [options for options in dict.fromkeys(wanted) if not self._finished(options)]
-        if self.shared:
-            for options in track(missing, "runs", disable=not missing):
-                folder = self.path(options)
-                resume = [f"resume='{folder}'"] if _record(folder) else []
-                in_process([*PLAIN, *self.common, *options, f"folder='{folder}'", *resume])
-            return
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
-        with ThreadPoolExecutor(jobs) as pool:
-            run = partial(self._run, environment=os.environ | threads)
-            for _ in track(pool.map(run, missing), "runs", total=len(missing), disable=not missing):
-                pass
+        commands = [self._here(options) for options in missing]
+        if self.shared and jobs == 1:
+            self._await(map(in_process, commands), len(missing))
+        elif self.shared:
+            os.environ |= threads
+            with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+                self._await(pool.map(in_process, commands), len(missing))
+        else:
+            with ThreadPoolExecutor(jobs) as pool:
+                run = partial(self._run, environment=os.environ | threads)
+                self._await(pool.map(run, missing), len(missing))
+
+    def _await(self, done: Iterable[None], count: int) -> None:
+        for _ in track(done, "runs", total=count, disable=not count):
+            pass
+
+    def _here(self, options: Options) -> list[str]:
+        """Returns the options of a run in a process that makes several."""
+        folder = self.path(options)
+        resume = [f"resume='{folder}'"] if _record(folder) else []
+        return [*PLAIN, *self.common, *options, f"folder='{folder}'", *resume]
 
     def right(self, group: Sequence[Options]) -> dict[str, float]:
         """Returns for every question the share of these runs whose answer equals the reference."""
