@@ -27,7 +27,7 @@ class ObjectBox:
     """An annotated object.
 
     Args:
-        camera: the camera that shows the object.
+        camera: the camera that shows the object; its view, where a sample shows it at several times.
         box: pixel corners (x0, y0, x1, y1) in the camera's original image.
         label: the object's class, or a description.
         visibility: nuScenes' level, from 1 (up to 40 % of the object is seen) to 4 (80 % and more), where it is known.
@@ -65,7 +65,8 @@ class Sample:
 
     Args:
         id: name of the question, unique within the dataset; predictions and references are paired by it.
-        images: camera name -> RGB image, in the order in which the prompt shows them.
+        images: camera name -> RGB image, in the order in which the prompt shows them. A camera that is shown at several
+            times has views in its place, named as in `cameras.py`; they are cameras to all that follows.
         question: the question alone.
         prompt: the question as the model is asked, with one `<image>` marker for each camera or for the mosaic.
         reference: the answer to compare with, or None where a file holds questions only.

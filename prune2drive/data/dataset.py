@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from prune2drive.cameras import spoken_name
+from prune2drive.cameras import camera_of, spoken_name
 from prune2drive.errors import InputError, shortened
 from prune2drive.sample import IMAGE_MARKER, Prediction, Sample
 
@@ -126,6 +127,7 @@ def choose_cameras(wanted: Sequence[str] | None, known: Sequence[str], source: s
 def multi_view_prompt(cameras: Sequence[str], question: str) -> str:
     """Returns Prune2Drive's prompt: numbered images, the names of their views, then the question, without a space.
 
+    Views of one camera at several times are counted, and said to go from past to current.
     An image marker in the question is replaced, since a marker stands for an image.
 
     Raises:
@@ -133,11 +135,22 @@ def multi_view_prompt(cameras: Sequence[str], question: str) -> str:
     """
     if not cameras:
         raise InputError(f"no camera to show with the question '{shortened(question)}'; a prompt needs at least one")
-    views = [f"{spoken_name(camera)} view" for camera in cameras]
+    times = Counter(map(camera_of, cameras))
+    names = [f"{spoken_name(camera)} view" for camera in times]
     question = question.replace(IMAGE_MARKER, "[image]")
-    if len(views) == 1:
-        return f"1: {IMAGE_MARKER}. This image is the {views[0]} of the ego vehicle.{question}"
-    images = " ".join(f"{number}: {IMAGE_MARKER}" for number, _ in enumerate(views, start=1))
-    count = NUMBERS[len(views)] if len(views) < len(NUMBERS) else str(len(views))
-    listed = f"{', '.join(views[:-1])} and {views[-1]}"
-    return f"{images}. These {count} images are the {listed} of the ego vehicle.{question}"
+    if len(cameras) == 1:
+        return f"1: {IMAGE_MARKER}. This image is the {names[0]} of the ego vehicle.{question}"
+    images = " ".join(f"{number}: {IMAGE_MARKER}" for number, _ in enumerate(cameras, start=1))
+    shown = f"These {_number(len(cameras))} images are"
+    if len(cameras) == len(times):
+        return f"{images}. {shown} the {_listed(names)} of the ego vehicle.{question}"
+    counted = [f"{_number(count)} of the {name}" for name, count in zip(names, times.values(), strict=True)]
+    return f"{images}. {shown} {_listed(counted)} of the ego vehicle, from past to current.{question}"
+
+
+def _number(count: int) -> str:
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -17,7 +17,7 @@ from prune2drive.errors import InputError, check_choice
 from prune2drive.pruning.context import Context, Selection
 from prune2drive.pruning.selection import highest
 
-SCOPES = ("per_camera", "global")
+SCOPES = ("per_camera", "over_time", "global")
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Pruner(ABC):
 
     Args:
         layer: decoder layer at whose input tokens are dropped; 0 is before the LLM.
-        scope: `per_camera` spends each camera's budget within the camera, `global` spends their sum on one pool of
-            all cameras.
+        scope: `per_camera` spends each camera's budget within the camera, at each time by itself; `over_time` spends
+            the sum of a camera's budgets on one pool of all its times; `global` on one pool of all cameras.
         dtype: float type in which selection computes; half precision picks other tokens than float32.
 
     Raises:

@@ -16,7 +16,7 @@ from prune2drive.token_map import TokenMap
 
 @dataclass(frozen=True)
 class Pool:
-    """The tokens that one budget is spent on: those of one camera of a sample or, with `scope=global`, of all.
+    """The tokens that one budget is spent on: those of one camera of a sample, or of several as `scope` says.
 
     Args:
         sample_id: id of the sample, whatever its place in the batch.

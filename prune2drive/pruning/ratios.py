@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from prune2drive.cameras import camera_of
 from prune2drive.errors import InputError
 
 SEARCHED_RATIOS = (Path("outputs/searched_ratios"), Path(__file__).resolve().parents[1] / "searched_ratios")
@@ -86,7 +87,9 @@ class PerCamera(RatioPolicy):
     """A keep ratio for each camera, by name.
 
     Args:
-        keep: camera -> share of tokens retained, in (0, 1]; a camera that no sample has is an error, not ignored.
+        keep: camera -> share of tokens retained, in (0, 1]; a camera that no sample has is an error, not ignored. Where
+            cameras are shown at several times, a camera's holds at all of them, but for views such as CAM_FRONT@1 that
+            have their own.
 
     Raises:
         InputError: a ratio outside (0, 1].
@@ -148,18 +151,19 @@ class Adaptive(RatioPolicy):
 
 
 def of_cameras(what: str, given: Mapping[str, float], cameras: Sequence[str]) -> dict[str, float]:
-    """Returns the value given for each of these cameras.
+    """Returns the value given for each of these cameras; of a view of several, its own or else its camera's.
 
     Raises:
         InputError: a camera without a value, or a value for another camera.
     """
-    unknown = [camera for camera in given if camera not in cameras]
-    missing = [camera for camera in cameras if camera not in given]
+    known = {*cameras, *map(camera_of, cameras)}
+    unknown = [camera for camera in given if camera not in known]
+    missing = [camera for camera in cameras if camera not in given and camera_of(camera) not in given]
     if unknown:
         raise InputError(f"{what} for unknown camera {unknown[0]}: the cameras here are {', '.join(cameras)}")
     if missing:
         raise InputError(f"no {what} for camera {missing[0]}: {what}s are given for {', '.join(given)}")
-    return {camera: float(given[camera]) for camera in cameras}
+    return {camera: float(given[camera] if camera in given else given[camera_of(camera)]) for camera in cameras}
 
 
 def as_policy(keep: float | Mapping[str, float] | RatioPolicy) -> RatioPolicy:

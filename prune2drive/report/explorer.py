@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from math import ceil, sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
 
-from prune2drive.cameras import LAYOUT, short_name
+from prune2drive.cameras import arranged, short_name
 from prune2drive.report.camera_names import CameraNames
 from prune2drive.report.finished_run import FinishedRun
 from prune2drive.report.page import render
@@ -122,6 +121,7 @@ class _Content:
         self.outcomes: dict[str, list[Outcome | None]] = {id: [None] * len(names) for id in ids}
         self.recorded: dict[str, Selection] = {}
         self.cameras: list[str] = []
+        self.columns = 0
         self.frames: dict[str, Prediction] = {}
         self._grids: dict[str, int] = {}
         self._picks: dict[str, int] = {}
@@ -133,7 +133,8 @@ class _Content:
             if (id := selection["id"]) in self.rows:
                 orders[id] = selection.get("order") or {}
                 self.recorded.setdefault(id, selection)
-        self.cameras = _arranged(camera for each in self.recorded.values() for camera in each["grids"])
+        found = dict.fromkeys(camera for each in self.recorded.values() for camera in each["grids"])
+        self.cameras, self.columns = arranged(found)
         return orders
 
     def read_answers(
@@ -185,7 +186,7 @@ class _Content:
             "names": self.names,
             "cameras": self.cameras,
             "short": [short_name(camera) for camera in self.cameras],
-            "columns": len(self.cameras) if len(self.cameras) <= 3 else ceil(sqrt(len(self.cameras))),
+            "columns": self.columns,
             "grids": [json.loads(grid) for grid in self._grids],
             "picks": [json.loads(picks) for picks in self._picks],
             "questions": shown,
@@ -199,13 +200,6 @@ def _with_objects(frames: Sequence[Sequence[int]], content: _Content) -> list[li
         [photos, [[places[camera], *box, label[:LABEL]] for camera, *box, label in content.recorded[row.id]["objects"]]]
         for photos, row in zip(frames, content.frames.values(), strict=True)
     ]
-
-
-def _arranged(cameras: Iterable[str]) -> list[str]:
-    """Returns cameras as one sees them around the car; unknown ones follow."""
-    found = dict.fromkeys(cameras)
-    placed = [camera for row in LAYOUT for camera in row]
-    return [camera for camera in placed if camera in found] + [camera for camera in found if camera not in placed]
 
 
 def _packed(row: Prediction, camera: str, order: Mapping[str, str]) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from prune2drive.cameras import LAYOUT
+from prune2drive.cameras import arranged
 from prune2drive.files import replace_atomically
 from prune2drive.sample import Prediction, Sample
 from prune2drive.token_map import TokenMap
@@ -86,15 +85,13 @@ def draw_kept(image: Image.Image, boxes: Tensor, kept: Tensor) -> Image.Image:
 def camera_sheet(views: Mapping[str, tuple[Image.Image, Tensor, Tensor]], title: str = "") -> Image.Image:
     """Returns one picture of all cameras, labelled with their names and how many of their tokens were kept.
 
-    The cameras of nuScenes lie as in `cameras.LAYOUT`; others follow in the given order.
+    They lie as `cameras.arranged` says.
 
     Args:
         views: camera -> (RGB photo, boxes [N, 4], kept indices [K]), the arguments of `draw_kept`.
         title: a line above the cameras.
     """
-    placed = [camera for row in LAYOUT for camera in row]
-    cameras = [camera for camera in placed if camera in views] + [camera for camera in views if camera not in placed]
-    columns = len(cameras) if len(cameras) <= 3 else math.ceil(math.sqrt(len(cameras)))
+    cameras, columns = arranged(views)
     drawn = [_scaled(*views[camera]) for camera in cameras]
     rows = [drawn[start : start + columns] for start in range(0, len(drawn), columns)]
     heights = [LABEL + max(image.height for image in row) + GAP for row in rows]

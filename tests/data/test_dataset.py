@@ -19,6 +19,11 @@ def test_six_cameras_read_as_in_the_original():
             ["CAM_BACK", "roof_rear"],
             "1: <image> 2: <image>. These two images are the back view and roof rear view of the ego vehicle.",
         ),
+        (
+            ["CAM_BACK@0", "CAM_BACK@1", "CAM_BACK@2", "roof@0"],
+            "1: <image> 2: <image> 3: <image> 4: <image>. These four images are three of the back view and one of the "
+            "roof view of the ego vehicle, from past to current.",
+        ),
     ],
 )
 def test_other_numbers_of_cameras_read_naturally(cameras, shown):

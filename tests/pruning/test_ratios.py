@@ -37,6 +37,19 @@ def test_every_camera_has_one_ratio(keep, message):
         PerCamera(keep).ratios(CAMERAS)
 
 
+def test_a_cameras_ratio_holds_at_all_times_but_for_views_that_have_their_own():
+    views = ("CAM_FRONT@0", "CAM_FRONT@1", "CAM_BACK@0", "CAM_BACK@1")
+    keep = PerCamera({"CAM_FRONT": 0.1, "CAM_FRONT@1": 0.5, "CAM_BACK@0": 0.2, "CAM_BACK@1": 0.3})
+    assert keep.ratios(views) == dict(zip(views, (0.1, 0.5, 0.2, 0.3), strict=True))
+    for wrong in ("CAM_FRONT@2", "CAM_LEFT", "CAM_LEFT@0"):
+        with pytest.raises(InputError, match=f"unknown camera {wrong}: the cameras here are CAM_FRONT@0, CAM_FRONT@1"):
+            PerCamera({"CAM_FRONT": 0.1, "CAM_BACK": 0.1, wrong: 0.1}).ratios(views)
+    with pytest.raises(InputError, match="no keep ratio for camera CAM_BACK@1"):
+        PerCamera({"CAM_FRONT": 0.1, "CAM_BACK@0": 0.1}).ratios(views)
+    with pytest.raises(InputError, match="unknown camera CAM_FRONT@0"):
+        PerCamera({"CAM_FRONT": 0.1, "CAM_BACK": 0.1, "CAM_FRONT@0": 0.1}).ratios(CAMERAS)
+
+
 def adaptive(tmp_path, text, command="python run.py -m search"):
     file = tmp_path / "ratios.yaml"
     if text is not None:

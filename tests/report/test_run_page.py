@@ -241,6 +241,9 @@ def test_cameras_that_a_text_names():
     assert names.mentioned("is to the front left of the car, or the Back") == [1, 2]
     assert names.mentioned("the front camera and roof.cam, not roofxcam") == [0, 3]
     assert names.mentioned("in front of it, going back") == []
+    clip = CameraNames(["CAM_FRONT@0", "CAM_FRONT@1", "CAM_BACK@0"])
+    assert clip.mentioned("the front view, or <c1,CAM_FRONT,1.0,2.0>") == [0, 1]
+    assert clip.mentioned("cam_front@1 and the bac\N{KELVIN SIGN}") == [1, 2]
 
 
 def test_the_page_needs_nothing_else(both):

@@ -49,7 +49,7 @@ WRONG_OPTIONS = {
     "pruner.layer=-1": "layer=-1",
     "pruner.layer=first": "layer=first",
     "pruner=fastv pruner.layer=0": "FastV: layer=0 .*set layer to 1 or higher",
-    "pruner.scope=foo": "pruner.scope=foo: choose from per_camera, global",
+    "pruner.scope=foo": "pruner.scope=foo: choose from per_camera, over_time, global",
     "pruner=uniform +pruner.scope=global": "pruner.scope=global: choose from per_camera",
     "pruner.metric=foo": "pruner.metric=foo: choose from cosine, l1, l2",
     "pruner.mode=foo": "pruner.mode=foo: choose from farthest, nearest",

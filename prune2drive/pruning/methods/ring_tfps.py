@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from prune2drive.cameras import LAYOUT
+from prune2drive.cameras import LAYOUT, camera_of, time_of, view_name
 from prune2drive.errors import InputError
 from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context, moved
@@ -74,7 +74,8 @@ def likeness_to_neighbours(ctx: Context) -> Tensor:
 
 
 def neighbour(camera: str, cameras: tuple[str, ...]) -> str | None:
-    """Returns the next camera counter-clockwise; None where the prompt does not show it."""
-    ring = RING if set(cameras) <= set(RING) else cameras
-    before = ring[ring.index(camera) - 1]
+    """Returns the next camera counter-clockwise, at the same time; None where the prompt does not show it."""
+    shown = tuple(dict.fromkeys(map(camera_of, cameras)))
+    ring = RING if set(shown) <= set(RING) else shown
+    before = view_name(ring[ring.index(camera_of(camera)) - 1], time_of(camera))
     return before if before in cameras and before != camera else None

@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from prune2drive.cameras import camera_of
 from prune2drive.errors import InputError
 from prune2drive.pruning.base import Pruner
 from prune2drive.pruning.pool import Pool
@@ -156,5 +157,10 @@ def _rows_with_the_same_cameras(pools: Sequence[Pool]) -> dict[tuple[tuple[str, 
         of_row[pool.row].append(index)
     groups: dict[tuple[tuple[str, int], ...], list[list[int]]] = defaultdict(list)
     for places in of_row.values():
-        groups[tuple((pools[index].cameras[0], len(pools[index].at_N)) for index in places)].append(places)
+        groups[tuple((_name(pools[index]), len(pools[index].at_N)) for index in places)].append(places)
     return groups
+
+
+def _name(pool: Pool) -> str:
+    """Returns the camera of a pool of one camera; where the pool has its times together, the camera without a time."""
+    return pool.cameras[0] if len(pool.cameras) == 1 else camera_of(pool.cameras[0])

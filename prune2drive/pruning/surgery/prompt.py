@@ -6,7 +6,7 @@ Shape suffixes: B batch rows, P prompt positions (padded), N tokens of a pool.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from prune2drive.cameras import camera_of
 from prune2drive.errors import InputError
 from prune2drive.families.base import ImageInfo
 from prune2drive.families.locate import locate_batch
@@ -21,6 +22,9 @@ from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap
 
 T = TypeVar("T")
+
+POOL_OF: dict[str, Callable[[str], str]] = {"per_camera": str, "over_time": camera_of, "global": lambda camera: ""}
+"""Scope -> the name that cameras whose tokens are one pool have in common."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +156,13 @@ class Prompt:
         return cls(length, list(maps), starts, mask_BP, list(sample_ids), questions)
 
     def pools(self, scope: str) -> list[Pool]:
-        """Returns the pools of candidates: one a camera, or one a sample with `scope=global`."""
+        """Returns the pools of candidates: one a view, a camera with all its times, or a sample, as `scope` says."""
         pools = []
         for row, (token_map, start) in enumerate(zip(self.maps, self.starts, strict=True)):
-            groups = [token_map.cameras] if scope == "global" else [(camera,) for camera in token_map.cameras]
-            for cameras in groups:
+            groups: dict[str, list[str]] = {}
+            for camera in token_map.cameras:
+                groups.setdefault(POOL_OF[scope](camera), []).append(camera)
+            for cameras in map(tuple, groups.values()):
                 at_N = torch.cat([token_map.positions(camera) for camera in cameras]) + start
                 every_N = torch.arange(len(at_N))
                 pools.append(Pool(self.sample_ids[row], cameras, row, at_N, token_map, every_N))

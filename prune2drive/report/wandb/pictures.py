@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from prune2drive.cameras import LAYOUT
+from prune2drive.cameras import arranged
 from prune2drive.sample import Prediction, unpack_indices
 
 WIDTH, GAP = 360, 4  # pixels: a camera's width, the space between
@@ -30,9 +30,7 @@ def masked_image(row: Prediction, views: Mapping[str, View], method: str) -> Any
         views: camera -> photo and tokens.
         method: the pruner's name.
     """
-    placed = [camera for line in LAYOUT for camera in line if camera in views]
-    cameras = placed + [camera for camera in views if camera not in placed]
-    columns = len(cameras) if len(cameras) <= 3 else math.ceil(math.sqrt(len(cameras)))
+    cameras, columns = arranged(views)
     photos = [_scaled(views[camera][0]) for camera in cameras]
     height = max(photo.height for photo in photos)
     lines = math.ceil(len(cameras) / columns)

@@ -79,6 +79,8 @@ def test_the_ring_is_nuscenes_or_the_order_of_the_prompt():
     assert neighbour("CAM_FRONT", ("CAM_FRONT", "CAM_BACK")) is None
     assert [neighbour(camera, ("a", "b", "c")) for camera in "abc"] == ["c", "a", "b"]
     assert neighbour("a", ("a",)) is None
+    times = ("CAM_FRONT@0", "CAM_FRONT@1", "CAM_FRONT_LEFT@0", "CAM_FRONT_LEFT@1")
+    assert [neighbour(view, times) for view in times] == ["CAM_FRONT_LEFT@0", "CAM_FRONT_LEFT@1", None, None]
 
 
 def test_without_a_neighbour_or_a_penalty_it_is_farthest_points():
