@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import wandb
-from helpers import checkpoints, goldenview_files, nuscenes_qa_files, nuscenes_tables, originals, runs, stock
+from helpers import checkpoints, goldenview_files, nuscenes_qa_files, nuscenes_tables, originals, runs, stock, stsbench_files
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
@@ -47,6 +47,7 @@ def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
     (folder / "DriveLMMo1_TEST.json").write_text(json.dumps([item]))
     nuscenes_qa_files.write(folder / "nuscenes_qa")
     goldenview_files.write(folder / "goldenview")
+    stsbench_files.write(folder / "stsbench")
     (folder / "ratios.yaml").write_text(CAMERA_RATIOS)
     originals.drivemm(folder / "drivemm")
     originals.internvl_chat(folder / "drivelmm_o1", lora="new")
@@ -64,6 +65,7 @@ def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
         ("dataset", "drivelm"): [f"dataset.root={folder}/drivelm"],
         ("dataset", "drivelmm_o1"): [f"dataset.root={folder}", "metrics=drivelm"],
         ("dataset", "goldenview"): [f"dataset.root={folder}/goldenview"],
+        ("dataset", "stsbench"): [f"dataset.root={folder}/stsbench"],
         ("dataset", "nuscenes_qa"): [
             f"dataset.root={folder}/nuscenes_qa",
             f"dataset.nuscenes={folder}/nuscenes_qa",
