@@ -1,4 +1,4 @@
-"""MiniDrive as a data set: six-camera driving scenes and questions in DriveLM's form, drawn on the fly."""
+"""MiniDrive as a data set: six-camera driving scenes, or clips, and questions in DriveLM's form, drawn on the fly."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from typing import Any
 
 from PIL import Image
 
-from prune2drive.cameras import CAMERAS
+from prune2drive.cameras import CAMERAS, camera_of, clip_views, time_of, view_name
 from prune2drive.data.dataset import choose_cameras, fingerprint, multi_view_prompt
 from prune2drive.data.subset import drawn
 from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.files import write_json
+from prune2drive.minidrive.clip import Clip, clip_name, make_clip
+from prune2drive.minidrive.clip_questions import CLIP_KINDS, clip_questions
 from prune2drive.minidrive.questions import VERSIONS, Question, frame_questions
 from prune2drive.minidrive.render import render
-from prune2drive.minidrive.scene import DIFFICULTIES, FRAME, SPLITS, Scene, SceneObject, make_scene, scene_name
+from prune2drive.minidrive.scene import DIFFICULTIES, FRAME, SPLITS, Scene, SceneObject
 from prune2drive.minidrive.vocabulary import VEHICLES
 from prune2drive.sample import ObjectBox, Prediction, Sample
 
 FRAMES = {"train": 20_000, "search": 200, "val": 200, "test": 400}
 RESOLUTION = 112
 LOWEST, HIGHEST = 28, 4096  # resolutions
+MOST_TIMES = 16
 VERSION = 1
 PER_FRAME = len(VERSIONS[VERSION])
 STAGES = ("perception", "prediction", "planning", "behavior")
@@ -48,6 +51,8 @@ class MiniDrive:
         frames: number of frames drawn at random from the whole split, with all of their questions, instead of that.
         seed: seed of that random draw.
         version: 1 asks ten questions of a frame; 2 also one that needs two cameras, and one about its smallest object.
+        times: how often a frame shows each camera, 1 to 16: at 2 and more it is a clip that ends in the frame, whose
+            cameras are views over time, and is asked what moves, what came and what was seen before instead.
 
     Raises:
         InputError: an argument has a value that it cannot have.
@@ -64,6 +69,7 @@ class MiniDrive:
         frames: int | None = None,
         seed: int = 0,
         version: int = VERSION,
+        times: int = 1,
     ) -> None:
         check_choice("dataset.split", split, SPLITS)
         check_choice("dataset.difficulty", difficulty, DIFFICULTIES)
@@ -72,9 +78,13 @@ class MiniDrive:
         check_whole("dataset.resolution", resolution, LOWEST)
         if resolution > HIGHEST:
             raise InputError(f"dataset.resolution={resolution}: use at most {HIGHEST} pixels")
-        self.cameras = choose_cameras(cameras, CAMERAS, "MiniDrive")
-        self.split, self.difficulty, self.resolution, self.version = split, difficulty, resolution, version
-        self.per_frame = len(VERSIONS[version])
+        check_whole("dataset.times", times)
+        if times > MOST_TIMES or (times > 1 and version != VERSION):
+            raise InputError(f"dataset.times={times}: clips have up to {MOST_TIMES} times, and version {VERSION} alone")
+        self.cameras = clip_views(choose_cameras(cameras, CAMERAS, "MiniDrive"), times)
+        self.split, self.difficulty, self.resolution = split, difficulty, resolution
+        self.version, self.times = version, times
+        self.per_frame = len(VERSIONS[version] if times == 1 else CLIP_KINDS)
         everything = range(FRAMES[split] * self.per_frame)
         self._places: Sequence[int] = everything if size is None else range(size)
         if sample is not None and frames is not None:
@@ -85,7 +95,7 @@ class MiniDrive:
         if frames is not None:
             chosen = drawn(range(FRAMES[split]), frames, seed, source, "frames")
             self._places = [frame * self.per_frame + at for frame in chosen for at in range(self.per_frame)]
-        self._scene: tuple[int, Scene, list[Question]] | None = None
+        self._clip: tuple[int, Clip, list[Question]] | None = None
         self._images: tuple[int, dict[str, Image.Image]] | None = None
 
     def __len__(self) -> int:
@@ -103,10 +113,10 @@ class MiniDrive:
 
     def __getitem__(self, index: int) -> Sample:
         scene, question = self._ask(index)
-        side = self.resolution
+        at, side = self._places[index] // self.per_frame, self.resolution
         return Sample(
             id=self._id(self._places[index]),
-            images=dict(self._scene_images(self._places[index] // self.per_frame, scene)),
+            images=dict(self._clip_images(at)),
             question=question.text,
             prompt=multi_view_prompt(self.cameras, question.text),
             reference=question.reference,
@@ -114,7 +124,7 @@ class MiniDrive:
             scene=scene.name,
             frame=scene.frame,
             kind=question.kind,
-            objects=tuple(_box(obj, side) for obj in scene.objects if obj.camera in self.cameras),
+            objects=self._objects(self._clip_at(at)[0]),
             image_sizes=dict.fromkeys(self.cameras, (side, side)),
         )
 
@@ -137,7 +147,7 @@ class MiniDrive:
         return self._scene_name(self._places[index]) + FRAME
 
     def kind(self, index: int) -> str:
-        """Returns the kind of a question, a key of `QUESTION_KINDS`."""
+        """Returns the kind of a question, a key of `QUESTION_KINDS`, or of `CLIP_KINDS`."""
         return self._ask(index)[1].kind
 
     def check(self) -> None:
@@ -146,26 +156,39 @@ class MiniDrive:
     def _ask(self, index: int) -> tuple[Scene, Question]:
         if not 0 <= index < len(self):
             raise InputError(f"question {index}: this MiniDrive {self.split} split has questions 0 to {len(self) - 1}")
-        scene, questions = self._scene_at(self._places[index] // self.per_frame)
-        return scene, questions[self._places[index] % self.per_frame]
+        clip, questions = self._clip_at(self._places[index] // self.per_frame)
+        return clip.now, questions[self._places[index] % self.per_frame]
 
-    def _scene_at(self, at: int) -> tuple[Scene, list[Question]]:
-        if self._scene is None or self._scene[0] != at:
-            scene = make_scene(self.split, at, self.difficulty)
-            self._scene = at, scene, frame_questions(scene, self.version)
-        return self._scene[1:]
+    def _clip_at(self, at: int) -> tuple[Clip, list[Question]]:
+        if self._clip is None or self._clip[0] != at:
+            clip = make_clip(self.split, at, self.difficulty, self.times)
+            asked = frame_questions(clip.now, self.version) if self.times == 1 else clip_questions(clip)
+            self._clip = at, clip, asked
+        return self._clip[1:]
 
-    def _scene_images(self, at: int, scene: Scene) -> dict[str, Image.Image]:
+    def _clip_images(self, at: int) -> dict[str, Image.Image]:
         if self._images is None or self._images[0] != at:
-            self._images = at, {camera: photograph(scene, camera, self.resolution) for camera in self.cameras}
+            scenes = self._clip_at(at)[0].scenes
+            shown = [(view, scenes[time_of(view) or 0], camera_of(view)) for view in self.cameras]
+            images = {view: photograph(scene, camera, self.resolution) for view, scene, camera in shown}
+            self._images = at, images
         return self._images[1]
+
+    def _objects(self, clip: Clip) -> tuple[ObjectBox, ...]:
+        """Returns the objects of every time, each in the view that shows it."""
+        seen = [
+            (view_name(obj.camera, time if self.times > 1 else None), obj)
+            for time, scene in enumerate(clip.scenes)
+            for obj in scene.objects
+        ]
+        return tuple(_box(obj, view, self.resolution) for view, obj in seen if view in self.cameras)
 
     def _id(self, place: int) -> str:
         scene = self._scene_name(place)
         return f"{scene}_{scene}{FRAME}_{place % self.per_frame}"
 
     def _scene_name(self, place: int) -> str:
-        return scene_name(self.split, place // self.per_frame, self.difficulty)
+        return clip_name(self.split, place // self.per_frame, self.difficulty, self.times)
 
     def export(self, folder: Path) -> Path:
         """Writes the questions in DriveLM's layout: `v1_1_train_nus.json`, with images under `nuscenes/samples`.
@@ -176,14 +199,17 @@ class MiniDrive:
             The question file.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written, or a frame shows its cameras several times.
         """
+        if self.times > 1:
+            raise InputError(f"dataset.times={self.times}: DriveLM's layout has one image of a camera; export times=1")
         scenes: dict[str, Any] = {}
         try:
             for camera in self.cameras:
                 (folder / "nuscenes" / "samples" / camera).mkdir(parents=True, exist_ok=True)
             for at, places in groupby(self._places, key=lambda place: place // self.per_frame):
-                scene, questions = self._scene_at(at)
+                clip, questions = self._clip_at(at)
+                scene = clip.now
                 paths = {camera: f"samples/{camera}/{scene.name}__{camera}__0.jpg" for camera in self.cameras}
                 for camera, path in paths.items():
                     (folder / "nuscenes" / path).write_bytes(render(scene, camera, self.resolution))
@@ -217,10 +243,10 @@ def photograph(scene: Scene, camera: str, resolution: int = RESOLUTION) -> Image
         return image.convert("RGB")
 
 
-def _box(obj: SceneObject, side: int) -> ObjectBox:
+def _box(obj: SceneObject, view: str, side: int) -> ObjectBox:
     info = _object_info(obj, side)
     label = f"{info['Category']}: {info['Visual_description'].rstrip('.')}"
-    return ObjectBox(obj.camera, tuple(info["2d_bbox"]), label)
+    return ObjectBox(view, tuple(info["2d_bbox"]), label)
 
 
 def _object_info(obj: SceneObject, side: int) -> dict[str, Any]:

@@ -213,15 +213,15 @@ def _populate(camera: str, horizon: float, level: Difficulty, rng: SceneRandom) 
         if kind is None or not rng.chance(0.3):  # kinds repeat, so that there is something to count
             kind = rng.pick(KINDS[:-1], _FREQUENCY)
         if sum(obj.kind == kind for obj in objects) < 3:
-            obj = _place(camera, kind, horizon, level, [*objects, *lights], rng)
+            obj = place(camera, kind, horizon, level, [*objects, *lights], rng)
             while not obj and not objects:  # the first object is always placed
-                obj = _place(camera, kind, horizon, level, lights, rng)
+                obj = place(camera, kind, horizon, level, lights, rng)
             objects += [obj] if obj else []
     objects.sort(key=lambda obj: -obj.box[3])
     return [replace(obj, number=rank) for rank, obj in enumerate(objects, 1)] + lights
 
 
-def _place(
+def place(
     camera: str, kind: str, horizon: float, level: Difficulty, others: list[SceneObject], rng: SceneRandom
 ) -> SceneObject | None:
     """Returns a new object on the ground, or None if there is no room.
