@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 import wandb
-from helpers import checkpoints, goldenview_files, nuscenes_qa_files, nuscenes_tables, originals, runs, stock, stsbench_files
+from helpers import (
+    checkpoints,
+    goldenview_files,
+    nuscenes_qa_files,
+    nuscenes_tables,
+    originals,
+    runs,
+    stock,
+    stsbench_files,
+)
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
