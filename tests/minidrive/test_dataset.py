@@ -126,7 +126,7 @@ def test_no_answer_is_given_away_by_its_frequency():
     dataset = MiniDrive("train", size=4000)
     answers = defaultdict(Counter)
     for index in range(len(dataset)):
-        _, questions = dataset._scene_at(index // PER_FRAME)
+        _, questions = dataset._clip_at(index // PER_FRAME)
         answers[questions[index % PER_FRAME].kind][questions[index % PER_FRAME].reference] += 1
     assert set(answers) == set(VERSIONS[1])
     majority = {kind: max(counts.values()) / sum(counts.values()) for kind, counts in answers.items()}
