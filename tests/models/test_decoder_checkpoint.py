@@ -29,6 +29,8 @@ def test_the_decoder_alone_goes_on_from_pruned_embeddings_as_the_model_does(name
         save_decoder(family.model, Tokenizer, tmp_path / "decoder")
         alone = AutoModelForCausalLM.from_pretrained(tmp_path / "decoder").eval()
         torch.testing.assert_close(alone(inputs_embeds=seen[0]).logits, expected)
+    is_tied = family.model.get_output_embeddings().weight is family.model.get_input_embeddings().weight
+    assert alone.config.tie_word_embeddings is is_tied  # servers go by it, transformers by the weights
     assert [file.name for file in tmp_path.iterdir()] == ["decoder"] and (tmp_path / "decoder/tokenizer.json").exists()
 
 

@@ -49,9 +49,7 @@ WAYS = {
     "picks shared by a frame": ("pruner=divprune",),
     "picks that hang on the question": ("pruner=cdpruner",),
     "merged before the LLM": ("pruner=visionzip",),
-    "every question by itself": ("pruner=divprune", "batching=question"),
-    "padded rows": ("pruner=divprune", "ratios=diversity", "batching=question"),
-    "all tokens": ("pruner=none",),
+    "padded rows, every question by itself": ("pruner=divprune", "ratios=diversity", "batching=question"),
     "beams": ("pruner=divprune", "+generation.num_beams=2"),
 }
 
