@@ -75,7 +75,8 @@ class ScorerTraining(LightningModule):
         for name, value in (("hidden", hidden), ("steps", steps), ("frames", frames)):
             check_whole(f"task.module.{name}", value)
         self.adapter, self.steps, self.frames, self.rate, self.seed = adapter, steps, frames, rate, seed
-        self.recorder = _Recorder(layer).resolve(adapter.text_config.num_hidden_layers)
+        self.recorder = _Recorder(layer)
+        self.recorder.resolve(adapter.text_config.num_hidden_layers)
         firsts = [first for first, *_ in group_by_frame(dataset, range(len(dataset)))]
         cut = len(firsts) - round(held_out * len(firsts))
         self.train_frames, self.val_frames = (DatasetView(dataset, part) for part in (firsts[:cut], firsts[cut:]))
@@ -131,7 +132,10 @@ class ScorerTraining(LightningModule):
         count, rank, world = len(self.train_frames), self.trainer.global_rank, self.trainer.world_size
         order = torch.cat([self._order(epoch, count) for epoch in range(-(-self.steps * self.frames // count))])
         steps = order[: self.steps * self.frames].view(self.steps, self.frames)[self.global_step :, rank::world]
-        return DataLoader(self.train_frames, batch_sampler=steps.tolist(), collate_fn=self._collate)
+        return self._loader(self.train_frames, batch_sampler=steps.tolist())
+
+    def _loader(self, frames: Any, **options: Any) -> DataLoader[Batch]:
+        return DataLoader(frames, collate_fn=self._collate, **options)
 
     def _collate(self, samples: list[Sample]) -> Batch:
         return Batch(samples, inputs=self.adapter.collate(samples))
@@ -142,7 +146,7 @@ class ScorerTraining(LightningModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Returns this rank's share of the frames held out."""
         places = range(self.trainer.global_rank, len(self.val_frames), self.trainer.world_size)
-        return DataLoader(self.val_frames, batch_size=self.frames, sampler=places, collate_fn=self._collate)
+        return self._loader(self.val_frames, batch_size=self.frames, sampler=places)
 
 
 def _labels(sample: Sample, pool: Pool) -> Tensor:

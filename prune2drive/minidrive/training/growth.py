@@ -30,7 +30,7 @@ def grow(model: LlavaOnevisionForConditionalGeneration, start: Path) -> None:
         trained = LlavaOnevisionForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
     except (OSError, ValueError):
         raise InputError(f"task.start={start}: holds no trained MiniDrive model") from None
-    old, new = trained.config.text_config.num_hidden_layers, model.config.text_config.num_hidden_layers
+    old, new = (each.config.get_text_config().num_hidden_layers for each in (trained, model))
     if not old <= new <= 2 * old:
         raise InputError(f"task.model.layers={new}: {start} has {old}; use {old} to {2 * old}")
     places = [layer + min(layer, new - old) for layer in range(old)]
