@@ -14,7 +14,7 @@ from prune2drive.minidrive.scene import DIFFICULTIES, Difficulty, Scene, SceneOb
 from prune2drive.minidrive.scene_random import SceneRandom
 from prune2drive.minidrive.vocabulary import PAINTED
 
-MOST_MOVING, MOST_OTHERS = 3, 2  # objects of a clip that move, if any; that come, and that leave, 1 at least
+MOST_MOVING, MOST_OTHERS = 3, 2  # objects of a clip that move, if any; that come, and that leave, where they can
 _FAR = 0.15  # least distance that a moving object covers sideways, as a fraction of the image's width
 _TRIES = 8
 _EVENTS = len(CAMERAS) + 2  # of the random streams of a scene: cameras, what they share, and questions come before
