@@ -13,6 +13,7 @@ PAGES = {
     "experiments/LOG.md": "log.md",
     "examples/search_ratios.md": "search_ratios.md",
     "prune2drive/minidrive/checkpoints/1/README.md": "minidrive-model.md",
+    "prune2drive/minidrive/checkpoints/2/README.md": "minidrive2-model.md",
 }
 """Files of the repository, and the pages of the site that show them."""
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]+)(?=[)#])")

@@ -25,6 +25,7 @@ from prune2drive.metrics.exact_match import ExactMatch
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.pruning import Adaptive
 from prune2drive.pruning.ratios import SEARCHED_RATIOS
+from prune2drive.pruning.token_scorer import TokenScorer
 from prune2drive.tasks.components import Components
 
 FILES = sorted(file.relative_to(runs.CONFIGS).with_suffix("") for file in runs.CONFIGS.glob("*/**/*.yaml"))
@@ -58,6 +59,7 @@ def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
     goldenview_files.write(folder / "goldenview")
     stsbench_files.write(folder / "stsbench")
     (folder / "ratios.yaml").write_text(CAMERA_RATIOS)
+    TokenScorer(8, 4).write(folder / "scorer.safetensors", {"layer": 1, "channels": 8, "depth": 4})
     originals.drivemm(folder / "drivemm")
     originals.internvl_chat(folder / "drivelmm_o1", lora="new")
     originals.internvl_chat(folder / "mini_internvl_drivelm", decoder="qwen2", template="Hermes-2")
@@ -80,6 +82,7 @@ def files(tmp_path_factory) -> dict[tuple[str, str], list[str]]:
             f"dataset.nuscenes={folder}/nuscenes_qa",
             f"dataset.version={nuscenes_tables.VERSION}",
         ],
+        ("pruner", "learned"): [f"pruner.file={folder}/scorer.safetensors"],
         ("ratios", "adaptive"): [f"ratios.file={folder}/ratios.yaml"],
         ("judge", "openai"): ["judge.base_url=http://localhost:1/v1", "judge.model=m", f"judge.cache={folder}/cache"],
         ("submission", "drivelm"): [f"submission.{name}=x" for name in ("method", "team", "email", "institution")]

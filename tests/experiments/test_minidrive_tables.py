@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from experiments import minidrive
-from experiments.cells import Cost, Score, markdown, needed, write_block
+from experiments import minidrive, minidrive2
+from experiments.cells import Cost, Score, Together, markdown, needed, write_block
 from experiments.minidrive import TABLES, seeded
 from experiments.runs import REPOSITORY, Runs
 from prune2drive.minidrive.dataset import MiniDrive
@@ -19,13 +19,13 @@ IDS = MiniDrive("test", size=QUESTIONS).ids
 class Found(Runs):
     """Runs in which a question's number and the options decide what is right; only what was asked for is there."""
 
-    def __init__(self, there):
-        self.there = set(there)
+    def __init__(self, there, ids=IDS):
+        self.there, self.ids = set(there), ids
 
     def rows(self, options):
         assert options in self.there
         share = 4 if "pruner=none" in options else 3 if "pruner=tfps" in options else 2
-        return [{"id": id, "answer": n % 4 < share, "reference": True} for n, id in enumerate(IDS)]
+        return [{"id": id, "answer": n % 4 < share, "reference": True} for n, id in enumerate(self.ids)]
 
     def metrics(self, options):
         assert options in self.there
@@ -33,10 +33,14 @@ class Found(Runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TABLES)
-def test_table_needs_all_the_runs_that_it_shows(name):
-    table = TABLES[name][0](QUESTIONS)
-    lines = markdown(table, Found(needed(table))).splitlines()
+@pytest.mark.parametrize(
+    ("made", "version", "name"),
+    [(module.TABLES, version, name) for version, module in ((1, minidrive), (2, minidrive2)) for name in module.TABLES],
+)
+def test_table_needs_all_the_runs_that_it_shows(made, version, name):
+    table = made[name][0](QUESTIONS)
+    found = Found(needed(table), MiniDrive("test", size=QUESTIONS, version=version).ids)
+    lines = markdown(table, found).splitlines()
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == len(table) + 1
 
 
@@ -46,6 +50,17 @@ def test_score_of_a_difference_is_in_points_with_its_sign():
     text = Score(ours, theirs).text(Found({*ours, *theirs}))
     assert re.fullmatch(r"\+25\.0 \[\+\d\d\.\d, \+\d\d\.\d\]", text)
     assert Score(ours, only=frozenset(IDS[:3])).text(Found(ours)) == "100.0 [100.0, 100.0]"
+
+
+def test_differences_that_hold_together_are_wider_than_one_alone():
+    pairs = tuple((("pruner=none",), (f"pruner={name}",)) for name in ("tfps", "random", "uniform", "fastv"))
+    found = Found(options for pair in pairs for options in pair)
+    texts = [
+        [float(x) for x in re.findall(r"[+-]\d+\.\d", Together(*pairs[1], family).text(found))]
+        for family in (pairs, pairs[1:2])
+    ]
+    (value, low, high), (same, low_alone, high_alone) = texts
+    assert value == same == 50.0 and low <= low_alone < value < high_alone <= high
 
 
 def test_cost_divides_numbers_of_one_run():

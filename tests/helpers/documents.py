@@ -14,7 +14,7 @@ PAGES = [
     REPOSITORY / "CONTRIBUTING.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
     *sorted((REPOSITORY / "examples").glob("*.md")),
-    REPOSITORY / "prune2drive/minidrive/checkpoints/1/README.md",
+    *sorted((REPOSITORY / "prune2drive/minidrive/checkpoints").glob("*/README.md")),
 ]
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL

@@ -1,0 +1,113 @@
+"""MiniDrive 2's tables: makes the runs that are missing, prints the tables, writes them between markers of files.
+
+    python -m experiments.minidrive2 --shared
+    python -m experiments.minidrive2 --shared --write docs/minidrive2.md      # between <!-- minidrive2:NAME --> markers
+
+Scores are exact match in percent with 95 % intervals from 10,000 bootstrap resamples of frames; differences are paired,
+question by question. The intervals of the table `ours` hold together (max-t bootstrap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments.cells import Cell, Score, Table, Together
+from experiments.minidrive import EVERY, Tables, commonest, of_kinds, print_tables, pruner, run
+from experiments.runs import Options
+from prune2drive.minidrive.dataset import MiniDrive
+
+OURS = "salient_tfps"
+SPLITS = {"standard": (), "photo": ("dataset.difficulty=photo",)}
+KEEP = (0.25, 0.1, 0.05)
+RIVALS = {
+    "`tfps`": ("tfps",),
+    "`tfps`, budgets by radius": ("tfps", "ratios=dynamic", "ratios.pool=radius"),
+    "`tfps`, joint pool": ("tfps", "ratios=dynamic"),
+    "`tfps`, `ratios=diversity`": ("tfps", "ratios=diversity"),
+    "`outlier`": ("outlier",),
+    "`outlier`, one pool": ("outlier", "pruner.scope=global"),
+}
+ELSEWHERE = {"keep": "renumber", "renumber": "keep"}
+
+
+def splits(questions: int) -> Table:
+    budgets = [(split, options, keep) for split, options in SPLITS.items() for keep in KEEP]
+    table: Table = [["method", *(f"{split}, {keep:.0%}" for split, _, keep in budgets)]]
+    for method in EVERY:
+        table.append([f"`{method}`", *(Score((run(questions, method, keep, *more),)) for _, more, keep in budgets)])
+    blind = [Score((run(questions, "none", 1, "images=grey", *more),)) for _, more, _ in budgets]
+    return [*table, ["grey images", *blind]]
+
+
+def positions(questions: int) -> Table:
+    budgets = (0.25, 0.1)
+    shown = [f"{name}, {keep:.0%}" for keep in budgets for name in ("kept", "renumbered", "renumbered minus kept")]
+    table: Table = [["method", *shown]]
+    for method in EVERY:
+        made = pruner(method)
+        if method == "none" or made.traits.resizes_images:
+            continue
+        row: list[Cell] = [f"`{method}`"]
+        for keep in budgets:
+            theirs, kept = run(questions, method, keep), made.traits.positions == "keep"
+            other = (*theirs, f"positions={ELSEWHERE[made.traits.positions]}")
+            pair = (theirs, other) if kept else (other, theirs)
+            row += [*(Score((each,)) for each in pair), Score((pair[1],), (pair[0],))]
+        table.append(row)
+    return table
+
+
+def kinds(questions: int) -> Table:
+    runs = {
+        "grey images": run(questions, "none", 1, "images=grey"),
+        "no pruning": run(questions, "none"),
+        "`tfps`, 10%": run(questions, "tfps"),
+        f"`{OURS}`, 10%": run(questions, OURS),
+    }
+    table: Table = [["kind", "n", "commonest answer", *runs]]
+    for kind, of_kind in of_kinds(MiniDrive("test", size=questions, version=2)).items():
+        scores = [Score((options,), only=frozenset(of_kind)) for options in runs.values()]
+        table.append([kind, str(len(of_kind)), commonest(of_kind), *scores])
+    return table
+
+
+def ours(questions: int) -> Table:
+    budgets = [(split, options, keep) for split, options in SPLITS.items() for keep in (0.1, 0.05)]
+    cells = {
+        name: [
+            (run(questions, OURS, keep, *more), run(questions, method, keep, *more, *options))
+            for _, more, keep in budgets
+        ]
+        for name, (method, *options) in RIVALS.items()
+    }
+    family: tuple[tuple[Options, Options], ...] = tuple(pair for row in cells.values() for pair in row)
+    table: Table = [["less", *(f"{split}, {keep:.0%}" for split, _, keep in budgets)]]
+    return [*table, *([name, *(Together(*pair, family) for pair in row)] for name, row in cells.items())]
+
+
+def layers(questions: int) -> Table:
+    depths = (0, 1, 2, 4, 6)
+    table: Table = [["method", *(f"k = {layer}" for layer in depths)]]
+    for method in ("tfps", OURS, "random", "uniform", "outlier"):
+        options = [[] if layer == pruner(method).cuts[0] else [f"pruner.layer={layer}"] for layer in depths]
+        cells = [Score((run(questions, method, 0.1, *more),)) for more in options]
+        table.append([f"`{method}`", *cells])
+    return table
+
+
+TABLES: Tables = {
+    "splits": (splits, "Every method at equal final budgets, on scenes of the usual difficulty and on photo-like ones"),
+    "positions": (positions, "The position ids of kept tokens kept or renumbered"),
+    "kinds": (kinds, "Each kind of question"),
+    "ours": (ours, f"`{OURS}` minus others at the same total; all intervals hold together"),
+    "layers": (layers, "Methods at 10 %, cut at layer k of 8"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    print_tables("minidrive2", TABLES, list(TABLES), arguments)
+
+
+if __name__ == "__main__":
+    main()
