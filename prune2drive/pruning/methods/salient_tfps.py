@@ -44,7 +44,7 @@ class SalientTFPS(Pruner):
     """
 
     scope: str = "global"
-    strength: float = 0.5
+    strength: float = 1.0
     most: float = 2.0
 
     traits = Traits(scopes=("global",), nested=False, shares_picks_per_frame=True)
