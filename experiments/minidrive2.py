@@ -19,8 +19,13 @@ from prune2drive.minidrive.dataset import MiniDrive
 OURS = "salient_tfps"
 SPLITS = {"standard": (), "photo": ("dataset.difficulty=photo",)}
 KEEP = (0.25, 0.1, 0.05)
+SEARCHED = {
+    0.1: "prune2drive/searched_ratios/minidrive2_minidrive2.yaml",
+    0.05: "experiments/searched/minidrive2_5.yaml",
+}
 RIVALS = {
     "`tfps`": ("tfps",),
+    "`tfps`, searched ratios": ("tfps", "ratios=adaptive", "ratios.file={searched}"),
     "`tfps`, budgets by radius": ("tfps", "ratios=dynamic", "ratios.pool=radius"),
     "`tfps`, joint pool": ("tfps", "ratios=dynamic"),
     "`tfps`, `ratios=diversity`": ("tfps", "ratios=diversity"),
@@ -75,7 +80,7 @@ def ours(questions: int) -> Table:
     budgets = [(split, options, keep) for split, options in SPLITS.items() for keep in (0.1, 0.05)]
     cells = {
         name: [
-            (run(questions, OURS, keep, *more), run(questions, method, keep, *more, *options))
+            (run(questions, OURS, keep, *more), rival(questions, method, keep, (*more, *options)))
             for _, more, keep in budgets
         ]
         for name, (method, *options) in RIVALS.items()
@@ -83,6 +88,12 @@ def ours(questions: int) -> Table:
     family: tuple[tuple[Options, Options], ...] = tuple(pair for row in cells.values() for pair in row)
     table: Table = [["less", *(f"{split}, {keep:.0%}" for split, _, keep in budgets)]]
     return [*table, *([name, *(Together(*pair, family) for pair in row)] for name, row in cells.items())]
+
+
+def rival(questions: int, method: str, keep: float, options: Options) -> Options:
+    """Returns the options of a run, of which searched ratios say by themselves how much is kept."""
+    made = run(questions, method, keep, *(option.format(searched=SEARCHED.get(keep)) for option in options))
+    return tuple(each for each in made if "ratios=adaptive" not in made or not each.startswith("ratios.keep="))
 
 
 def layers(questions: int) -> Table:

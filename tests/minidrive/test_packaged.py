@@ -12,6 +12,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.model import MiniDriveModel, packaged
+from prune2drive.minidrive.questions import VERSIONS
 from prune2drive.tasks import process_cache
 
 QUESTIONS = 40
@@ -24,15 +25,24 @@ def right(folder, *overrides):
     return sum(row.answer == row.reference for row in runs.rows(folder))
 
 
-def test_it_is_small_and_in_the_hubs_layout():
-    assert sum(file.stat().st_size for file in packaged().iterdir()) < 15e6
-    with safe_open(packaged() / "model.safetensors", "pt") as weights:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_is_small_and_in_the_hubs_layout(version):
+    folder = packaged(version)
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 25e6
+    with safe_open(folder / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
-    assert (
-        json.loads((packaged() / "processor_config.json").read_text())["processor_class"] == "LlavaOnevisionProcessor"
-    )
-    _, found = LlavaOnevisionForConditionalGeneration.from_pretrained(packaged(), output_loading_info=True)
+    assert json.loads((folder / "processor_config.json").read_text())["processor_class"] == "LlavaOnevisionProcessor"
+    _, found = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     assert not found["missing_keys"] and not found["unexpected_keys"]
+
+
+def test_version_two_reads_renumbered_positions_as_well_as_kept_ones(tmp_path):
+    second = ("model=minidrive2", "dataset=minidrive2", "ratios.keep=0.25")
+    scores = [
+        right(tmp_path / positions, *second, f"positions={positions}", "pruner=tfps")
+        for positions in ("keep", "renumber")
+    ]
+    assert min(scores) > 0.8 * QUESTIONS and abs(scores[0] - scores[1]) <= 3
 
 
 def test_it_fits_the_datasets_default_resolution():
