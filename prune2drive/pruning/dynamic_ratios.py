@@ -20,7 +20,7 @@ from torch import Tensor
 
 from prune2drive.errors import InputError, check_choice
 from prune2drive.pruning.ratios import Adaptive, Allocator, Uniform, of_cameras
-from prune2drive.pruning.selection import METRICS, farthest_points, pairwise_distance
+from prune2drive.pruning.selection import METRICS, farthest_points, farthest_points_and_gaps
 
 POOLS = ("joint", "radius")
 STARTS = ("isolated", "centroid")
@@ -88,12 +88,12 @@ class Dynamic(Allocator):
         return order(tokens_RMD, list(counts.values()), k, weight_C, self.metric, self.start)
 
     def flops(self, counts: Mapping[str, int], k: int, channels: int) -> int:
-        """Counts the distances of each pool (2 D per pair), a minimum per step and token, and the radii's distances."""
+        """Counts the distances of each pool (2 D per pair) and a minimum per step and token."""
         if self.pool == "joint":
             total = sum(counts.values())
             return 2 * total * total * channels + total * k
         steps = {count: min(count, k - len(counts) + 1) for count in counts.values()}
-        return sum(2 * (n * n + steps[n] ** 2) * channels + n * steps[n] for n in counts.values())
+        return sum(2 * n * n * channels + n * steps[n] for n in counts.values())
 
     def _weights(self, cameras: Sequence[str]) -> dict[str, float]:
         """Returns each camera's weight to the power of the exponent, scaled so that the largest is 1."""
@@ -149,23 +149,12 @@ def radius_order(
     parts = tokens_RMD.split(list(counts), dim=1)
     for count in set(counts):
         mine = [camera for camera in range(cameras) if counts[camera] == count]
-        found = farthest_radii(torch.cat([parts[camera] for camera in mine]), min(most, count), metric, start)
+        together = torch.cat([parts[camera] for camera in mine])
+        _, found = farthest_points_and_gaps(together, min(most, count), metric, start)
         for camera, found_RK in zip(mine, found.split(rows), strict=True):
             radius_RKC[:, : min(most, count), camera] = found_RK
     ranked = (radius_RKC * weight_C).flatten(1).argsort(dim=1, descending=True, stable=True)
     return ranked[:, :k] % cameras
-
-
-def farthest_radii(tokens_CND: Tensor, k: int, metric: str, start: str) -> Tensor:
-    """Returns the distance of each farthest point from those picked before it, infinity for the first; [C, K]."""
-    return radii(tokens_CND, farthest_points(tokens_CND, k, metric, start), metric)
-
-
-def radii(tokens_CND: Tensor, picks_CK: Tensor, metric: str = "cosine") -> Tensor:
-    """Returns the distance of each pick from the nearest of those before it, infinity for the first; [C, K]."""
-    picked_CKD = tokens_CND.gather(1, picks_CK[..., None].expand(-1, -1, tokens_CND.shape[2]))
-    is_later_KK = picks_CK.new_ones(2 * picks_CK.shape[1:], dtype=torch.bool).triu()
-    return pairwise_distance(picked_CKD, metric).masked_fill(is_later_KK, inf).amin(dim=2)
 
 
 def _is_number(value: Any) -> bool:

@@ -90,9 +90,32 @@ def farthest_points(
     """
     if tokens.ndim not in (2, 3):
         raise ValueError(f"tokens have shape {tuple(tokens.shape)}: expected [N, D] or [C, N, D]")
+    tokens_CND = tokens if tokens.ndim == 3 else tokens[None]
+    weight_CN = None if weight is None else weight.reshape(tokens_CND.shape[:2])
+    picks_CK, _ = farthest_points_and_gaps(tokens_CND, k, metric, start, mode, generator, weight_CN)
+    return picks_CK if tokens.ndim == 3 else picks_CK[0]
+
+
+def farthest_points_and_gaps(
+    tokens_CND: Tensor,
+    k: int,
+    metric: str = "cosine",
+    start: str | int | Tensor = "isolated",
+    mode: str = "farthest",
+    generator: torch.Generator | None = None,
+    weight_CN: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Selects as `farthest_points` does, and says how far each pick was.
+
+    Returns:
+        Indices in selection order, and each pick's weighted distance from the nearest one before it, infinity for the
+        first; both [C, K].
+
+    Raises:
+        ValueError: an unknown option, or k out of range.
+    """
     if metric not in METRICS or mode not in MODES:
         raise ValueError(f"metric {metric!r} is not one of {METRICS}, or mode {mode!r} not one of {MODES}")
-    tokens_CND = tokens if tokens.ndim == 3 else tokens[None]
     pools, count, _ = tokens_CND.shape
     if not 1 <= k <= count:
         raise ValueError(f"cannot select {k} of {count} tokens")
@@ -100,21 +123,23 @@ def farthest_points(
     distance_CNN = pairwise_distance(tokens_CND, metric)
     own_CN = distance_CNN.diagonal(dim1=1, dim2=2)
     own_CN.fill_(torch.inf)
-    weight_CN = None if weight is None else weight.reshape(pools, count)
     pick_C = _first_picks(tokens_CND, distance_CNN, metric, start, generator, weight_CN)
     if weight_CN is not None:
         distance_CNN.mul_(weight_CN[:, None])
     own_CN.fill_(-torch.inf)  # a picked token is nearest to itself, and so never the farthest again
     distance_MN = distance_CNN.flatten(0, 1)
-    start_C = torch.arange(0, pools * count, count, device=tokens.device)
-    picks_CK = torch.empty(pools, k, dtype=torch.long, device=tokens.device)
+    start_C = torch.arange(0, pools * count, count, device=tokens_CND.device)
+    picks_CK = torch.empty(pools, k, dtype=torch.long, device=tokens_CND.device)
+    gaps_CK = distance_CNN.new_full((pools, k), torch.inf)
     gap_CN = torch.full_like(own_CN, torch.inf)
     for step in range(k):
         picks_CK[:, step] = pick_C
         gap_CN = torch.minimum(gap_CN, distance_MN.index_select(0, start_C + pick_C))
         wanted_CN = gap_CN if mode == "farthest" else -gap_CN.masked_fill(gap_CN == -torch.inf, torch.inf)
-        pick_C = wanted_CN.argmax(dim=1)
-    return picks_CK if tokens.ndim == 3 else picks_CK[0]
+        wanted_C, pick_C = wanted_CN.max(dim=1)
+        if step + 1 < k:
+            gaps_CK[:, step + 1] = wanted_C.abs()
+    return picks_CK, gaps_CK
 
 
 def _first_picks(
@@ -227,11 +252,11 @@ def cosines(tokens_CND: Tensor) -> Tensor:
 
 def outlier_scores(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
     """Computes the distance of each token from its pool's mean token, of unit tokens for cosine; [C, N]."""
-    if metric == "cosine":
-        tokens_CND = torch.nn.functional.normalize(tokens_CND, dim=-1)
+    if metric == "cosine":  # without a copy of unit tokens, which would take as long as the distances between them
+        scale_CN = tokens_CND.norm(dim=2).clamp(min=1e-12).reciprocal()
+        mean_C1D = torch.nn.functional.normalize(scale_CN[:, None] @ tokens_CND, dim=-1)
+        return 1 - (tokens_CND @ mean_C1D.transpose(1, 2)).squeeze(2) * scale_CN
     mean_C1D = tokens_CND.mean(dim=1, keepdim=True)
-    if metric == "cosine":
-        return 1 - (tokens_CND @ torch.nn.functional.normalize(mean_C1D, dim=-1).transpose(1, 2)).squeeze(2)
     return torch.cdist(tokens_CND, mean_C1D, p=1.0 if metric == "l1" else 2.0).squeeze(2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "
 TEXT = {**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
 VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 IDS = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": None}
+CONFIGS = Path(__file__).resolve().parents[2] / "configs/pruner"
+PRUNERS = sorted(set(CONFIGS.glob("*.yaml")) - {CONFIGS / "learned.yaml"})  # which needs weights for the model
 
 
 WINDOWED = ("qwen2_5_vl", "qwen3_vl")  # whose vision towers attend in windows, and take patches, not images

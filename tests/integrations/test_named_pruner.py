@@ -1,5 +1,5 @@
 import pytest
-from helpers import runs
+from helpers import families
 
 from prune2drive.errors import InputError
 from prune2drive.integrations.named_pruner import build_pruner
@@ -7,7 +7,7 @@ from prune2drive.pruning import FastV, SparseVLM, Staged
 from prune2drive.tasks.components import build
 from prune2drive.tasks.config import compose
 
-NAMES = sorted(file.stem for file in (runs.CONFIGS / "pruner").glob("*.yaml"))
+NAMES = [file.stem for file in families.PRUNERS]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,11 +1,11 @@
 """How often the host waits for the device while a method selects and a cut is made: counted on a pretended device."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.contexts import context
+from helpers.families import PRUNERS
 from helpers.pretend_device import Device
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -22,7 +22,7 @@ from prune2drive.token_map import TokenMap
 
 pytestmark = pytest.mark.slow  # every method on every family
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
+
 WIDTH, HEADS, TEXT = 16, 2, 7
 SMALL = {"rows": 2, "cameras": 2, "count": 36, "k": 6}
 LARGER = {"rows": 3, "cameras": 3, "count": 64, "k": 11}
@@ -40,7 +40,7 @@ def build(path, options):
 
 
 def methods():
-    for path in CONFIGS:
+    for path in PRUNERS:
         for options in OPTIONS.get(path.stem, [{}]):
             made = build(path, options)
             for scope in () if isinstance(made, NoPruner) else made.traits.scopes:

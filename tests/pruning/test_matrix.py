@@ -1,7 +1,6 @@
 """Every method of configs/pruner, per camera and in one pool, on families of every kind: what all of them promise."""
 
 import functools
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from prune2drive.pruning.surgery.checks import validate
 pytestmark = pytest.mark.slow  # a few hundred cases
 
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs/pruner").glob("*.yaml"))
+CONFIGS = families.PRUNERS
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
 DEPTH = families.SIZES["num_hidden_layers"]
 

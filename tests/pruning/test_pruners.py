@@ -1,6 +1,5 @@
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +26,6 @@ from prune2drive.pruning import (
 from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs/pruner"
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25]]
 
 CLASSES = [
@@ -65,7 +63,7 @@ METHODS |= {
     for name, method in METHODS.items()
     if name in ("FastV", "FastV-global", "RandomPruner", "UniformPruner", "TFPS-global", "TFPS-random")
 }
-for path in sorted(set(CONFIGS.glob("*.yaml")) - {CONFIGS / "learned.yaml"}):
+for path in families.PRUNERS:
     method = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
     if not isinstance(method, NoPruner):
         METHODS[path.name] = method

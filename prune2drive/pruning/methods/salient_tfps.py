@@ -18,8 +18,7 @@ from torch import Tensor
 from prune2drive.errors import InputError
 from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
-from prune2drive.pruning.dynamic_ratios import radii
-from prune2drive.pruning.selection import farthest_points, outlier_scores
+from prune2drive.pruning.selection import farthest_points_and_gaps, outlier_scores
 
 LEAST = 1e-6
 """Smallest saliency: a camera that shows one colour has the distances of rounding, and not none."""
@@ -60,10 +59,11 @@ class SalientTFPS(Pruner):
         layouts: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, pool in enumerate(ctx.pools):
             layouts[pool.sizes].append(place)
-        picks_CK = torch.empty(len(tokens_CND), k, dtype=torch.long, device=tokens_CND.device)
-        for sizes, places in layouts.items():
-            picks_CK[places] = self._select(tokens_CND[places], sizes, k)
-        return picks_CK
+        if len(layouts) == 1:  # as nearly always: nothing is copied
+            return self._select(tokens_CND, *layouts, k)
+        found = [self._select(tokens_CND[torch.tensor(places)], sizes, k) for sizes, places in layouts.items()]
+        order = [place for places in layouts.values() for place in places]
+        return torch.cat(found)[torch.tensor(order).argsort()]
 
     def _select(self, tokens_RMD: Tensor, sizes: Sequence[int], k: int) -> Tensor:
         """Returns the picks of samples whose cameras have these numbers of tokens, [R, K]."""
@@ -71,10 +71,14 @@ class SalientTFPS(Pruner):
         picks, gaps = [], []
         for size in dict.fromkeys(size for size in sizes if size):
             mine = [camera for camera, count in enumerate(sizes) if count == size]
-            tokens_RCND = torch.stack([parts[camera] for camera in mine], dim=1)
+            alike = len(mine) == len(sizes)  # then the tokens need not be copied
+            tokens_RCND = (
+                tokens_RMD.unflatten(1, (-1, size)) if alike else torch.stack([parts[camera] for camera in mine], dim=1)
+            )
             sampled = self._sample(tokens_RCND.flatten(0, 1), self._most(k, size, sizes))
             picks_RCJ, gap_RCJ = (part_CJ.unflatten(0, (-1, len(mine))) for part_CJ in sampled)
-            picks.append((picks_RCJ + picks_RCJ.new_tensor([starts[camera] for camera in mine])[:, None]).flatten(1))
+            start_C1 = torch.tensor([starts[camera] for camera in mine]).to(picks_RCJ.device)[:, None]
+            picks.append((picks_RCJ + start_C1).flatten(1))
             gaps.append(gap_RCJ.flatten(1))
         order_RK = torch.cat(gaps, dim=1).argsort(dim=1, descending=True, stable=True)[:, :k]
         return torch.cat(picks, dim=1).gather(1, order_RK)
@@ -86,14 +90,11 @@ class SalientTFPS(Pruner):
     def _sample(self, tokens_CND: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """Returns each camera's first picks, and their weighted distance from those before; [C, J]."""
         weight_CN = outlier_scores(tokens_CND).clamp(min=LEAST) ** self.strength
-        picks_CJ = farthest_points(tokens_CND, most, weight=weight_CN)
-        return picks_CJ, radii(tokens_CND, picks_CJ) * weight_CN.gather(1, picks_CJ)
+        return farthest_points_and_gaps(tokens_CND, most, weight_CN=weight_CN)
 
     def flops(self, count: int, k: int, channels: int) -> int:
         """Counts, for a camera, saliency (3 D a token), distances (2 D a pair) and one minimum a step and token."""
         return 3 * count * channels + 2 * count * count * channels + count * k
 
     def pool_flops(self, sizes: Sequence[int], k: int, channels: int) -> int:
-        most = [self._most(k, size, sizes) for size in sizes]
-        picked = sum(2 * steps * steps * channels for steps in most)
-        return picked + sum(self.flops(size, steps, channels) for size, steps in zip(sizes, most, strict=True))
+        return sum(self.flops(size, self._most(k, size, sizes), channels) for size in sizes)

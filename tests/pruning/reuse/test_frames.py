@@ -1,7 +1,6 @@
 """Questions about a frame that are answered together are answered as each by itself."""
 
 import functools
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from prune2drive.pruning.surgery.checks import validate
 
 pytestmark = pytest.mark.slow  # every method on every family
 
-CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs/pruner").glob("*.yaml"))
+CONFIGS = families.PRUNERS
 KEEP = dict(zip(CAMERAS, (0.1, 0.5, 0.25), strict=True))
 
 

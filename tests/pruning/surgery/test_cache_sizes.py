@@ -5,7 +5,6 @@ layer's keys and values twice (pkunlp-icler/FastV, issue 46).
 """
 
 import gc
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from prune2drive.pruning import NoPruner, prune
 from prune2drive.pruning.ratios import Uniform
 from prune2drive.pruning.surgery.checks import validate
 
-CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs/pruner").glob("*.yaml"))
+CONFIGS = families.PRUNERS
 TEXTS = [[11, 12, 13], [21, 22, 23]]
 DEPTH = families.SIZES["num_hidden_layers"]
 SEARCHED = ("fastv", "pyramiddrop", "visionzip")  # one cut, several, and merged states: what else may be left in memory

@@ -1,11 +1,10 @@
 """A shared budget inside a model: totals are those of uniform ratios at every cut, of every method, in every batch."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
-from helpers.families import CAMERAS, SIZES, TOKENS
+from helpers.families import CAMERAS, PRUNERS, SIZES, TOKENS
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -14,13 +13,12 @@ from prune2drive.pruning import TFPS, Allocator, Dynamic, NoPruner, Staged, Unif
 from prune2drive.pruning.dynamic_ratios import POOLS
 from prune2drive.token_map import TokenMap
 
-CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs/pruner").glob("*.yaml"))
 TEXTS = [[11, 12, 13], [21, 22, 23, 24, 25], [31]]
 COUNTS = [3, 2, 3]  # cameras in each prompt
 
 
 def methods():
-    for path in CONFIGS:
+    for path in PRUNERS:
         made = instantiate(OmegaConf.create({"seed": 0, "pruner": OmegaConf.load(path)}).pruner)
         is_left_out = isinstance(made, NoPruner) or made.traits.resizes_images
         if not is_left_out and "per_camera" in made.traits.scopes:
