@@ -255,7 +255,8 @@ def outlier_scores(tokens_CND: Tensor, metric: str = "cosine") -> Tensor:
     if metric == "cosine":  # without a copy of unit tokens, which would take as long as the distances between them
         scale_CN = tokens_CND.norm(dim=2).clamp(min=1e-12).reciprocal()
         mean_C1D = torch.nn.functional.normalize(scale_CN[:, None] @ tokens_CND, dim=-1)
-        return 1 - (tokens_CND @ mean_C1D.transpose(1, 2)).squeeze(2) * scale_CN
+        cosine_CN: Tensor = (tokens_CND @ mean_C1D.transpose(1, 2)).squeeze(2) * scale_CN
+        return 1 - cosine_CN
     mean_C1D = tokens_CND.mean(dim=1, keepdim=True)
     return torch.cdist(tokens_CND, mean_C1D, p=1.0 if metric == "l1" else 2.0).squeeze(2)
 

@@ -60,7 +60,7 @@ class SalientTFPS(Pruner):
         for place, pool in enumerate(ctx.pools):
             layouts[pool.sizes].append(place)
         if len(layouts) == 1:  # as nearly always: nothing is copied
-            return self._select(tokens_CND, *layouts, k)
+            return self._select(tokens_CND, ctx.pools[0].sizes, k)
         found = [self._select(tokens_CND[torch.tensor(places)], sizes, k) for sizes, places in layouts.items()]
         order = [place for places in layouts.values() for place in places]
         return torch.cat(found)[torch.tensor(order).argsort()]

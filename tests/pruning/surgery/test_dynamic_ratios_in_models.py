@@ -138,7 +138,7 @@ def test_sharing_counts_as_selection(make_family):
         for policy in (Uniform(0.25), Dynamic(0.25), Dynamic(0.25, "radius"))
     )
     assert joint - even == pytest.approx(2 * 48 * 48 * 32, rel=0.01)
-    assert radius - even == pytest.approx(3 * 2 * (16 * 16 + 10 * 10) * 32, rel=0.01)
+    assert radius - even == pytest.approx(3 * 2 * 16 * 16 * 32, rel=0.01)
 
 
 def test_nothing_is_shared_where_all_is_kept(make_family):
