@@ -55,9 +55,10 @@ def validate(
             "ratios=uniform, per_camera or adaptive"
         )
     if isinstance(policy, Allocator) and pruner.cuts and pruner.scope == "global":
+        apart = "set pruner.scope=per_camera, or " if "per_camera" in pruner.traits.scopes else ""
         raise InputError(
             f"{type(policy).__name__} ratios share a budget between the cameras, and with scope=global {name} makes "
-            "one pool of them: set pruner.scope=per_camera, or use ratios=uniform"
+            f"one pool of them: {apart}use ratios=uniform"
         )
     return pruner
 
