@@ -54,6 +54,12 @@ def write_json(file: Path, content: Any, indent: int = 2) -> None:
     write_atomically(file, [json.dumps(content, indent=indent, ensure_ascii=False, default=str), "\n"])
 
 
+def first_file(named: str | None, folders: Iterable[Path], name: str) -> Path:
+    """Returns the file that was named or else the first of that name in the folders; the first place if none has it."""
+    places = [Path(named)] if named else [folder / name for folder in folders]
+    return next((place for place in places if place.is_file()), places[0])
+
+
 def write_list(
     file: Path, items: Iterable[Any], content: Mapping[str, Any] | None = None, name: str = "", indent: int = 2
 ) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prune2drive.cameras import camera_of
 from prune2drive.errors import InputError
+from prune2drive.files import first_file
 
 SEARCHED_RATIOS = (Path("outputs/searched_ratios"), Path(__file__).resolve().parents[1] / "searched_ratios")
 """Folders of searched ratios, in the order in which they are looked at: the user's, then the package's."""
@@ -120,11 +121,10 @@ class Adaptive(RatioPolicy):
     name: str = ""
 
     def __post_init__(self) -> None:
-        places = [Path(self.file)] if self.file else [folder / f"{self.name}.yaml" for folder in SEARCHED_RATIOS]
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
+        path = first_file(self.file, SEARCHED_RATIOS, f"{self.name}.yaml")
+        if not path.is_file():
             raise InputError(
-                f"ratios=adaptive: no searched ratios for this model and dataset ({places[0]} is missing); "
+                f"ratios=adaptive: no searched ratios for this model and dataset ({path} is missing); "
                 f"search them with `{self.command}`, write them there by hand as `ratios: {{CAM_FRONT: 0.2, ...}}`, "
                 "or use ratios=uniform"
             )

@@ -10,19 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import prune2drive.pruning as pruning
-from prune2drive.pruning import (
-    MMR,
-    TFPS,
-    FastV,
-    LearnedScorer,
-    MMTok,
-    NoPruner,
-    Pruner,
-    RandomPruner,
-    Staged,
-    Traits,
-    prune,
-)
+from prune2drive.pruning import MMR, TFPS, FastV, MMTok, NoPruner, Pruner, RandomPruner, Staged, Traits, prune
 from prune2drive.pruning.pool import Pool
 from prune2drive.token_map import TokenMap
 
@@ -33,7 +21,7 @@ CLASSES = [
     for name in pruning.__all__
     if isinstance(made := getattr(pruning, name), type)
     and issubclass(made, Pruner)
-    and made not in (NoPruner, LearnedScorer)  # which needs a file of weights for the model
+    and made not in (NoPruner, pruning.LearnedScorer)  # which needs a file of weights for the model
     and not made.__abstractmethods__
 ]
 METHODS: dict[str, Pruner] = {made.__name__: made() for made in CLASSES}

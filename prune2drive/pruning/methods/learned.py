@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from prune2drive.errors import InputError
+from prune2drive.files import first_file
 from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
 from prune2drive.pruning.selection import farthest_points, highest
@@ -41,11 +42,10 @@ class LearnedScorer(Pruner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        places = [Path(self.file)] if self.file else [folder / f"{self.name}.safetensors" for folder in SCORERS]
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
+        path = first_file(self.file, SCORERS, f"{self.name}.safetensors")
+        if not path.is_file():
             raise InputError(
-                f"pruner=learned: no trained scorer for this model ({places[0]} is missing); train one with "
+                f"pruner=learned: no trained scorer for this model ({path} is missing); train one with "
                 f"`python run.py task=train_scorer model={self.name or '<model>'}`, or name its file as pruner.file="
             )
         self.scorer, self.about = TokenScorer.read(path)
