@@ -33,6 +33,15 @@ def test_a_grown_model_computes_the_same_at_first(trained, layers):
     torch.testing.assert_close(deep(input_ids=ids).logits, shallow(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
 
 
+def test_new_layers_follow_the_first_trained_ones(trained):
+    shallow, folder = trained
+    deep = model(5)
+    grow(deep, folder)
+    old, new = ([layer.self_attn.o_proj.weight for layer in each.get_decoder().layers] for each in (shallow, deep))
+    assert [bool(weight.any()) for weight in new] == [True, False, True, False, True]
+    assert all(torch.equal(new[2 * at], weight) for at, weight in enumerate(old))
+
+
 def test_every_new_layer_learns(trained):
     deep = model(5)
     grow(deep, trained[1])
