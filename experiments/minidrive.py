@@ -43,6 +43,7 @@ SEARCHED = {
     0.1: "prune2drive/searched_ratios/minidrive_minidrive.yaml",
     0.25: "experiments/searched/minidrive_25.yaml",
 }
+VERSION = 1
 FRONT_WEIGHTED = "experiments/front_weighted.yaml"
 Tables = Mapping[str, tuple[Callable[[int], Table], str]]
 """Name -> how to make a table of a number of questions, and what to say below it."""
@@ -101,7 +102,7 @@ def commonest(references: Mapping[str, str]) -> str:
 
 def kinds(questions: int) -> Table:
     table: Table = [["kind", "n", "commonest answer", "no pruning", "T-FPS, 10%", "random, 10%"]]
-    for kind, of_kind in of_kinds(MiniDrive("test", size=questions)).items():
+    for kind, of_kind in of_kinds(MiniDrive("test", size=questions, version=VERSION)).items():
         scores = [Score(seeded(questions, method), only=frozenset(of_kind)) for method in ("none", "tfps", "random")]
         table.append([kind, str(len(of_kind)), commonest(of_kind), *scores])
     return table
@@ -125,14 +126,16 @@ def methods(questions: int) -> Table:
     return table
 
 
-def layer_averages(questions: int) -> Table:
+def layer_averages(
+    questions: int, methods: Sequence[str] = EVERY, average: float = 0.5, version: int = VERSION
+) -> Table:
     table: Table = [["method", "exact match", "tokens after the last cut", "FLOPs"]]
-    depth = AutoConfig.from_pretrained(packaged()).get_text_config().num_hidden_layers
-    for method in EVERY:
+    depth = AutoConfig.from_pretrained(packaged(version)).get_text_config().num_hidden_layers
+    for method in methods:
         resolved = pruner(method).resolve(depth)
-        if not resolved.cuts or layer_average(resolved, 1, 100, depth) > 50:
+        if not resolved.cuts or layer_average(resolved, 1, 100, depth) > 100 * average:
             continue
-        once = run(questions, method, 0.5, "budget_axis=layer_average")
+        once = run(questions, method, average, "budget_axis=layer_average")
         costs = Cost(once, "tokens/visual_kept", ".0f"), Cost(once, "flops/ratio", ".0%")
         table.append([f"`{method}`", Score((once,)), *costs])
     return table
@@ -149,7 +152,7 @@ def allocation(_: int) -> Table:
 
 def budgets(questions: int) -> Table:
     table: Table = [["budget", "5%", "minus searched", "10%", "minus searched", "25%", "minus searched"]]
-    vision = AutoConfig.from_pretrained(packaged()).vision_config
+    vision = AutoConfig.from_pretrained(packaged(VERSION)).vision_config
     per_camera = (vision.image_size // vision.patch_size) ** 2
     tokens = dict.fromkeys(MiniDrive().cameras, per_camera)
     policies: dict[str, list[list[str]]] = defaultdict(list)

@@ -10,19 +10,25 @@ question by question. The intervals of the table `ours` hold together (max-t boo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+
+import yaml
 
 from experiments.cells import Cell, Score, Table, Together
-from experiments.minidrive import Tables, commonest, of_kinds, print_tables, pruner, run
-from experiments.runs import Options
+from experiments.minidrive import Tables, commonest, layer_averages, of_kinds, print_tables, pruner, run
+from experiments.runs import REPOSITORY, Options
 from prune2drive.minidrive.dataset import MiniDrive
 
 OURS = "salient_tfps"
-METHODS = ("none", "tfps", OURS, "random", "uniform", "resize", "outlier", "facility", "divprune", "cdpruner")
-METHODS += ("vispruner", "visionzip", "fastv", "dart", "pact", "pyramiddrop")
-MOVED = ("tfps", OURS, "outlier", "facility", "divprune", "cdpruner", "vispruner", "fastv")
+METHODS = ("tfps", OURS, "ring_tfps", "random", "uniform", "resize", "learned", "outlier", "facility", "scope", "mmtok")
+METHODS += ("mmr", "fastv", "divprune", "cdpruner", "vispruner", "visionzip", "holov", "dart", "pact", "pyramiddrop")
+METHODS += ("sparsevlm", "staged")
+MOVED = tuple(method for method in METHODS if method not in ("resize", "pyramiddrop", "sparsevlm", "staged"))
 """Methods whose positions are tried both ways: those that cut once, so that both keep the same tokens."""
 SPLITS = {"standard": (), "photo": ("dataset.difficulty=photo",)}
-KEEP = (0.1, 0.05)
+BUDGETS = (("standard", 0.25), ("standard", 0.1), ("standard", 0.05), ("photo", 0.1), ("photo", 0.05))
+EQUAL_TIME = REPOSITORY / "experiments/equal_time.yaml"
+"""What `python -m benchmarks.equal_time --write` measured."""
 SEARCHED = {
     0.1: "prune2drive/searched_ratios/minidrive2_minidrive2.yaml",
     0.05: "experiments/searched/minidrive2_5.yaml",
@@ -36,16 +42,26 @@ RIVALS = {
     "`outlier`": ("outlier",),
     "`outlier`, one pool": ("outlier", "pruner.scope=global"),
 }
+AVERAGE = 0.3
 ELSEWHERE = {"keep": "renumber", "renumber": "keep"}
 
 
 def splits(questions: int) -> Table:
-    budgets = [(split, options, keep) for split, options in SPLITS.items() for keep in KEEP]
-    table: Table = [["method", *(f"{split}, {keep:.0%}" for split, _, keep in budgets)]]
-    for method in METHODS:
-        table.append([f"`{method}`", *(Score((run(questions, method, keep, *more),)) for _, more, keep in budgets)])
-    blind = [Score((run(questions, "none", 1, "images=grey", *more),)) for _, more, _ in budgets]
+    table: Table = [["method", *(f"{split}, {keep:.0%}" for split, keep in BUDGETS)]]
+    for method in ("none", *METHODS):
+        cells = [Score((run(questions, method, keep, *SPLITS[split]),)) for split, keep in BUDGETS]
+        table.append([f"`{method}`", *cells])
+    blind = [Score((run(questions, "none", 1, "images=grey", *SPLITS[split]),)) for split, _ in BUDGETS]
     return [*table, ["grey images", *blind]]
+
+
+def times(questions: int) -> Table:
+    table: Table = [["method", "keep ratio", "exact match"]]
+    for method, measured in yaml.safe_load(EQUAL_TIME.read_text(encoding="utf-8")).items():
+        keep = measured["keep"]
+        score = Score((run(questions, method, keep),)) if keep else ""
+        table.append([f"`{method}`", f"{keep:.1%}" if keep else "none", score])
+    return table
 
 
 def positions(questions: int) -> Table:
@@ -79,7 +95,7 @@ def kinds(questions: int) -> Table:
 
 
 def ours(questions: int) -> Table:
-    budgets = [(split, options, keep) for split, options in SPLITS.items() for keep in (0.1, 0.05)]
+    budgets = [(split, options, keep) for split, options in SPLITS.items() for keep in SEARCHED]
     cells = {
         name: [
             (run(questions, OURS, keep, *more), rival(questions, method, keep, (*more, *options)))
@@ -110,6 +126,14 @@ def layers(questions: int) -> Table:
 
 TABLES: Tables = {
     "splits": (splits, "Methods at equal final budgets, on scenes of the usual difficulty and on photo-like ones"),
+    "layer_averages": (
+        partial(layer_averages, methods=METHODS, average=AVERAGE, version=2),
+        "Methods with the same mean over all decoder layers, 30 %, and their tokens after the last cut",
+    ),
+    "times": (
+        times,
+        "Methods at the largest keep ratio that takes no longer than T-FPS at 10 %, vision and selection included",
+    ),
     "positions": (positions, "The position ids of kept tokens kept or renumbered"),
     "kinds": (kinds, "Each kind of question"),
     "ours": (ours, f"`{OURS}` minus others at the same total; all intervals hold together"),

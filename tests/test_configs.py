@@ -169,20 +169,20 @@ def test_searched_ratios_say_where_they_come_from(file):
 
 def test_searched_ratios_are_the_users_then_the_packages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = [f"folder={tmp_path}", "model=minidrive", "ratios=adaptive"]
+    options = [f"folder={tmp_path}", "model=minidrive2", "ratios=adaptive"]
     shipped = instantiate(runs.configuration(*options).ratios)
-    assert shipped.path == SEARCHED_RATIOS[1] / "minidrive_minidrive.yaml"
+    assert shipped.path == SEARCHED_RATIOS[1] / "minidrive2_minidrive2.yaml"
     with pytest.raises(InputError, match=r"outputs/searched_ratios/tiny_minidrive.yaml is missing") as raised:
         Adaptive(name="tiny_minidrive", command="search")
     assert "\n" not in str(raised.value)
-    path = Path("outputs/searched_ratios/minidrive_minidrive.yaml")
+    path = Path("outputs/searched_ratios/minidrive2_minidrive2.yaml")
     path.parent.mkdir(parents=True)
     path.write_text(CAMERA_RATIOS)
     cfg = runs.configuration(*options)
     assert instantiate(cfg.ratios).ratios(("CAM_BACK", "CAM_FRONT")) == {"CAM_BACK": 0.1, "CAM_FRONT": 0.5}
-    weighted = runs.configuration(f"folder={tmp_path}", "model=minidrive", "ratios=dynamic", "ratios.weights=adaptive")
+    weighted = runs.configuration(f"folder={tmp_path}", "model=minidrive2", "ratios=dynamic", "ratios.weights=adaptive")
     assert instantiate(weighted.ratios).provenance == {"by": "hand"}
-    with pytest.raises(InputError, match="minidrive_minidrive.yaml: no keep ratio for camera CAM_FRONT_LEFT"):
+    with pytest.raises(InputError, match="minidrive2_minidrive2.yaml: no keep ratio for camera CAM_FRONT_LEFT"):
         Components.build(cfg)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import RESOLUTION, MiniDrive
+from prune2drive.minidrive.questions import VERSION, VERSIONS
 from prune2drive.minidrive.scene import DIFFICULTIES, SPLITS
 
 
@@ -17,11 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--export", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--split", default="test", choices=SPLITS, help="default: test")
     parser.add_argument("--difficulty", default="standard", choices=list(DIFFICULTIES), help="default: standard")
+    parser.add_argument("--version", type=int, default=VERSION, choices=list(VERSIONS), help=f"default: {VERSION}")
     parser.add_argument("--resolution", type=int, default=RESOLUTION, help="width and height of an image in pixels")
     parser.add_argument("--size", type=int, default=None, help="number of questions (default: all of the split)")
     options = parser.parse_args(arguments)
     try:
-        dataset = MiniDrive(options.split, options.difficulty, options.resolution, options.size)
+        chosen = options.split, options.difficulty, options.resolution, options.size
+        dataset = MiniDrive(*chosen, version=options.version)
         file = dataset.export(options.export)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

@@ -18,7 +18,7 @@ from prune2drive.errors import InputError, check_choice, check_whole
 from prune2drive.files import write_json
 from prune2drive.minidrive.clip import Clip, clip_name, make_clip
 from prune2drive.minidrive.clip_questions import CLIP_KINDS, clip_questions
-from prune2drive.minidrive.questions import VERSIONS, Question, frame_questions
+from prune2drive.minidrive.questions import VERSION, VERSIONS, Question, frame_questions
 from prune2drive.minidrive.render import render
 from prune2drive.minidrive.scene import DIFFICULTIES, FRAME, SPLITS, Scene, SceneObject
 from prune2drive.minidrive.vocabulary import VEHICLES
@@ -28,7 +28,6 @@ FRAMES = {"train": 20_000, "search": 200, "val": 200, "test": 400}
 RESOLUTION = 112
 LOWEST, HIGHEST = 28, 4096  # resolutions
 MOST_TIMES = 16
-VERSION = 1
 PER_FRAME = len(VERSIONS[VERSION])
 STAGES = ("perception", "prediction", "planning", "behavior")
 
@@ -52,7 +51,8 @@ class MiniDrive:
         seed: seed of that random draw.
         version: 1 asks ten questions of a frame; 2 also one that needs two cameras, and one about its smallest object.
         times: how often a frame shows each camera, 1 to 16: at 2 and more it is a clip that ends in the frame, whose
-            cameras are views over time, and is asked what moves, what came and what was seen before instead.
+            cameras are views over time, and is asked what moves, what came and what was seen before instead, in both
+            versions the same.
 
     Raises:
         InputError: an argument has a value that it cannot have.
@@ -79,8 +79,8 @@ class MiniDrive:
         if resolution > HIGHEST:
             raise InputError(f"dataset.resolution={resolution}: use at most {HIGHEST} pixels")
         check_whole("dataset.times", times)
-        if times > MOST_TIMES or (times > 1 and version != VERSION):
-            raise InputError(f"dataset.times={times}: clips have up to {MOST_TIMES} times, and version {VERSION} alone")
+        if times > MOST_TIMES:
+            raise InputError(f"dataset.times={times}: clips have up to {MOST_TIMES} times")
         self.cameras = clip_views(choose_cameras(cameras, CAMERAS, "MiniDrive"), times)
         self.split, self.difficulty, self.resolution = split, difficulty, resolution
         self.version, self.times = version, times
@@ -193,7 +193,8 @@ class MiniDrive:
     def export(self, folder: Path) -> Path:
         """Writes the questions in DriveLM's layout: `v1_1_train_nus.json`, with images under `nuscenes/samples`.
 
-        DriveLM numbers a frame's questions from 0, so questions of a random `sample` have other ids in the file.
+        DriveLM numbers a frame's questions from 0, stage by stage, so questions of a random `sample` and of version 2
+        have other ids in the file.
 
         Returns:
             The question file.

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from prune2drive.errors import InputError, check_choice
-from prune2drive.minidrive.questions import VERSIONS
+from prune2drive.minidrive.clip_questions import CLIP_KINDS
+from prune2drive.minidrive.questions import QUESTION_KINDS, VERSION, VERSIONS
 from prune2drive.models.llava_onevision import LlavaOnevision
 from prune2drive.models.prompts import Prompts
 from prune2drive.sample import Sample
@@ -17,8 +18,6 @@ from prune2drive.sample import Sample
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-VERSION = 1
-"""Version of the packaged model that is taken by default."""
 
 
 def packaged(version: int = VERSION) -> Path:
@@ -69,9 +68,10 @@ class MiniDriveModel(LlavaOnevision):
         folder = str(source.expanduser().absolute())
         super().__init__(folder, dtype=dtype, attention=attention, resolution=resolution)
         self._resizes = False
+        self._unlearned = set() if checkpoint else {*QUESTION_KINDS, *CLIP_KINDS} - {*VERSIONS[version]}
 
     def collate_texts(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts:
-        """Makes the inputs of prompts; warns once where images have to be resized to the model's only resolution."""
+        """Makes the inputs of prompts; warns once of images that have to be resized and of questions never learned."""
         side = self.config.vision_config.image_size
         sizes = {image.size for sample in samples for image in sample.images.values()} - {(side, side)}
         if sizes and not self._resizes:
@@ -79,6 +79,11 @@ class MiniDriveModel(LlavaOnevision):
             width, height = min(sizes)
             log.warning(
                 "model=minidrive reads %d x %d pixels: images of %d x %d are resized", side, side, width, height
+            )
+        if strange := sorted({str(sample.kind) for sample in samples} & self._unlearned):
+            self._unlearned = set()
+            log.warning(
+                "the packaged model was not trained on questions of kind %s: expect wrong answers", ", ".join(strange)
             )
         return super().collate_texts(samples, texts)
 

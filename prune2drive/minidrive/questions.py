@@ -261,3 +261,5 @@ QUESTION_KINDS: dict[str, tuple[str, int, Writer]] = {
 }
 VERSIONS = {1: tuple(QUESTION_KINDS)[:10], 2: tuple(QUESTION_KINDS)}
 """Version of MiniDrive -> the kinds of its questions. The second adds those that need two cameras or a small object."""
+VERSION = 2
+"""Version of the questions and of the packaged model that are taken by default."""

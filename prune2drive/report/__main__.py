@@ -4,7 +4,7 @@ One run folder: its report.html again. A multirun's folder, or several run folde
 machines as you like: comparison.html with paired differences, charts and tables, and the same as .md, .csv, .tex and,
 in charts/, as PNG and SVG files. A folder that is missing or damaged is named, and the rest is shown.
 
-    python -m prune2drive.report outputs/minidrive/minidrive/tfps/2026-01-01_12-00-00
+    python -m prune2drive.report outputs/minidrive2/minidrive2/tfps/2026-01-01_12-00-00
     python -m prune2drive.report outputs/sweeps/2026-01-01_12-00-00 --baseline 'tfps keep=0.25'
     python -m prune2drive.report outputs/sweeps/* /mnt/other/outputs/sweeps/* --output comparison
 

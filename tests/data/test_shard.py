@@ -50,7 +50,7 @@ def test_questions_of_a_frame_that_lie_apart_stay_together_in_the_datasets_order
 
 
 def test_a_shard_is_the_datasets_own_samples():
-    whole = MiniDrive(size=30, resolution=28)
+    whole = MiniDrive(size=30, resolution=28, version=1)
     part = Shard(2, 3).take(whole)
     assert part.ids == whole.ids[10:20] and part.cameras == whole.cameras
     assert [part.question(0), part.row(0), part.frame(0)] == [
@@ -63,7 +63,7 @@ def test_a_shard_is_the_datasets_own_samples():
 
 
 def test_shards_know_each_other_by_the_whole():
-    whole = MiniDrive(size=30, resolution=28)
+    whole = MiniDrive(size=30, resolution=28, version=1)
     first, second = (identify(Shard(number, 3).take(whole)) for number in (1, 2))
     assert first["whole"] == second["whole"] == identify(whole)
     assert first["fingerprint"] != second["fingerprint"]

@@ -58,7 +58,7 @@ def test_search_ratios_finds_some_and_they_are_used(cli, tmp_path, no_charts):
         file.name for file in (tmp_path / "outputs/sweeps/short").iterdir()
     }
     assert cli(*use[2:], "dataset.size=2", "trainer.enable_progress_bar=false")[0] == 0
-    (run,) = (tmp_path / "outputs/minidrive").glob("**/metrics.json")
+    (run,) = (tmp_path / "outputs/minidrive2").glob("**/metrics.json")
     assert json.loads(run.read_text())["tokens/visual_kept"] == 36
 
 

@@ -51,7 +51,7 @@ def test_own_choices_run_beside_ours(project, cli):
     one, several = (words for block in documents.blocks(PAGE, "sh") for words in documents.commands(block))
     code, _, error = cli(*one[1:], "model=tiny", "dataset.size=2", *SHORT)
     assert code == 0, error
-    (metrics,) = project.glob("outputs/minidrive/tiny/local_contrast/*/metrics.json")
+    (metrics,) = project.glob("outputs/minidrive2/tiny/local_contrast/*/metrics.json")
     assert json.loads(metrics.read_text())["tokens/visual_kept"] == 96
     code, _, error = cli(*several[1:], f"model.checkpoint={shlex.quote(str(packaged()))}", *SHORT)
     assert code == 0, error

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import PER_FRAME, MiniDrive
-from prune2drive.minidrive.questions import LETTERS, VERSIONS
+from prune2drive.minidrive.questions import LETTERS, VERSION, VERSIONS
 from prune2drive.minidrive.render import render
 from prune2drive.minidrive.scene import DIFFICULTIES, SPLITS, make_scene
 from prune2drive.minidrive.vocabulary import VEHICLES
@@ -58,7 +58,8 @@ def test_scenes_and_questions_never_change():
     scene = make_scene("test", 0)
     objects = [(obj.name, obj.tag, obj.status) for obj in scene.objects]
     assert objects == FIRST_SCENE
-    assert MiniDrive(size=300).fingerprint == "ceb9f8d9827570f8"
+    assert MiniDrive(size=300, version=1).fingerprint == "ceb9f8d9827570f8"
+    assert MiniDrive(size=300).fingerprint == "b872ca190404e1c5"
 
 
 def test_splits_and_difficulties_share_no_scene():
@@ -128,7 +129,7 @@ def test_no_answer_is_given_away_by_its_frequency():
     for index in range(len(dataset)):
         _, questions = dataset._clip_at(index // PER_FRAME)
         answers[questions[index % PER_FRAME].kind][questions[index % PER_FRAME].reference] += 1
-    assert set(answers) == set(VERSIONS[1])
+    assert set(answers) == set(VERSIONS[VERSION])
     majority = {kind: max(counts.values()) / sum(counts.values()) for kind, counts in answers.items()}
     assert all(share < 0.6 for share in majority.values()), majority
     assert answers["exist"]["Yes."] == pytest.approx(answers["exist"]["No."], rel=0.2)
@@ -166,7 +167,9 @@ def test_a_random_sample_of_a_split(count, seed, split):
 def test_samples_follow_their_seed_and_cover_the_split():
     whole, drawn, other = MiniDrive("val"), *(MiniDrive("val", sample=200, seed=seed) for seed in (0, 1))
     assert drawn.ids != other.ids and drawn.fingerprint != other.fingerprint
-    assert whole.ids.index(drawn.ids[-1]) > 1800 and Counter(map(drawn.kind, range(200))).keys() == set(VERSIONS[1])
+    assert whole.ids.index(drawn.ids[-1]) > 2160 and Counter(map(drawn.kind, range(200))).keys() == set(
+        VERSIONS[VERSION]
+    )
     assert digest(drawn, 150) == digest(whole, whole.ids.index(drawn.ids[150]))
     everything = MiniDrive("val", sample=len(whole), seed=3)
     assert everything.ids == whole.ids and everything.fingerprint == whole.fingerprint
@@ -187,8 +190,8 @@ def test_frames_are_drawn_with_all_of_their_questions():
         ({"split": "dev"}, "split=dev"),
         ({"difficulty": "hard"}, "difficulty=hard"),
         ({"size": 0}, "size=0"),
-        ({"split": "val", "sample": 0}, "sample=0: MiniDrive's val split has 2000 questions; choose from 1 to 2000"),
-        ({"split": "val", "sample": 2001}, "sample=2001"),
+        ({"split": "val", "sample": 0}, "sample=0: MiniDrive's val split has 2400 questions; choose from 1 to 2400"),
+        ({"split": "val", "sample": 2401}, "sample=2401"),
         ({"sample": 1.5}, "sample=1.5"),
         ({"split": "val", "frames": 201}, "frames=201: MiniDrive's val split has 200 frames; choose from 1 to 200"),
         ({"sample": 10, "frames": 1}, "dataset.sample and dataset.frames are both set"),

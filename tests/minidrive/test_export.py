@@ -9,9 +9,9 @@ from prune2drive.minidrive.dataset import MiniDrive
 
 
 def test_export_gives_the_same_samples(tmp_path, capsys):
-    main(["--export", str(tmp_path), "--split", "val", "--size", "35"])
+    main(["--export", str(tmp_path), "--split", "val", "--size", "35", "--version", "1"])
     assert "35 questions" in capsys.readouterr().out
-    drawn, read = MiniDrive("val", size=35), DriveLM(tmp_path)
+    drawn, read = MiniDrive("val", size=35, version=1), DriveLM(tmp_path)
     read.check()
     assert list(read.ids) == drawn.ids and read.cameras == drawn.cameras
     for index in range(0, 35, 4):
@@ -25,13 +25,16 @@ def test_export_gives_the_same_samples(tmp_path, capsys):
     assert frame["QA"]["perception"][0]["tag"] == [2]
 
 
-def test_export_of_a_random_sample_asks_the_same(tmp_path):
-    drawn = MiniDrive("val", resolution=28, sample=15, seed=4)
+@pytest.mark.parametrize("chosen", [{"sample": 15, "seed": 4, "version": 1}, {"size": 36}], ids=["sample", "latest"])
+def test_export_with_other_ids_asks_the_same(chosen, tmp_path):
+    drawn = MiniDrive("val", resolution=28, **chosen)
     drawn.export(tmp_path)
     read = DriveLM(tmp_path)
-    assert [read.question(index) for index in range(15)] == [drawn.question(index) for index in range(15)]
-    assert [read.frame(index) for index in range(15)] == [drawn.frame(index) for index in range(15)]
-    assert [read[index].reference for index in range(15)] == [drawn[index].reference for index in range(15)]
+    theirs, ours = (
+        sorted((each.frame(at), each.question(at), each[at].reference) for at in range(len(each)))
+        for each in (read, drawn)
+    )
+    assert theirs == ours
 
 
 def test_export_refuses_what_the_dataset_refuses(tmp_path, capsys):

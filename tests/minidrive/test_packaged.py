@@ -10,13 +10,14 @@ from hydra import compose, initialize_config_dir
 from safetensors import safe_open
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from prune2drive.minidrive.clip_questions import CLIP_KINDS
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.model import MiniDriveModel, packaged
 from prune2drive.minidrive.questions import VERSIONS
 from prune2drive.tasks import process_cache
 
 QUESTIONS = 40
-ASK = ("model=minidrive", "dataset.split=val", f"dataset.size={QUESTIONS}", "generation.max_new_tokens=32")
+ASK = ("model=minidrive2", "dataset.split=val", f"dataset.size={QUESTIONS}", "generation.max_new_tokens=32")
 
 
 def right(folder, *overrides):
@@ -37,9 +38,8 @@ def test_it_is_small_and_in_the_hubs_layout(version):
 
 
 def test_version_two_reads_renumbered_positions_as_well_as_kept_ones(tmp_path):
-    second = ("model=minidrive2", "dataset=minidrive2", "ratios.keep=0.25")
     scores = [
-        right(tmp_path / positions, *second, f"positions={positions}", "pruner=tfps")
+        right(tmp_path / positions, "ratios.keep=0.25", f"positions={positions}", "pruner=tfps")
         for positions in ("keep", "renumber")
     ]
     assert min(scores) > 0.8 * QUESTIONS and abs(scores[0] - scores[1]) <= 3
@@ -49,6 +49,26 @@ def test_it_fits_the_datasets_default_resolution():
     adapter, dataset = MiniDriveModel(), MiniDrive("val", size=10)
     side = adapter.config.vision_config.image_size
     assert dataset[0].image_sizes == dict.fromkeys(dataset.cameras, (side, side))
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({"version": 2}, ""),
+        ({"version": 1}, "compare, small"),
+        ({"version": 2, "times": 2}, ", ".join(sorted(CLIP_KINDS))),
+    ],
+)
+def test_questions_that_the_packaged_model_never_saw_are_warned_of_once(options, kinds, caplog):
+    adapter = MiniDriveModel(version=options["version"])
+    dataset = MiniDrive("val", size=24, cameras=["CAM_FRONT"], times=options.get("times", 1))
+    for _ in range(2):
+        adapter.collate([dataset[at] for at in range(len(dataset))])
+    said = [record.getMessage() for record in caplog.records]
+    assert (
+        said
+        == [f"the packaged model was not trained on questions of kind {kinds}: expect wrong answers"][: bool(kinds)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,6 +92,13 @@ def images_encoded_once():
 
 
 @pytest.mark.slow
+def test_version_one_still_answers(tmp_path):
+    assert (
+        right(tmp_path, "model=minidrive", "dataset=minidrive", "pruner=tfps", "ratios.keep=0.25") >= 0.85 * QUESTIONS
+    )
+
+
+@pytest.mark.slow
 def test_farthest_points_hold_up_where_random_ones_do_not(tmp_path, images_encoded_once):
     dataset = MiniDrive("val", size=QUESTIONS)
     answers = Counter((dataset.kind(at), dataset.row(at).reference) for at in range(QUESTIONS))
@@ -88,5 +115,6 @@ def test_it_is_what_runs_by_default():
     with initialize_config_dir(str(runs.CONFIGS), version_base="1.3"):
         cfg = compose("config")
     built = {name: cfg[name]._target_.rpartition(".")[2] for name in ("model", "dataset", "pruner", "ratios")}
+    assert (cfg.model.version, cfg.dataset.version) == (2, 2)
     assert built == {"model": "MiniDriveModel", "dataset": "MiniDrive", "pruner": "TFPS", "ratios": "Uniform"}
     assert (cfg.dataset.split, cfg.ratios.keep, cfg.model.checkpoint) == ("test", 0.1, None)

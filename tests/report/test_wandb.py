@@ -92,13 +92,13 @@ def test_each_run_is_one_of_its_own(place):
     assert first.run.run_id != second.run.run_id
     assert first.run.project == second.run.project == "prune2drive"
     assert (first.run.display_name, second.run.display_name) == ("random-uniform-0.25", "mine")
-    assert (first.run.run_group, first.run.job_type) == ("minidrive-tiny", "evaluate")
+    assert (first.run.run_group, first.run.job_type) == ("minidrive2-tiny", "evaluate")
 
 
 def test_tags_say_what_runs_are_filtered_by(place):
     commit = git_state()["commit"]
     code = [commit[:7]] if commit else []
-    assert list(read(place / "first").run.tags) == ["minidrive", "tiny", "random", "uniform-0.25", *code, "keeps 25%"]
+    assert list(read(place / "first").run.tags) == ["minidrive2", "tiny", "random", "uniform-0.25", *code, "keeps 25%"]
     assert list(read(place / "second").run.tags) == ["ours", *code, "keeps 9%"], "6 of 64 tokens"
 
 
@@ -107,7 +107,7 @@ def test_a_resumed_run_goes_on_as_the_same_run(place):
     before, after = map(read_file, sorted((place / "failed").rglob("*.wandb")))
     assert before.run.run_id == after.run.run_id and (before.exit_code, after.exit_code) == (1, 0)
     assert after.run.display_name == "none"
-    assert list(after.run.tags)[:3] == ["minidrive", "tiny", "none"] and list(after.run.tags)[-1] == "keeps 100%"
+    assert list(after.run.tags)[:3] == ["minidrive2", "tiny", "none"] and list(after.run.tags)[-1] == "keeps 100%"
     assert "score" not in before.summary and "score" in after.summary
 
 

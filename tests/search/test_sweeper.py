@@ -54,10 +54,10 @@ def test_a_search_with_its_verdict(cli, launcher, tmp_path):
     report = (folder / "search.md").read_text()
     assert "The searched ratios beat uniform ones of the same total" in report and "| front_heavy |" in report
     page = (folder / "report.html").read_text()
-    assert "Keep ratios of tiny on minidrive" in page and "beat uniform ones" in page and "front_heavy" in page
+    assert "Keep ratios of tiny on minidrive2" in page and "beat uniform ones" in page and "front_heavy" in page
     search_report.main([str(folder)])
     assert (folder / "report.html").read_text() == page
-    written = Path("outputs/searched_ratios/tiny_minidrive.yaml")
+    written = Path("outputs/searched_ratios/tiny_minidrive2.yaml")
     assert written.read_text() == (folder / "winner.yaml").read_text()
 
 

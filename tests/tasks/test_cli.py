@@ -58,7 +58,7 @@ WRONG_OPTIONS = {
     "ratios.keep=0": r"ratios.keep = 0 is outside \(0, 1\]",
     "ratios.keep=1.5": r"ratios.keep = 1.5 is outside \(0, 1\]",
     "ratios.keep=much": r"ratios.keep = much is outside \(0, 1\]",
-    "ratios=adaptive": "python run.py -m search=tpe model=tiny dataset=minidrive",
+    "ratios=adaptive": "python run.py -m search=tpe model=tiny dataset=minidrive2",
     "positions=foo": "positions=foo: choose from null, keep, renumber",
     "rounding=foo": "rounding=foo: choose from nearest, seed",
     "on_error=foo": "on_error=foo: choose from fail, skip",
@@ -181,12 +181,12 @@ def test_ratios_for_another_camera(refusal, unloadable, tmp_path):
 def test_a_run_in_a_fresh_folder(cli, tmp_path):
     code, said, errors = cli(*SMALL, "dataset.size=2", "pruner=random", "ratios.keep=0.25")
     assert (code, errors) == (0, "")
-    (folder,) = (tmp_path / "outputs/minidrive/tiny/random").iterdir()
+    (folder,) = (tmp_path / "outputs/minidrive2/tiny/random").iterdir()
     assert {"run.json", "metrics.json", "predictions.jsonl", "report.html", ".hydra"} <= {
         f.name for f in folder.iterdir()
     }
     assert runs.read(folder, "metrics.json")["tokens/CAM_FRONT/kept"] == 16
-    assert "tiny · minidrive · random · uniform" in said and "2 of 2 questions answered" in said
+    assert "tiny · minidrive2 · random · uniform" in said and "2 of 2 questions answered" in said
     assert str(folder / "report.html") in said and "its answers are noise" in said
     assert [file.name for file in tmp_path.iterdir()] == ["outputs"]
     command = runs.read(folder, "run.json")["command"]
@@ -196,7 +196,7 @@ def test_a_run_in_a_fresh_folder(cli, tmp_path):
     code, _, errors = cli(*SMALL, "dataset.size=2", "pruner=random", "ratios.keep=0.25", f"resume={folder}")
     assert (code, errors) == (0, "")
     assert (folder / "predictions.jsonl").read_bytes() == rows
-    assert len(list((tmp_path / "outputs/minidrive/tiny/random").iterdir())) == 1
+    assert len(list((tmp_path / "outputs/minidrive2/tiny/random").iterdir())) == 1
 
 
 def test_a_multirun_leaves_a_folder_for_each(cli, tmp_path):

@@ -122,7 +122,7 @@ def test_run_json_tells_what_was_run(finished):
     run = runs.read(finished, "run.json")
     assert run["status"] == "finished" and run["started"] <= run["finished"]
     assert run["counts"] == {"planned": 8, "done": 8, "failed": 0}
-    assert run["choices"] == {"model": "tiny", "dataset": "minidrive", "pruner": "tfps", "ratios": "uniform"}
+    assert run["choices"] == {"model": "tiny", "dataset": "minidrive2", "pruner": "tfps", "ratios": "uniform"}
     config = run["config"]
     assert config["ratios"]["keep"] == 0.2 and config["pruner"]["layer"] == 1 and config["batch_size"] == 3
     assert config["pruner"]["seed"] == config["seed"] == run["seed"] == 0

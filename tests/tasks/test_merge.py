@@ -139,7 +139,7 @@ def test_a_shard_is_resumed_as_itself(shards):
     with pytest.raises(InputError, match="shard was 2/3, now 3/3"):
         runs.resume(folder, *OPTIONS, "shard=3/3")
     runs.resume(folder, *OPTIONS, "shard=2/3")
-    assert [row.id for row in runs.rows(folder)] == MiniDrive(size=25).ids[10:20]
+    assert [row.id for row in runs.rows(folder)] == MiniDrive(size=25).ids[12:24]
     merge.merge(parts(shards))
 
 
@@ -199,7 +199,7 @@ def test_other_questions_types_and_counts_are_refused(shards, unloadable):
 def test_a_row_too_few_is_named(shards, unloadable):
     file = part(shards, 2) / "predictions.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match=f"^{part(shards, 2)}: 9 rows for 10 questions; run shard 2/3 again$"):
+    with pytest.raises(InputError, match=f"^{part(shards, 2)}: 11 rows for 12 questions; run shard 2/3 again$"):
         merge.merge(parts(shards))
 
 
@@ -220,11 +220,11 @@ def test_wandb_tells_shards_apart(tmp_path, monkeypatch):
         runs.run(folder, "dataset.size=20", "logger=wandb", f"shard={number}/2")
     merged = merge.merge(folders, tmp_path / "all")
     shown = [(read(folder).run.display_name, read(folder).run.run_group) for folder in (*folders, merged)]
-    group = "minidrive-tiny-tfps-uniform-0.1"
+    group = "minidrive2-tiny-tfps-uniform-0.1"
     assert shown == [
         ("tfps-uniform-0.1 1/2", group),
         ("tfps-uniform-0.1 2/2", group),
-        ("tfps-uniform-0.1", "minidrive-tiny"),
+        ("tfps-uniform-0.1", "minidrive2-tiny"),
     ]
 
 

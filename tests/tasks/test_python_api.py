@@ -24,7 +24,7 @@ def empty_folder(tmp_path, monkeypatch):
 def test_evaluate_returns_the_metrics_of_the_folder_it_leaves(tmp_path):
     handlers = logging.getLogger().handlers[:]
     metrics = prune2drive.evaluate([*OPTIONS, "pruner=tfps", "ratios.keep=0.25"])
-    (folder,) = (tmp_path / "outputs/minidrive/tiny/tfps").iterdir()
+    (folder,) = (tmp_path / "outputs/minidrive2/tiny/tfps").iterdir()
     assert metrics == runs.read(folder, "metrics.json") and metrics["tokens/visual_kept"] == 96
     assert {file.name for file in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert len(runs.rows(folder)) == 3

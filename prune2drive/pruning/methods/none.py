@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prune2drive.pruning.base import Pruner
+from prune2drive.pruning.base import Pruner, Traits
 from prune2drive.pruning.context import Context
 
 
@@ -15,6 +15,7 @@ from prune2drive.pruning.context import Context
 class NoPruner(Pruner):
     """Keeps every token, whatever the keep ratios say: it makes no cut."""
 
+    traits = Traits(shares_picks_per_frame=True)
     cuts = ()
 
     def select(self, tokens_CND: Tensor, k: int, ctx: Context) -> Tensor:

@@ -15,7 +15,7 @@ from prune2drive.data.datamodule import Batch, DriveDataModule
 from prune2drive.data.dataset import group_by_frame
 from prune2drive.data.view import DatasetView
 from prune2drive.errors import InputError, check_whole, shortened
-from prune2drive.pruning import prune
+from prune2drive.pruning import NoPruner, prune
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.tasks.benchmark.rounds import Turns, spread
 from prune2drive.tasks.components import Components
@@ -23,7 +23,7 @@ from prune2drive.tasks.loop import Evaluation
 
 Answers = dict[str, str]
 CASE = {"model", "dataset", "frames", "questions", "generation"}
-FULL, ALONE, QUESTION, FRAME = "full, alone", "alone", "question", "frame"
+FULL, FULL_FRAME, ALONE, QUESTION, FRAME = "full, alone", "full, frame", "alone", "question", "frame"
 
 
 def prepare(cfg: DictConfig, turns: Turns) -> Callable[[], Iterator[dict[str, Any]]]:
@@ -64,7 +64,8 @@ def measure(turns: Turns, case: str, components: Components, cfg: DictConfig) ->
         cfg: the configuration.
     """
     adapter, dataset = components.adapter, components.dataset
-    loop = Evaluation(components, cfg, RunFolder(cfg.folder), pictures=0).to(turns.device)
+    folder, unpruned = RunFolder(cfg.folder), replace(components, pruner=NoPruner())
+    loop, full_loop = (Evaluation(each, cfg, folder, pictures=0).to(turns.device) for each in (components, unpruned))
     answers: dict[str, Answers] = {}
 
     def alone(pruned: bool) -> Answers:
@@ -76,7 +77,7 @@ def measure(turns: Turns, case: str, components: Components, cfg: DictConfig) ->
                 found[sample.id] = adapter.generate(batch.inputs, **loop.generation)[0].text
         return found
 
-    def batched(by_frame: bool) -> Answers:
+    def batched(loop: Evaluation, by_frame: bool) -> Answers:
         data = DriveDataModule(dataset, partial(adapter.collate, by_frame=by_frame), cfg.batch_size, by_frame=by_frame)
         found: Answers = {}
         for batch in data.loader(1, 0):
@@ -87,9 +88,10 @@ def measure(turns: Turns, case: str, components: Components, cfg: DictConfig) ->
 
     ways: dict[str, Callable[[], Answers]] = {
         FULL: partial(alone, pruned=False),
+        FULL_FRAME: partial(batched, full_loop, by_frame=True),
         ALONE: partial(alone, pruned=True),
-        QUESTION: partial(batched, by_frame=False),
-        FRAME: partial(batched, by_frame=True),
+        QUESTION: partial(batched, loop, by_frame=False),
+        FRAME: partial(batched, loop, by_frame=True),
     }
     keep = {way: partial(lambda way: answers.update({way: ways[way]()}), way) for way in ways}
     taken = turns.take({way: partial(turns.seconds, keep[way]) for way in ways})
@@ -102,6 +104,7 @@ def measure(turns: Turns, case: str, components: Components, cfg: DictConfig) ->
             **spread("per_s", [len(dataset)] * turns.rounds, seconds),
             **spread("speedup", taken[ALONE], seconds),
             **spread("over_full", taken[FULL], seconds),
+            **spread("over_full_frame", taken[FULL_FRAME], seconds),
             **spread("over_question", taken[QUESTION], seconds),
             "other_answers": sum(answers[way][name] != text for name, text in answers[ALONE].items()),
         }

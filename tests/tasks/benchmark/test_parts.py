@@ -106,28 +106,30 @@ def test_questions_of_frames_are_answered_alike_in_every_way(tmp_path):
     cfg = configuration(tmp_path, *options, *small, "task.frames.configured.questions=6", "batch_size=4")
     found = list(frames.prepare(cfg, Turns(torch.device("cpu"), 1, 0))())
     assert Counter((row["case"], row["questions"]) for row in found) == {
-        ("configured", 6): 4,
-        ("one_question", 2): 4,
-        ("large", 6): 4,
+        ("configured", 6): 5,
+        ("one_question", 2): 5,
+        ("large", 6): 5,
     }
-    for full, alone, question, frame in zip(*[iter(found)] * 4, strict=True):
+    for full, shared, alone, question, frame in zip(*[iter(found)] * 5, strict=True):
         assert not any(row["other_answers"] for row in (alone, question, frame))
         assert full["other_answers"], "lively answers depend on all tokens"
         assert (alone["batch_size"], frame["batch_size"]) == (1, 4)
-        assert alone["speedup"] == full["over_full"] == question["over_question"] == 1
+        assert full["other_answers"] == shared["other_answers"], "nothing is pruned in either"
+        assert alone["speedup"] == full["over_full"] == shared["over_full_frame"] == question["over_question"] == 1
 
 
 @pytest.mark.slow
 def test_speeds_are_of_the_clock(tmp_path, monkeypatch):
-    """Ways are called back and forth: 1, 2, 3 and 4 seconds, then 5 to 8 in the other order."""
+    """Ways are called back and forth: 1 to 5 seconds, then 6 to 10 in the other order."""
     ticks = iter(range(1, 100))
     monkeypatch.setattr(Turns, "seconds", lambda self, work: [work(), float(next(ticks))][1])
     cases = ("~task.frames.large", "~task.frames.one_question", "task.frames.configured.frames=1")
     cfg = configuration(tmp_path, *cases, "generation.max_new_tokens=1")
     found = {row["way"]: row for row in frames.prepare(cfg, Turns(torch.device("cpu"), 2, 0))()}
-    assert found[frames.FRAME]["per_s_quartiles"] == pytest.approx([10 / 5 + (10 / 4 - 2) / 4, 10 / 5 + 3 / 8])
-    assert found[frames.FRAME]["speedup"] == pytest.approx((2 / 4 + 7 / 5) / 2)
-    assert found[frames.QUESTION]["over_full"] == pytest.approx((1 / 3 + 8 / 6) / 2)
+    assert found[frames.FRAME]["per_s_quartiles"] == pytest.approx([12 / 6 + (12 / 5 - 2) / 4, 12 / 6 + 3 * (12 / 5 - 2) / 4])
+    assert found[frames.FRAME]["speedup"] == pytest.approx((3 / 5 + 8 / 6) / 2)
+    assert found[frames.FRAME]["over_full_frame"] == pytest.approx((2 / 5 + 9 / 6) / 2)
+    assert found[frames.QUESTION]["over_full"] == pytest.approx((1 / 4 + 10 / 7) / 2)
 
 
 @pytest.mark.slow
