@@ -80,7 +80,9 @@ def test_what_stands_for_unread_answers_is_itself_readable(unread):
     assert GoldenViewSubmission("cam_back C").unread == "cam_back C"
 
 
-@pytest.mark.parametrize("id", ["standard-test-000000-0", f"{'a' * 32}_{'0' * 32}_1", IDS[0].upper(), "sfall_0001", ""])
+@pytest.mark.parametrize(
+    "id", ["standard-test-000000-0", f"{'a' * 32}_{'0' * 32}_1", IDS[0].upper(), f"{IDS[0]}-2", ""]
+)
 def test_questions_of_another_dataset(id):
     GoldenViewSubmission().check(IDS)
     with pytest.raises(InputError, match=f"{re.escape(id)} is no GoldenViewVQA id"):
