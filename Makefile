@@ -39,10 +39,11 @@ docs: .venv/.ready
 	$(BIN)/pip install -c constraints.txt -e ".[dev]"
 	touch $@
 
-# A torchvision that does not fit torch breaks transformers, which does not need it.
-.venv-lmms/.ready: pyproject.toml
+# Of constraints.txt only these: lmms-eval pins another wandb. A torchvision that does not fit torch breaks
+# transformers, which does not need it.
+.venv-lmms/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-lmms
-	.venv-lmms/bin/pip install -e ".[lmms]" pytest
+	.venv-lmms/bin/pip install $$(grep -E '^(torch|transformers)==' constraints.txt) -e ".[lmms]" pytest
 	.venv-lmms/bin/python -c "import torchvision" || .venv-lmms/bin/pip uninstall -y torchvision
 	touch $@
 
