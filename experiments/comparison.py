@@ -70,13 +70,12 @@ def runs_there(claim: Claim, found: FoundRuns) -> Iterator[tuple[Options, Found,
 
     The newest run of each model and data set is yielded; one that can be compared has no reason.
     """
-    embedded = setting(configuration(()))
-    if all(run.setting == embedded for run in found.runs):
+    if all(run.is_embedded for run in found.runs):
         return
     for job in claim.jobs:
-        cfg, seen = configuration(claim.there(job)), {embedded}
+        cfg, seen = configuration(claim.there(job)), set[tuple[str, str]]()
         for run in found.like(cfg):
-            if run.setting not in seen:
+            if not run.is_embedded and run.setting not in seen:
                 seen.add(run.setting)
                 yield job, run, incomparable(claim, job, run, setting(cfg))
 

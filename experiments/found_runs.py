@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prune2drive.errors import InputError
 from prune2drive.files import read_json
+from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.results.run_folder import RunFolder
 from prune2drive.search.verdict import WINNER
 from prune2drive.tasks.components import build
@@ -43,6 +44,11 @@ class Found:
     def setting(self) -> tuple[str, str]:
         """Returns the names of model and dataset."""
         return self.record["choices"]["model"], self.record["choices"]["dataset"]
+
+    @property
+    def is_embedded(self) -> bool:
+        """Returns whether its questions are those of the benchmark that comes with the package."""
+        return self.record["config"]["dataset"]["_target_"].startswith(MiniDrive.__module__)
 
     @property
     def commit(self) -> str:

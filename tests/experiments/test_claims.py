@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow  # whole pages
 
 NAMES = names()
 FRAMES = 40
+EMBEDDED = ("model=minidrive", "dataset=minidrive")
 
 
 class Folders:
@@ -131,7 +132,7 @@ def test_runs_are_known_by_what_decides_their_answers(folders):
     claim = Claim.read("nearest")
     farthest, nearest = (claim.here(job) for job in claim.jobs)
     old = folders.add(*farthest)
-    plain = ("pruner=tfps", "ratios.keep=0.0985", "dataset.size=1000")  # positions are T-FPS' own: kept
+    plain = ("pruner=tfps", "ratios.keep=0.0985", "dataset.size=1000", *EMBEDDED)  # positions are T-FPS' own: kept
     new = folders.add(*plain, "batch_size=7", "prefix_cache=memory", "logger=none")
     folders.add(*nearest, status="running")
     folders.add(*nearest, "dataset.size=10")
@@ -146,7 +147,7 @@ def test_runs_are_known_by_what_decides_their_answers(folders):
 
 
 def test_runs_that_keep_all_tokens_are_the_same_at_every_ratio(folders):
-    whole = folders.add("pruner=none", "dataset.size=1000", "ratios.keep=0.5")
+    whole = folders.add("pruner=none", "dataset.size=1000", "ratios.keep=0.5", *EMBEDDED)
     rows = {row.job: row.run for row in rows_here(Claim.read("table1"), FoundRuns([folders.root])) if row.run}
     assert {run.folder for run in rows.values()} == {whole}
     assert set(rows) == {("pruner=none", "ratios.keep=0.247"), ("pruner=none", "ratios.keep=0.0985")}

@@ -13,7 +13,7 @@ from prune2drive.pruning.selection import budget
 pytestmark = pytest.mark.slow  # whole runs
 
 QUESTIONS = 40
-IDS = MiniDrive("test", size=QUESTIONS).ids
+IDS = MiniDrive("test", size=QUESTIONS, version=1).ids
 
 
 class Found(Runs):

@@ -12,6 +12,7 @@ from prune2drive.sample import IMAGE_MARKER, Sample
 
 pytestmark = pytest.mark.slow  # whole runs
 
+KEEP = 0.05
 GREEDY = generation_options({"max_new_tokens": 12})
 
 
@@ -23,7 +24,7 @@ def settings_of(checkpoint, **given):
 
 @pytest.fixture(scope="module")
 def ours():
-    return settings_of(packaged(), pruner="tfps", keep=0.25)
+    return settings_of(packaged(), pruner="tfps", keep=KEEP)
 
 
 def asked(sample, name="a"):
@@ -51,7 +52,7 @@ def told(replies):
 
 def test_a_batch_is_answered_as_each_question_alone(ours):
     samples = [*lmms_tasks.samples(count=3), *lmms_tasks.samples("CAM_FRONT", count=3)]
-    expected = alone(ours.adapter, samples, TFPS(), 0.25)
+    expected = alone(ours.adapter, samples, TFPS(), KEEP)
     assert told(answer(ours, [asked(sample) for sample in samples], GREEDY)) == expected
     assert [full for _, full, _ in expected] == [384] * 3 + [128] * 3 and len({text for text, *_ in expected}) > 3
     full = alone(ours.adapter, samples, TFPS(), 1.0)
@@ -74,7 +75,7 @@ def test_questions_without_images_are_answered_beside_others(ours):
     silent = Question("b", [{"role": "user", "content": "Is there a car ?"}])
     replies = answer(ours, [silent, asked(sample), silent], GREEDY)
     assert replies[0] == replies[2] and (replies[0].visual_tokens, replies[0].kept_tokens) == (0, 0)
-    assert told(replies[1:2]) == alone(ours.adapter, [sample], TFPS(), 0.25)
+    assert told(replies[1:2]) == alone(ours.adapter, [sample], TFPS(), KEEP)
     tokens = ours.adapter.processor.tokenizer(ours.adapter.chat("Is there a car ?"))["input_ids"]
     assert replies[0].prompt_tokens == len(tokens)
 
@@ -82,7 +83,7 @@ def test_questions_without_images_are_answered_beside_others(ours):
 def test_beams_are_counted_once(ours):
     samples = lmms_tasks.samples(count=2)
     replies = answer(ours, [asked(sample) for sample in samples], {**GREEDY, "num_beams": 2})
-    assert [(reply.visual_tokens, reply.kept_tokens) for reply in replies] == [(384, 96)] * 2
+    assert [(reply.visual_tokens, reply.kept_tokens) for reply in replies] == [(384, 6 * 3)] * 2
 
 
 def test_images_are_read_from_files(ours, tmp_path):
@@ -91,7 +92,7 @@ def test_images_are_read_from_files(ours, tmp_path):
     content = [{"type": "image", "url": str(tmp_path / "a.png")}, {"type": "text", "text": sample.question}]
     at_front = Sample("a", sample.images, sample.question, IMAGE_MARKER + sample.question)
     replies = answer(ours, [Question("a", [{"role": "user", "content": content}])], GREEDY)
-    assert told(replies) == alone(ours.adapter, [at_front], TFPS(), 0.25)
+    assert told(replies) == alone(ours.adapter, [at_front], TFPS(), KEEP)
     with pytest.raises(InputError, match="b.png: cannot be read as an image"):
         _ = Question("b", [{"role": "user", "content": [{"type": "image", "url": "b.png"}]}]).images
 
