@@ -29,10 +29,40 @@ def question_relevance(ctx: Context, over: str = "pool") -> Tensor:
     Raises:
         InputError: a prompt without text after its images.
     """
-    own_CN = ctx.of_pools(_cosines(ctx, ctx.embeddings_BPD))
+    text_BTD, is_text_BT = _question(ctx, ctx.embeddings_BPD)
+    return _relevance(ctx, text_BTD.sum(dim=1) / is_text_BT.sum(dim=1, keepdim=True), over)
+
+
+def prompt_relevance(ctx: Context, over: str = "pool") -> Tensor:
+    """Returns the cosine of each token with the mean of all text of the prompt, scaled to (0, 1]; float32 [C, N].
+
+    Both are taken as they enter the LLM. The text is all but visual tokens and what stands directly before or behind
+    one, as markers of an image's start and end do: system prompt and chat template too (OpenVINO GenAI 2026.4).
+
+    Args:
+        ctx: the selection's context.
+        over: tokens whose smallest and largest value set the scale: the `pool`, or all cameras of the `sample`.
+
+    Raises:
+        InputError: a prompt without such text.
+    """
+    share_BP = torch.zeros(ctx.prompt_BPD.shape[:2])
+    for pool in {pool.row: pool for pool in ctx.pools}.values():
+        is_visual_P = pad(pool.token_map.view_P >= 0, (1, 1))
+        is_text_P = ~(is_visual_P[:-2] | is_visual_P[1:-1] | is_visual_P[2:])
+        if not is_text_P.any():
+            raise InputError(f"sample {pool.sample_id}: no text to compare tokens with")
+        share_BP[pool.row, -len(is_text_P) :] = is_text_P / is_text_P.sum()
+    text_BD = (share_BP.to(ctx.prompt_BPD.device)[:, None] @ ctx.prompt_BPD.float()).squeeze(1)
+    return _relevance(ctx, text_BD, over)
+
+
+def _relevance(ctx: Context, text_BD: Tensor, over: str) -> Tensor:
+    """Returns the likeness of each token to its prompt's text, scaled to (0, 1]; [C, N]."""
+    own_CN = ctx.of_pools(_cosines(ctx.embeddings_BPD, text_BD))
     if over == "pool":
         return scaled(own_CN, own_CN)
-    cosine_CP = _cosines(ctx, ctx.prompt_BPD)[ctx.rows_C.to(own_CN.device)]
+    cosine_CP = _cosines(ctx.prompt_BPD, text_BD)[ctx.rows_C.to(own_CN.device)]
     length = cosine_CP.shape[1]
     is_visual_CP = torch.stack(
         [pad(pool.token_map.view_P >= 0, (length - pool.token_map.length, 0)) for pool in ctx.pools]
@@ -58,10 +88,8 @@ def question_cosines(ctx: Context) -> tuple[Tensor, Tensor]:
     return tokens_CND @ text_BTD[rows_C].transpose(1, 2), is_text_BT[rows_C]
 
 
-def _cosines(ctx: Context, states_BPD: Tensor) -> Tensor:
-    """Returns the mean cosine of each state with the text after the last image, its end; [B, P]."""
-    text_BTD, is_text_BT = _question(ctx, states_BPD)
-    text_BD = text_BTD.sum(dim=1) / is_text_BT.sum(dim=1, keepdim=True)
+def _cosines(states_BPD: Tensor, text_BD: Tensor) -> Tensor:
+    """Returns the product of each state's direction with its row's text; [B, P]."""
     states_BPD = states_BPD.float()
     norm_BP = torch.linalg.vector_norm(states_BPD, dim=-1).clamp(min=TINY)
     cosine_BP: Tensor = (states_BPD @ text_BD[:, :, None]).squeeze(2) / norm_BP

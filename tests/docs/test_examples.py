@@ -42,6 +42,19 @@ def test_a_pipeline_is_pruned_and_says_what_it_kept(script):
     assert said.endswith("kept 25.0% of the visual tokens (mean, n = 3)\n")
 
 
+def test_the_comparison_with_openvino_has_the_same_budget_for_every_image(script, tmp_path):
+    script("compare_with_openvino.py", "ours", "out")
+    lines = [json.loads(line) for line in (tmp_path / "out/prompts.jsonl").read_text().splitlines()]
+    budgets = {name: {len(kept) for line in lines for kept in line[name]["kept"]} for name in lines[0] if "," in name}
+    assert len(lines) == 20 and len(budgets) == 6
+    assert all(counts == {16 if name.endswith("75") else 6} for name, counts in budgets.items())
+    by_default, halves = (
+        [line[f"{name}, 90"]["kept"] for line in lines] for name in ("both by default", "OpenVINO's rule")
+    )
+    assert by_default != halves
+    assert all(sum(token < 32 for token in kept) == 3 for line in halves for kept in line)
+
+
 def test_add_a_method_compares_it_with_tfps(script):
     said = script("add_a_method.py", "--questions", "10")
     assert re.search(r"LocalContrast +\+\d\.\d+ .*\n +T-FPS +\+\d\.\d+ .*\n +difference +[+-]\d\.\d+", said)

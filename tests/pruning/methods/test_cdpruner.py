@@ -177,11 +177,67 @@ def test_padding_takes_no_part_in_the_scale():
     torch.testing.assert_close(question_relevance(shifted, "sample"), question_relevance(ctx, "sample"))
 
 
+def by_openvino(rows, text, weight):
+    """Relevance and kernel as OpenVINO GenAI's source has them, but for the token of least relevance, which has 0."""
+    mean = torch.tensor(text, dtype=torch.float64).mean(dim=0).tolist()
+    likeness = [cosine(row, mean) for row in rows]
+    low, high = min(likeness), max(likeness)
+    quality = torch.tensor([(value - low) / (high - low) for value in likeness], dtype=torch.float64)
+    similarity = kernel(rows, [1.0] * len(rows))
+    return (1 - weight) * similarity + weight * quality[:, None] * similarity * quality
+
+
+@given(st.integers(2, 9), st.sampled_from([0.0, 0.25, 0.5, 0.9]), st.integers(0, 10**6), st.data())
+def test_openvinos_kernel_and_text(n, weight, seed, data):
+    """The text in front of the images counts too; the tokens that touch an image, markers, do not."""
+    k, rows = data.draw(st.integers(1, n)), points(n + 6, 12, seed=seed)
+    token_map = TokenMap.from_spans({"CAM_FRONT": (3, n + 3)}, n + 6)
+    pool = Pool("a", ("CAM_FRONT",), 0, token_map.positions("CAM_FRONT"), token_map, torch.arange(n))
+    ctx = context(pool, embeddings_BPD=rows[None], question_BP=(torch.arange(n + 6) >= n + 3)[None])
+    tokens, text = rows[3 : n + 3], [*rows[:2].tolist(), *rows[n + 4 :].tolist()]
+    picks = CDPruner(relevance="prompt", relevance_weight=weight).select(tokens[None], k, ctx)[0].tolist()
+    expected = by_openvino(tokens.tolist(), text, weight)
+    first = [0] if weight == 0 else []  # all are worth the same by themselves
+    assert picks == by_the_determinant(expected, k, first)
+
+
+@given(st.integers(1, 9), st.integers(0, 10**6), st.data())
+def test_halves_have_a_budget_and_a_scale_each(n, seed, data):
+    """Of an odd number of tokens and of an odd budget the second half has one more; picks come in turns."""
+    rows, k, first = points(n + 4, 12, seed=seed), data.draw(st.integers(1, n)), n // 2
+    picks = select(CDPruner(relevance="prompt", relevance_weight=0.5, halves=True), rows, n, k)[0]
+    tokens, text = rows[:n].tolist(), rows[n + 1 :].tolist()
+    if n == 1:
+        assert picks == [0]
+        return
+    front, back = (
+        by_the_determinant(by_openvino(part, text, 0.5), budget) if len(part) > 1 else [0] * budget
+        for part, budget in ((tokens[:first], k // 2), (tokens[first:], k - k // 2))
+    )
+    assert picks[1::2] == front and picks[::2] == [first + pick for pick in back]
+
+
+def test_text_alone_counts_in_a_batch_with_padding(make_family):
+    """The same picks for a prompt by itself and padded beside a longer one."""
+    family, method = make_family("qwen2_5_vl"), CDPruner(relevance="prompt", halves=True)
+    kept = []
+    for texts, row in ((TEXTS[:1], 0), (TEXTS, 0)):
+        with prune(family.model, method, 0.3, cameras=CAMERAS) as trace:
+            family.model(**family.inputs(texts))
+        kept.append([picks.tolist() for picks in trace.picked[row].values()])
+    assert kept[0] == kept[1]
+
+
 def test_bad_options_and_a_prompt_without_a_question():
     with pytest.raises(InputError, match="pruner.span=camera: choose from pool, sample"):
         CDPruner(span="camera")
     for strength in (-1.0, float("nan")):
         with pytest.raises(InputError, match="strength="):
             CDPruner(strength=strength)
+    for weight in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="relevance_weight="):
+            CDPruner(relevance_weight=weight)
+    with pytest.raises(InputError, match="sample a: no text to compare tokens with"):
+        select(CDPruner(relevance="prompt"), points(9, 4, seed=0), 8, 2)
     with pytest.raises(InputError, match="sample a: no text after the last image"):
         select(CDPruner(), points(8, 4, seed=0), 8, 2)
