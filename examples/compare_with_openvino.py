@@ -110,12 +110,12 @@ def ours(folder: Path) -> None:
     import torch
 
     from prune2drive import prune
-    from prune2drive.minidrive.dataset import MiniDrive
+    from prune2drive.minidrive.dataset import PER_FRAME, MiniDrive
     from prune2drive.models.qwen_vl import QwenVL
     from prune2drive.pruning import CDPruner
 
     samples = MiniDrive(resolution=224)  # 64 tokens an image, which no image processor has to scale
-    samples = [samples[10 * index + index % 10] for index in range(QUESTIONS)]  # of a frame each
+    samples = [samples[index * (PER_FRAME + 1)] for index in range(QUESTIONS)]  # of a frame each
     write_checkpoint(folder / "checkpoint", [text for sample in samples for text in (sample.prompt, sample.question)])
     adapter = QwenVL(str(folder / "checkpoint"), dtype="float32")
     with open(folder / "prompts.jsonl", "w", encoding="utf-8") as lines:
