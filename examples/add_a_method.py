@@ -17,12 +17,12 @@ from torch.nn.functional import avg_pool2d, cosine_similarity
 
 from prune2drive import prune
 from prune2drive.metrics.intervals import difference, interval
-from prune2drive.minidrive.dataset import MiniDrive
+from prune2drive.minidrive.dataset import PER_FRAME, MiniDrive
 from prune2drive.minidrive.model import MiniDriveModel
 from prune2drive.pruning import TFPS, Context, Pruner, ScorePruner
 from prune2drive.sample import Sample
 
-BATCH = 10  # questions; MiniDrive asks ten of each frame
+BATCH = PER_FRAME  # questions, all about one frame
 
 
 @dataclass
