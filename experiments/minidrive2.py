@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import yaml
-
 from experiments.cells import Cell, Score, Table, Together
 from experiments.minidrive import Tables, commonest, layer_averages, of_kinds, print_tables, pruner, run
-from experiments.runs import REPOSITORY, Options
+from experiments.runs import Options
 from prune2drive.minidrive.dataset import MiniDrive
 
 OURS = "salient_tfps"
@@ -27,8 +25,6 @@ MOVED = tuple(method for method in METHODS if method not in ("resize", "pyramidd
 """Methods whose positions are tried both ways: those that cut once, so that both keep the same tokens."""
 SPLITS = {"standard": (), "photo": ("dataset.difficulty=photo",)}
 BUDGETS = (("standard", 0.25), ("standard", 0.1), ("standard", 0.05), ("photo", 0.1), ("photo", 0.05))
-EQUAL_TIME = REPOSITORY / "experiments/equal_time.yaml"
-"""What `python -m benchmarks.equal_time --write` measured."""
 SEARCHED = {
     0.1: "prune2drive/searched_ratios/minidrive2_minidrive2.yaml",
     0.05: "experiments/searched/minidrive2_5.yaml",
@@ -53,15 +49,6 @@ def splits(questions: int) -> Table:
         table.append([f"`{method}`", *cells])
     blind = [Score((run(questions, "none", 1, "images=grey", *SPLITS[split]),)) for split, _ in BUDGETS]
     return [*table, ["grey images", *blind]]
-
-
-def times(questions: int) -> Table:
-    table: Table = [["method", "keep ratio", "exact match"]]
-    for method, measured in yaml.safe_load(EQUAL_TIME.read_text(encoding="utf-8")).items():
-        keep = measured["keep"]
-        score = Score((run(questions, method, keep),)) if keep else ""
-        table.append([f"`{method}`", f"{keep:.1%}" if keep else "none", score])
-    return table
 
 
 def positions(questions: int) -> Table:
@@ -129,10 +116,6 @@ TABLES: Tables = {
     "layer_averages": (
         partial(layer_averages, methods=METHODS, average=AVERAGE, version=2),
         "Methods with the same mean over all decoder layers, 30 %, and their tokens after the last cut",
-    ),
-    "times": (
-        times,
-        "Methods at the largest keep ratio that takes no longer than T-FPS at 10 %, vision and selection included",
     ),
     "positions": (positions, "The position ids of kept tokens kept or renumbered"),
     "kinds": (kinds, "Each kind of question"),
