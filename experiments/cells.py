@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,8 @@ class Together:
         return f"{100 * shown.value:+.1f} [{100 * shown.low:+.1f}, {100 * shown.high:+.1f}]"
 
 
-def _margins(runs: Runs, family: Sequence[tuple[Options, Options]]) -> list[Margin]:
+@cache
+def _margins(runs: Runs, family: tuple[tuple[Options, Options], ...]) -> list[Margin]:
     """Returns the differences of pairs of runs over their frames; frames of different data sets are drawn apart."""
     right = {options: runs.right((options,)) for pair in family for options in pair}
     frames = sorted({question.rpartition("_")[0] for shares in right.values() for question in shares})

@@ -136,7 +136,7 @@ def test_what_is_no_clip_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"relevance": "words"}, "pruner.relevance=words: choose from text, clip"),
+        ({"relevance": "words"}, "pruner.relevance=words: choose from text, prompt, clip"),
         ({"relevance": "clip"}, "relevance=clip takes the checkpoint"),
         ({"clip": "somewhere"}, "relevance=text takes none"),
     ],
