@@ -61,7 +61,7 @@ def test_options_of_model_and_pruner_are_told_apart(internvl, unloadable):
         ({"kep": 0.1}, r"kep: no such option; there are pretrained, pruner, keep, .*did you mean keep\?"),
         ({"pruner.layr": 1}, r"layr: no such option; pruner=tfps has .*did you mean layer\?"),
         ({"model.tiles": 2}, "model.tiles: no such option"),
-        ({"layer": 9}, "pruner.layer=9: the model's decoder has layers 0 to 4"),
+        ({"layer": 9}, "pruner.layer=9: the model's decoder has layers 0 to 7"),
         ({"layer": "deep"}, "layer=deep must be"),
         ({"positions": "new"}, "positions=new: choose from null, keep, renumber"),
         ({"dtype": "float8"}, "model.dtype=float8: choose from auto"),
