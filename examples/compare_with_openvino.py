@@ -37,19 +37,30 @@ TEMPLATE = (
 )
 
 
-def write_checkpoint(folder: Path, texts: list[str]) -> None:
-    """Writes a tiny random Qwen2.5-VL in the published layout, with a tokenizer made of some texts."""
-    import torch
-    import transformers as hf
+def write_tokenizer(folder: Path, texts: list[str]) -> dict[str, int]:
+    """Writes a byte-level BPE tokenizer made of some texts into a new folder; returns its vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     letters = pre_tokenizers.ByteLevel.alphabet()
     options = {"special_tokens": SPECIAL, "initial_alphabet": letters, "show_progress": False}
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=600, **options))
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    named = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    named |= {"additional_special_tokens": SPECIAL, "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named), encoding="utf-8")
+    return tokenizer.get_vocab()
+
+
+def write_checkpoint(folder: Path, texts: list[str]) -> None:
+    """Writes a tiny random Qwen2.5-VL in the published layout, with a tokenizer made of some texts."""
+    import torch
+    import transformers as hf
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    ids = write_tokenizer(folder, texts)
     config = {
         "model_type": "qwen2_5_vl",
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
@@ -58,7 +69,7 @@ def write_checkpoint(folder: Path, texts: list[str]) -> None:
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "vocab_size": tokenizer.get_vocab_size(),
+        "vocab_size": max(ids.values()) + 1,
         "max_position_embeddings": 4096,
         "rope_theta": 10000.0,
         "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
@@ -87,7 +98,6 @@ def write_checkpoint(folder: Path, texts: list[str]) -> None:
             "fullatt_block_indexes": [1],
         },
     }
-    folder.mkdir(parents=True)
     file = folder / "config.json"
     file.write_text(json.dumps(config), encoding="utf-8")
     model = hf.Qwen2_5_VLForConditionalGeneration(hf.AutoConfig.from_pretrained(folder))
@@ -98,10 +108,6 @@ def write_checkpoint(folder: Path, texts: list[str]) -> None:
             parameter.copy_(noise * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else parameter + 0.1 * noise)
     model.save_pretrained(folder)
     file.write_text(json.dumps(config), encoding="utf-8")  # as older versions of transformers read it
-    tokenizer.save(str(folder / "tokenizer.json"))
-    named = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    named |= {"additional_special_tokens": SPECIAL, "chat_template": TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(named), encoding="utf-8")
     Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=28 * 28 * 1280).save_pretrained(folder)
 
 
@@ -202,6 +208,22 @@ def write_probe(source: Path, folder: Path, entry: dict[str, Any], budget: int) 
     ov.save_model(probe, folder / "openvino_language_model.xml", compress_to_fp16=False)
 
 
+def kept_of(spoken: list[int], budget: int, rows: int, cols: int) -> list[list[int]]:
+    """Returns the kept tokens of each image, from what a probe said of a prompt.
+
+    Raises:
+        SystemExit: OpenVINO kept another number of tokens than the budget.
+    """
+    import numpy as np
+
+    points = np.array(spoken).reshape(-1, budget + 1, 2)
+    inside = points[:, 1:] - points[:, :1] - 1  # rows and columns, from the position before the image
+    if (inside < 0).any() or (inside >= [rows, cols]).any():
+        raise SystemExit(f"OpenVINO keeps another number of tokens than {budget} of an image")
+    kept: list[list[int]] = (inside[..., 0] * cols + inside[..., 1]).tolist()
+    return kept
+
+
 def theirs(folder: Path) -> None:
     """Lets OpenVINO GenAI keep and answer, and says what is equal; all of it goes to theirs.json too."""
     import numpy as np
@@ -259,23 +281,21 @@ def theirs(folder: Path) -> None:
                 write_probe(export, probe, entries[0], budget)
             options = (setting["split"], setting["weight"], dropped)
             length = 2 * len(entries[0]["starts"]) * (budget + 1)
-            same = images_seen = shared = 0
-            all_kept = []
-            for entry, spoken in zip(expected, generate(probe, *options, length), strict=True):
-                points = np.array(spoken).reshape(-1, budget + 1, 2)
-                inside = points[:, 1:] - points[:, :1] - 1  # rows and columns, from the position before the image
-                if (inside < 0).any() or (inside >= [rows, cols]).any():
-                    raise SystemExit(f"{name}: OpenVINO keeps another number of tokens than {budget} of an image")
-                all_kept.append((inside[..., 0] * cols + inside[..., 1]).tolist())
-                for mine, kept in zip(entry["kept"], all_kept[-1], strict=True):
-                    same, images_seen = same + (mine == kept), images_seen + 1
-                    shared += len(set(mine) & set(kept))
+            spoken = generate(probe, *options, length)
+            all_kept = [kept_of(said, budget, rows, cols) for said in spoken]
+            pairs = [
+                (mine, kept)
+                for entry, of_entry in zip(expected, all_kept, strict=True)
+                for mine, kept in zip(entry["kept"], of_entry, strict=True)
+            ]
+            same = sum(mine == kept for mine, kept in pairs)
+            shared = sum(len(set(mine) & set(kept)) for mine, kept in pairs) / len(pairs) / budget
             answers = generate(export, *options, NEW_TOKENS)
             found[f"{name}, {dropped}"] = {"kept": all_kept, "answers": answers}
             equal = sum(entry["answer"] == answer for entry, answer in zip(expected, answers, strict=True))
             print(
-                f"{name}, {dropped} % dropped: {budget} of {rows * cols} tokens of {same} of {images_seen} images are "
-                f"the same, {shared / images_seen / budget:.1%} of all; {equal} of {count} answers are equal"
+                f"{name}, {dropped} % dropped: {budget} of {rows * cols} tokens of {same} of {len(pairs)} images are "
+                f"the same, {shared:.1%} of all; {equal} of {count} answers are equal"
             )
     (folder / "theirs.json").write_text(json.dumps(found), encoding="utf-8")
 

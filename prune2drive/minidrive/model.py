@@ -83,7 +83,9 @@ class MiniDriveModel(LlavaOnevision):
         if strange := sorted({str(sample.kind) for sample in samples} & self._unlearned):
             self._unlearned = set()
             log.warning(
-                "the packaged model was not trained on questions of kind %s: expect wrong answers", ", ".join(strange)
+                "the packaged model was not trained on questions of kind %s and will answer them wrong: "
+                "choose model and dataset of one version, and no clips",
+                ", ".join(strange),
             )
         return super().collate_texts(samples, texts)
 

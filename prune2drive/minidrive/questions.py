@@ -79,7 +79,7 @@ def ask(scene: Scene, kind: str, rng: SceneRandom) -> Question:
     return ask(scene, "exist", rng)
 
 
-def frame_questions(scene: Scene, version: int = 1) -> list[Question]:
+def frame_questions(scene: Scene, version: int) -> list[Question]:
     """Returns the questions of a scene's frame, one of each kind in the order of `QUESTION_KINDS`.
 
     Args:

@@ -65,9 +65,8 @@ def test_questions_that_the_packaged_model_never_saw_are_warned_of_once(options,
     for _ in range(2):
         adapter.collate([dataset[at] for at in range(len(dataset))])
     said = [record.getMessage() for record in caplog.records]
-    assert (
-        said
-        == [f"the packaged model was not trained on questions of kind {kinds}: expect wrong answers"][: bool(kinds)]
+    assert len(said) == bool(kinds) and all(
+        f"not trained on questions of kind {kinds} and will" in line for line in said
     )
 
 

@@ -205,7 +205,7 @@ def behind_prompts(asked):
     return len(rest) * max(rest)
 
 
-@pytest.mark.parametrize("pruner", [TFPS(layer=2), FastV(layer=2)], ids=repr)
+@pytest.mark.parametrize("pruner", [TFPS(layer=2), FastV(layer=2), NoPruner()], ids=repr)
 def test_images_are_encoded_and_shared_layers_run_once_a_frame(make_family, monkeypatch, pruner):
     family = make_family("llava_onevision")
     encoded, encode = [], family.model.base_model.get_image_features
