@@ -149,19 +149,19 @@ class Scene:
     def light(self) -> SceneObject | None:
         return next((obj for obj in self.objects if obj.kind == "light"), None)
 
-    def patch_owners(self, grid: int) -> np.ndarray:
-        """Returns the index of the object that covers most of each patch, or -1; int [cameras, grid * grid].
+    def patch_owners(self, grid: tuple[int, int]) -> np.ndarray:
+        """Returns the index of the object that covers most of each patch, or -1; int [cameras, rows * columns].
 
         Args:
-            grid: patches along an image's side.
+            grid: rows and columns of an image's patches.
         """
-        owner = np.full((len(CAMERAS), grid, grid), -1)
-        most = np.full((len(CAMERAS), grid, grid), 0.15)  # an object that covers less of a patch does not own it
-        low = np.arange(grid)
+        rows, columns = (np.arange(number) for number in grid)
+        owner = np.full((len(CAMERAS), *grid), -1)
+        most = np.full((len(CAMERAS), *grid), 0.15)  # an object that covers less of a patch does not own it
         for index, obj in enumerate(self.objects):
-            x0, y0, x1, y1 = (edge * grid for edge in obj.box)
-            wide = np.clip(np.minimum(x1, low + 1) - np.maximum(x0, low), 0, 1)
-            high = np.clip(np.minimum(y1, low + 1) - np.maximum(y0, low), 0, 1)
+            x0, y0, x1, y1 = obj.box
+            wide = np.clip(np.minimum(x1 * grid[1], columns + 1) - np.maximum(x0 * grid[1], columns), 0, 1)
+            high = np.clip(np.minimum(y1 * grid[0], rows + 1) - np.maximum(y0 * grid[0], rows), 0, 1)
             at = CAMERAS.index(obj.camera)
             area = high[:, None] * wide[None]
             owner[at][area > most[at]] = index

@@ -218,7 +218,7 @@ def test_an_index_out_of_range_is_named(index):
 
 def test_the_patches_of_an_object_lie_on_it():
     for scene in scenes("dense", 20):
-        owner = scene.patch_owners(8)
+        owner = scene.patch_owners((8, 8))
         for index, obj in enumerate(scene.objects):
             columns, rows = np.unravel_index(np.flatnonzero(owner[CAMERAS.index(obj.camera)] == index), (8, 8))[::-1]
             assert ((columns + 1) / 8 > obj.box[0]).all() and (columns / 8 < obj.box[2]).all()

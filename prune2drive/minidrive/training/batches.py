@@ -6,6 +6,8 @@ Q positions after the prefix.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
@@ -49,14 +52,17 @@ class Recipe:
         version: version of MiniDrive, whose questions those of other splits are.
         resolution: width and height of an image in pixels.
         other_resolutions: other width and height -> share of the steps that have it.
+        other_shapes: tokens of an image as "rows x columns" -> share of the steps whose images are made smaller to
+            have them, as `pruner=resize` does.
         other_views: share of the steps that leave out some cameras, and show the others in another order.
         spacing: how position ids follow one another among visual tokens -> relative frequency: `even`, by one, `gaps`,
             by more, or `dense`, by less, irregularly and from anywhere. Always `even` by default.
         patch: width and height in pixels of the patch that becomes a visual token.
+        shape: tokens of an image as "rows x columns" where its size does not give them; a step's, see `other_shapes`.
         seed: seed of all draws; a step's batch depends on the recipe and the step alone.
 
     Raises:
-        InputError: a difficulty or a kind of question does not exist, or there is no scene.
+        InputError: a difficulty or a kind of question does not exist, a size is none, or there is no scene.
     """
 
     questions: int
@@ -67,9 +73,11 @@ class Recipe:
     version: int = 1
     resolution: int = 112
     other_resolutions: Mapping[int, float] = field(default_factory=dict)
+    other_shapes: Mapping[str, float] = field(default_factory=dict)
     other_views: float = 0.0
     spacing: Mapping[str, float] = field(default_factory=lambda: {"even": 1.0})
     patch: int = 14
+    shape: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,24 +90,34 @@ class Recipe:
         for resolution in (self.resolution, *self.other_resolutions):
             if resolution % self.patch:
                 raise InputError(f"recipe: resolution {resolution}: use a multiple of the patch size, {self.patch}")
+        for shape in self.other_shapes:
+            if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", shape):
+                raise InputError(f"recipe.other_shapes: {shape}: write rows and columns of tokens as 2x3")
         check_whole("recipe.scenes", self.scenes)
 
     @property
-    def grid(self) -> int:
-        """Patches along an image's side."""
-        return self.resolution // self.patch
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of an image's patches."""
+        if not self.shape:
+            return self.resolution // self.patch, self.resolution // self.patch
+        rows, columns = self.shape.split("x")
+        return int(rows), int(columns)
 
     def of_step(self, step: int) -> tuple[Recipe, tuple[str, ...]]:
-        """Returns the recipe of a step, in its resolution, and the cameras that it shows."""
-        rng, drawn = SceneRandom(self.seed, 1 << 17, step), self.resolution
+        """Returns the recipe of a step, in its resolution or shape, and the cameras that it shows."""
+        rng = SceneRandom(self.seed, 1 << 17, step)
         cameras: tuple[str, ...] = CAMERAS
-        point = rng.uniform(0, 1)
-        for resolution, share in self.other_resolutions.items():
-            drawn, point = (resolution, 1.0) if point < share else (drawn, point - share)
+        sizes: list[tuple[dict[str, Any], float]] = [
+            *(({"resolution": resolution}, share) for resolution, share in self.other_resolutions.items()),
+            *(({"shape": shape}, share) for shape, share in self.other_shapes.items()),
+        ]
+        point, drawn = rng.uniform(0, 1), dict[str, Any]()
+        for size, share in sizes:
+            drawn, point = (size, 1.0) if point < share else (drawn, point - share)
         if rng.chance(self.other_views):
             left = list(CAMERAS)
             cameras = tuple(left.pop(rng.integer(0, len(left) - 1)) for _ in range(rng.integer(2, len(CAMERAS))))
-        return replace(self, resolution=drawn, other_resolutions={}, other_views=0.0), cameras
+        return replace(self, **drawn, other_resolutions={}, other_shapes={}, other_views=0.0), cameras
 
 
 @dataclass
@@ -160,8 +178,9 @@ class PackedMiniDrive(IterableDataset[Batch]):
             if recipe.questions:
                 packed.append(self._pack(scenes[-1], recipe, cameras, rng))
         pixels = [[np.asarray(photograph(scene, camera, recipe.resolution)) for camera in cameras] for scene in scenes]
+        drawn_SC3HW = torch.from_numpy(np.array(pixels)).permute(0, 1, 4, 2, 3)
         batch: Batch = {
-            "pixels_SC3HW": torch.from_numpy(np.array(pixels)).permute(0, 1, 4, 2, 3),
+            "pixels_SC3HW": _smaller(drawn_SC3HW, recipe) if recipe.shape else drawn_SC3HW,
             "attributes_IN": patch_attributes(scenes, recipe.grid, cameras),
         }
         if packed:
@@ -178,7 +197,7 @@ class PackedMiniDrive(IterableDataset[Batch]):
 
     def _prefix(self, recipe: Recipe, cameras: Sequence[str]) -> list[int]:
         """Returns the token ids before the question."""
-        tokens = recipe.grid**2 + 1  # and a newline
+        tokens = math.prod(recipe.grid) + 1  # and a newline
         before = self._chat("\n", cameras).split("\n")[0]
         ids: list[int] = self.tokenizer(before.replace(IMAGE_MARKER, IMAGE_MARKER * tokens)).input_ids
         return ids
@@ -199,6 +218,13 @@ class PackedMiniDrive(IterableDataset[Batch]):
             packed.questions.append((len(packed.tokens) + len(prompt) - 1, question))
             packed.tokens += [(token, label, segment, place) for place, (token, label) in tokens]
         return packed
+
+
+def _smaller(pixels_SC3HW: Tensor, recipe: Recipe) -> Tensor:
+    """Returns the images in a step's shape."""
+    height, width = (patches * recipe.patch for patches in recipe.grid)
+    pixels_I3HW = interpolate(pixels_SC3HW.flatten(0, 1).float(), (height, width), mode="bicubic", antialias=True)
+    return pixels_I3HW.round().clamp(0, 255).to(torch.uint8).view(*pixels_SC3HW.shape[:3], height, width)
 
 
 def positions(is_image: Sequence[bool], spacing: Mapping[str, float], rng: SceneRandom) -> list[int]:

@@ -170,6 +170,7 @@ class MiniDriveTraining(LightningModule):
             split="val",
             difficulties={"standard": 1.0},
             other_resolutions={},
+            other_shapes={},
             other_views=0.0,
             spacing={"even": 1.0},
             scenes=8,
@@ -186,7 +187,7 @@ class MiniDriveTraining(LightningModule):
         """Returns the model's image features; `pooler_output` holds [N + 1, D] for an image, a newline last."""
         scenes, cameras, _, height, width = pixels_SC3HW.shape
         pixels = (pixels_SC3HW.float() / 127.5 - 1).flatten(0, 1)[:, None]
-        other = {"interpolate_pos_encoding": True} if height != self.sizes.resolution else {}
+        other = {"interpolate_pos_encoding": True} if {height, width} != {self.sizes.resolution} else {}
         return self.model.model.get_image_features(
             pixel_values=pixels.to(self.model.dtype),
             image_sizes=torch.tensor([[height, width]]).expand(scenes * cameras, 2),

@@ -5,6 +5,7 @@ Shape suffixes: I images, N patches of an image, Q questions, V visual tokens of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,18 +36,20 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 """Attribute of a patch or an object -> the words for its values."""
 
 
-def patch_attributes(scenes: Sequence[Scene], grid: int, cameras: Sequence[str] = CAMERAS) -> dict[str, Tensor]:
+def patch_attributes(
+    scenes: Sequence[Scene], grid: tuple[int, int], cameras: Sequence[str] = CAMERAS
+) -> dict[str, Tensor]:
     """Returns the attributes of all patches: attribute -> index of a word, IGNORED where it has none; [I, N].
 
     All patches of an object have all attributes of the object, its number and the grid cell of its centre included.
 
     Args:
         scenes: the scenes, whose images follow one another.
-        grid: patches along an image's side.
+        grid: rows and columns of an image's patches.
         cameras: the cameras whose images there are, in order.
     """
     shown = [CAMERAS.index(camera) for camera in cameras]
-    words = {name: np.full((len(scenes), len(CAMERAS), grid * grid), IGNORED) for name in ATTRIBUTES}
+    words = {name: np.full((len(scenes), len(CAMERAS), math.prod(grid)), IGNORED) for name in ATTRIBUTES}
     words["presence"][:] = 1
     words["camera"][:] = np.arange(len(CAMERAS))[:, None]
     for at, scene in enumerate(scenes):
@@ -60,14 +63,14 @@ def patch_attributes(scenes: Sequence[Scene], grid: int, cameras: Sequence[str] 
 
 
 def question_targets(
-    asked: Sequence[tuple[int, int, Scene, Question]], grid: int, cameras: Sequence[str] = CAMERAS
+    asked: Sequence[tuple[int, int, Scene, Question]], grid: tuple[int, int], cameras: Sequence[str] = CAMERAS
 ) -> dict[str, Any]:
     """Returns what the auxiliary losses of a batch's questions need.
 
     Args:
         asked: for every question, the index of its scene in the batch, the position where its answer begins, its
             scene and itself.
-        grid: patches along an image's side.
+        grid: rows and columns of an image's patches.
         cameras: the cameras whose images there are, in order.
 
     Returns:

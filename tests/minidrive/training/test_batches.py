@@ -89,7 +89,7 @@ def test_targets_subject_is_in_the_answer_and_its_tokens_are_the_evidence():
     scenes = [make_scene("train", slot, "standard") for slot in range(2)]
     named = 0
     for scene, question, answer, _, subject, evidence in targets():
-        owners = np.unique(scenes[scene].patch_owners(8).reshape(-1)[evidence])
+        owners = np.unique(scenes[scene].patch_owners((8, 8)).reshape(-1)[evidence])
         if subject:
             (owner,) = owners
             obj = scenes[scene].objects[owner]

@@ -1,9 +1,12 @@
 """What a recipe varies from step to step, so that answers do not come to hang on it."""
 
+import math
 import re
 from collections import Counter
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.training.batches import LONGEST, PREFIX, SPACINGS, PackedMiniDrive, Recipe, positions
 from prune2drive.minidrive.training.module import MiniDriveTraining
 from prune2drive.minidrive.training.schedule import AUXILIARY_LOSSES, PHASES, Schedule
+from prune2drive.pruning.surgery.resized_images import resize_images
 
 RECIPE = Recipe(
     questions=6,
@@ -28,9 +32,11 @@ RECIPE = Recipe(
     version=2,
     resolution=28,
     other_resolutions={42: 0.3},
+    other_shapes={"1x3": 0.2},
     other_views=0.5,
     spacing=dict.fromkeys(SPACINGS, 1.0),
 )
+PLAIN = replace(RECIPE, other_resolutions={}, other_shapes={}, other_views=0.0)
 
 
 def batch(step, recipe=RECIPE):
@@ -40,13 +46,25 @@ def batch(step, recipe=RECIPE):
 def test_steps_differ_in_resolution_and_views_as_often_as_asked():
     drawn = [RECIPE.of_step(step) for step in range(400)]
     assert [recipe.resolution for recipe, _ in drawn].count(42) == pytest.approx(120, abs=35)
+    assert [recipe.grid for recipe, _ in drawn].count((1, 3)) == pytest.approx(80, abs=30)
     views = [cameras for _, cameras in drawn]
     assert [cameras == CAMERAS for cameras in views].count(True) == pytest.approx(200, abs=40)
     assert {len(cameras) for cameras in views} == {2, 3, 4, 5, 6} and all(set(each) <= set(CAMERAS) for each in views)
     assert all(len(set(cameras)) == len(cameras) for cameras in views)
     assert Counter(camera for cameras in views for camera in cameras).keys() == set(CAMERAS)
     assert drawn[7] == RECIPE.of_step(7) and drawn[7][0].of_step(7) == (drawn[7][0], CAMERAS)
-    assert {replace(RECIPE, other_resolutions={}, other_views=0.0).of_step(step)[1] for step in range(9)} == {CAMERAS}
+    assert {PLAIN.of_step(step)[1] for step in range(9)} == {CAMERAS} and PLAIN.of_step(3)[0] == PLAIN
+
+
+def test_images_are_made_smaller_as_by_the_pruner_resize():
+    full, small = (batch(0, replace(PLAIN, resolution=112, shape=shape)) for shape in ("", "2x3"))
+    assert small["pixels_SC3HW"].shape == (2, 6, 3, 28, 42)
+    seen = []
+    tower = SimpleNamespace(config=SimpleNamespace(patch_size=14), forward=lambda pixels, **_: seen.append(pixels))
+    with ExitStack() as undo, suppress(AttributeError):
+        resize_images(tower, lambda images, tokens: [(2, 3)] * images, undo)
+        tower.forward(full["pixels_SC3HW"].flatten(0, 1).float())
+    assert (small["pixels_SC3HW"].flatten(0, 1) - seen[0].clamp(0, 255)).abs().max() <= 0.5 + 1e-3
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300), st.integers(0, 2**20), st.sampled_from(list(SPACINGS)))
@@ -78,7 +96,7 @@ def test_questions_are_about_what_is_shown():
         _, cameras = RECIPE.of_step(step)
         made = batch(step)
         assert made["pixels_SC3HW"].shape[1] == len(cameras)
-        tokens = (made["pixels_SC3HW"].shape[-1] // 14) ** 2
+        tokens = made["pixels_SC3HW"][0, 0, 0].numel() // 14**2
         assert made["targets"]["evidence"].shape[1] == len(cameras) * tokens
         for scene in range(2):
             segments, ids = made["segment_ST"][scene], made["ids_ST"][scene]
@@ -99,11 +117,11 @@ def test_evidence_lies_on_the_asked_object_in_whatever_place_its_camera_is():
     for step in range(30):
         recipe, cameras = RECIPE.of_step(step)
         made = batch(step)
-        grid = recipe.grid**2
+        tokens = math.prod(recipe.grid)
         camera_of = made["targets"]["subject"]["camera"]
         for evidence, camera in zip(made["targets"]["evidence"], camera_of.tolist(), strict=True):
             if camera >= 0 and evidence.any():
-                assert set((evidence.nonzero().flatten() // grid).tolist()) == {cameras.index(CAMERAS[camera])}
+                assert set((evidence.nonzero().flatten() // tokens).tolist()) == {cameras.index(CAMERAS[camera])}
         shown = made["attributes_IN"]["camera"].view(2, len(cameras), -1)
         assert (shown == torch.tensor([CAMERAS.index(camera) for camera in cameras])[:, None]).all()
 
@@ -119,19 +137,20 @@ def test_a_step_of_each_kind_trains():
     try:
         for step in range(40):
             recipe, cameras = RECIPE.of_step(step)
-            kind = len(cameras) < 6, recipe.resolution
+            kind = len(cameras) < 6, recipe.grid
             if kind not in seen:
                 assert module.training_step(batch(step), 0).isfinite()
             seen.add(kind)
     finally:
         MiniDriveTraining.global_step = before
-    assert len(seen) == 4
+    assert len(seen) == 6
 
 
 def test_what_a_recipe_cannot_be():
     for changes, message in (
         ({"spacing": {"wide": 1.0}}, "recipe.spacing=wide: choose from even, gaps, dense"),
         ({"other_resolutions": {100: 0.5}}, "resolution 100: use a multiple of the patch size, 14"),
+        ({"other_shapes": {"3": 0.5}}, "recipe.other_shapes: 3: write rows and columns of tokens as 2x3"),
     ):
         with pytest.raises(InputError, match=message):
             replace(RECIPE, **changes)
