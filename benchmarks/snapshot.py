@@ -45,7 +45,7 @@ def cases(tree: Path, drivelm: Path | None) -> Iterator[tuple[str, tuple[str, ..
     """Yields each recorded command by name."""
     pruners = ",".join(sorted(path.stem for path in (tree / "configs/pruner").glob("*.yaml")))
     yield "pruners", ("-m", f"pruner={pruners}", "ratios.keep=0.25,0.1", *MINIDRIVE)
-    for ratios in ("adaptive", "dynamic", "per_camera"):
+    for ratios in sorted({path.stem for path in (tree / "configs/ratios").glob("*.yaml")} - {"uniform"}):
         yield f"ratios_{ratios}", (f"ratios={ratios}", *MINIDRIVE)
     yield "coverage", ("task=coverage", *MINIDRIVE)
     yield "coverage_frame", ("task=coverage", "task.per=frame", "pruner=uniform", *MINIDRIVE)

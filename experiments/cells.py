@@ -11,9 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from experiments.runs import Options, Runs
-from prune2drive.metrics.intervals import difference, interval
+from prune2drive.metrics.intervals import Interval, difference, interval
 from prune2drive.metrics.simultaneous import Margin, margins
 from prune2drive.report.markdown import markdown_table
+
+
+def frame_of(question: str) -> str:
+    """Returns the frame that a question of MiniDrive is about, from its id."""
+    return question.rpartition("_")[0]
+
+
+def percent(shown: Interval, sign: str = "") -> str:
+    """Returns a share with its interval, in percent."""
+    return f"{100 * shown.value:{sign}.1f} [{100 * shown.low:{sign}.1f}, {100 * shown.high:{sign}.1f}]"
 
 
 @dataclass(frozen=True)
@@ -38,9 +48,8 @@ class Score:
     def text(self, runs: Runs) -> str:
         """Returns what the cell shows."""
         ours, theirs = (self._selected(runs.right(group)) for group in (self.ours, self.theirs))
-        frames = {question: question.rpartition("_")[0] for question in ours}
-        shown, sign = (difference(ours, theirs, frames), "+") if self.theirs else (interval(ours, frames), "")
-        return f"{100 * shown.value:{sign}.1f} [{100 * shown.low:{sign}.1f}, {100 * shown.high:{sign}.1f}]"
+        frames = {question: frame_of(question) for question in ours}
+        return percent(difference(ours, theirs, frames), "+") if self.theirs else percent(interval(ours, frames))
 
     def _selected(self, right: Mapping[str, float]) -> dict[str, float]:
         return {question: share for question, share in right.items() if not self.only or question in self.only}
@@ -67,21 +76,21 @@ class Together:
 
     def text(self, runs: Runs) -> str:
         """Returns what the cell shows."""
-        shown = _margins(runs, self.family)[self.family.index((self.ours, self.theirs))]
-        return f"{100 * shown.value:+.1f} [{100 * shown.low:+.1f}, {100 * shown.high:+.1f}]"
+        shown = simultaneous_margins(runs, self.family)[self.family.index((self.ours, self.theirs))]
+        return percent(shown, "+")
 
 
 @cache
-def _margins(runs: Runs, family: tuple[tuple[Options, Options], ...]) -> list[Margin]:
+def simultaneous_margins(runs: Runs, family: tuple[tuple[Options, Options], ...]) -> list[Margin]:
     """Returns the differences of pairs of runs over their frames; frames of different data sets are drawn apart."""
     right = {options: runs.right((options,)) for pair in family for options in pair}
-    frames = sorted({question.rpartition("_")[0] for shares in right.values() for question in shares})
+    frames = sorted({frame_of(question) for shares in right.values() for question in shares})
     place = {frame: at for at, frame in enumerate(frames)}
     sums, counts = np.zeros((len(right), len(frames))), np.zeros((len(right), len(frames)))
     for row, shares in enumerate(right.values()):
         for question, share in shares.items():
-            sums[row, place[question.rpartition("_")[0]]] += share
-            counts[row, place[question.rpartition("_")[0]]] += 1
+            sums[row, place[frame_of(question)]] += share
+            counts[row, place[frame_of(question)]] += 1
     order = list(right)
     pairs = [(order.index(ours), order.index(theirs)) for ours, theirs in family]
     return margins(sums, counts, pairs, most=1.0)

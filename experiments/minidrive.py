@@ -6,7 +6,8 @@
     python -m experiments.minidrive --tables retrained --model minidrive,checkpoint=DIR    # a model of `task=train`
 
 Scores are exact match in percent with 95 % intervals from 10,000 bootstrap resamples of frames; differences are paired,
-question by question. In the table `comparison`, random selection is the mean of three seeds; elsewhere it is one draw.
+question by question. In the tables `comparison`, `kinds` and `retrained`, random selection is the mean of three seeds;
+elsewhere it is one draw.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from transformers import AutoConfig
 
-from experiments.cells import Cell, Cost, Score, Table, markdown, needed, write_block
+from experiments.cells import Cell, Cost, Score, Table, Together, markdown, needed, write_block
 from experiments.runs import REPOSITORY, Options, Runs, commit
 from prune2drive.errors import InputError
 from prune2drive.files import CONFIGS
@@ -127,17 +128,31 @@ def methods(questions: int) -> Table:
 
 
 def layer_averages(
-    questions: int, methods: Sequence[str] = EVERY, average: float = 0.5, version: int = VERSION
+    questions: int, methods: Sequence[str] = EVERY, average: float = 0.5, version: int = VERSION, paired: bool = False
 ) -> Table:
-    table: Table = [["method", "exact match", "tokens after the last cut", "FLOPs"]]
+    """Returns the scores of methods at one mean over the layers.
+
+    Args:
+        questions: number of questions of a run.
+        methods: names of the methods; those that cannot have this mean are left out.
+        average: the mean, as a share of all tokens.
+        version: version of MiniDrive.
+        paired: whether each method's difference from T-FPS is shown, with intervals that hold together.
+    """
     depth = AutoConfig.from_pretrained(packaged(version)).get_text_config().num_hidden_layers
+    fit: dict[str, Options] = {}
     for method in methods:
         resolved = pruner(method).resolve(depth)
-        if not resolved.cuts or layer_average(resolved, 1, 100, depth) > 100 * average:
-            continue
-        once = run(questions, method, average, "budget_axis=layer_average")
+        if resolved.cuts and layer_average(resolved, 1, 100, depth) <= 100 * average:
+            fit[method] = run(questions, method, average, "budget_axis=layer_average")
+    family = tuple((once, fit[REFERENCE]) for method, once in fit.items() if method != REFERENCE)
+    minus = [f"minus `{REFERENCE}`"] if paired else []
+    table: Table = [["method", "exact match", *minus, "tokens after the last cut", "FLOPs"]]
+    for method, once in fit.items():
+        pair = (once, fit[REFERENCE])
+        difference: list[Cell] = [Together(*pair, family) if pair in family else ""] if paired else []
         costs = Cost(once, "tokens/visual_kept", ".0f"), Cost(once, "flops/ratio", ".0%")
-        table.append([f"`{method}`", Score((once,)), *costs])
+        table.append([f"`{method}`", Score((once,)), *difference, *costs])
     return table
 
 
@@ -234,39 +249,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_tables("minidrive", TABLES, usual, arguments)
 
 
-def print_tables(version: str, tables: Tables, usual: Sequence[str], arguments: Sequence[str] | None) -> None:
-    """Makes the runs that are missing, prints tables, and writes them between markers of files.
+def named(model: str, dataset: str) -> list[str]:
+    """Returns the options that name a model and a data set.
 
     Args:
-        version: name of a data set and of its model, with which markers begin.
-        tables: all tables.
-        usual: names of those that are made without `--tables`.
-        arguments: of the command line.
+        model: a configs/model/ file, with options: `minidrive,checkpoint=DIR`.
+        dataset: a configs/dataset/ file.
     """
-    parser = argparse.ArgumentParser(description="MiniDrive's tables.")
-    parser.add_argument("--tables", nargs="+", default=usual, choices=list(tables), metavar="TABLE")
-    parser.add_argument("--questions", type=int, default=1000, help="of each run, of the test split (default: 1000)")
-    parser.add_argument(
-        "--model", default=version, help="a configs/model/ file, with options: 'minidrive,checkpoint=DIR'"
-    )
+    file, *settings = model.split(",")
+    return [f"model={file}", f"dataset={dataset}", *(f"model.{setting}" for setting in settings)]
+
+
+def add_run_options(parser: argparse.ArgumentParser, questions: int) -> None:
+    """Adds the options of a command that makes runs and writes tables of them."""
+    help_of_size = f"of each run, of the test split (default: {questions})"
+    parser.add_argument("--questions", type=int, default=questions, help=help_of_size)
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "outputs" / "experiments", help="of the runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument(
         "--shared", action="store_true", help="make the runs in one process a job: faster, but not timed"
     )
     parser.add_argument("--write", type=Path, nargs="*", default=[], metavar="FILE", help="files with marked blocks")
+
+
+def print_tables(benchmark: str, tables: Tables, usual: Sequence[str], arguments: Sequence[str] | None) -> None:
+    """Makes the runs that are missing, prints tables, and writes them between markers of files.
+
+    Args:
+        benchmark: name of a data set and of its model, with which markers begin.
+        tables: all tables.
+        usual: names of those that are made without `--tables`.
+        arguments: of the command line.
+    """
+    parser = argparse.ArgumentParser(description="MiniDrive's tables.")
+    parser.add_argument("--tables", nargs="+", default=usual, choices=list(tables), metavar="TABLE")
+    add_run_options(parser, questions=1000)
+    parser.add_argument(
+        "--model", default=benchmark, help="a configs/model/ file, with options: 'minidrive,checkpoint=DIR'"
+    )
     options = parser.parse_args(arguments)
-    model, *settings = options.model.split(",")
-    named = [f"model={model}", f"dataset={version}", *(f"model.{setting}" for setting in settings)]
-    runs = Runs(options.folder, named, options.shared)
-    made = {name: tables[name][0](options.questions) for name in options.tables}
+    runs = Runs(options.folder, named(options.model, benchmark), options.shared)
+    try:
+        made = {name: tables[name][0](options.questions) for name in options.tables}
+    except InputError as error:
+        parser.error(str(error))
     runs.make((each for table in made.values() for each in needed(table)), options.jobs)
     for name, table in made.items():
         size = f"n = {options.questions} where it is not the whole split"
         block = f"{markdown(table, runs)}\n\n{tables[name][1]}; commit {commit()}, {size}."
         print(f"{name}\n{block}\n")
         for file in options.write:
-            write_block(file, f"{version}:{name}", block)
+            write_block(file, f"{benchmark}:{name}", block)
 
 
 if __name__ == "__main__":

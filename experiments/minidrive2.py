@@ -5,23 +5,25 @@
     python -m experiments.minidrive2 --shared --tables ours --questions 1440  # small differences need more questions
 
 Scores are exact match in percent with 95 % intervals from 10,000 bootstrap resamples of frames; differences are paired,
-question by question. The intervals of the table `ours` hold together (max-t bootstrap).
+question by question. Intervals that are said to hold together do so in 95 % of experiments (max-t bootstrap).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
+import yaml
+
 from experiments.cells import Cell, Score, Table, Together
-from experiments.minidrive import Tables, commonest, layer_averages, of_kinds, print_tables, pruner, run
-from experiments.runs import Options
+from experiments.minidrive import EVERY, Tables, commonest, layer_averages, of_kinds, print_tables, pruner, run
+from experiments.runs import REPOSITORY, Options
+from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import MiniDrive
 
 OURS = "salient_tfps"
-METHODS = ("tfps", OURS, "ring_tfps", "random", "uniform", "resize", "learned", "outlier", "facility", "scope", "mmtok")
-METHODS += ("mmr", "fastv", "divprune", "cdpruner", "vispruner", "visionzip", "holov", "dart", "pact", "pyramiddrop")
-METHODS += ("sparsevlm", "staged")
+REFERENCE = "tfps"
+METHODS = (*(method for method in EVERY if method != "none"), "learned")
 MOVED = tuple(method for method in METHODS if method not in ("resize", "pyramiddrop", "sparsevlm", "staged"))
 """Methods whose positions are tried both ways: those that cut once, so that both keep the same tokens."""
 SPLITS = {"standard": (), "photo": ("dataset.difficulty=photo",)}
@@ -40,6 +42,7 @@ RIVALS = {
     "`outlier`, one pool": ("outlier", "pruner.scope=global"),
 }
 AVERAGE = 0.3
+EQUAL_TIME = REPOSITORY / "experiments/equal_time.yaml"  # of python -m benchmarks.equal_time
 ELSEWHERE = {"keep": "renumber", "renumber": "keep"}
 
 
@@ -82,6 +85,19 @@ def kinds(questions: int) -> Table:
     return table
 
 
+def differences(questions: int) -> Table:
+    """Returns every method minus T-FPS at each budget."""
+    budgets = [(keep, SPLITS[split]) for split, keep in BUDGETS]
+    cells = {
+        f"`{method}`": [
+            (run(questions, method, keep, *more), run(questions, REFERENCE, keep, *more)) for keep, more in budgets
+        ]
+        for method in ("none", *METHODS)
+        if method != REFERENCE
+    }
+    return together(["method", *(f"{split}, {keep:.0%}" for split, keep in BUDGETS)], cells)
+
+
 def ours(questions: int) -> Table:
     budgets = [(split, options, keep) for split, options in SPLITS.items() for keep in SEARCHED]
     cells = {
@@ -91,15 +107,46 @@ def ours(questions: int) -> Table:
         ]
         for name, (method, *options) in RIVALS.items()
     }
-    family: tuple[tuple[Options, Options], ...] = tuple(pair for row in cells.values() for pair in row)
-    table: Table = [["less", *(f"{split}, {keep:.0%}" for split, _, keep in budgets)]]
-    return [*table, *([name, *(Together(*pair, family) for pair in row)] for name, row in cells.items())]
+    return together([f"`{OURS}` minus", *(f"{split}, {keep:.0%}" for split, _, keep in budgets)], cells)
+
+
+def together(header: list[Cell], cells: Mapping[str, Sequence[tuple[Options, Options]]]) -> Table:
+    """Returns a table of differences whose intervals all hold together.
+
+    Args:
+        header: its first row.
+        cells: name of a row -> pairs of runs, the first minus the second.
+    """
+    family = tuple(pair for row in cells.values() for pair in row)
+    return [header, *([name, *(Together(*pair, family) for pair in row)] for name, row in cells.items())]
 
 
 def rival(questions: int, method: str, keep: float, options: Options) -> Options:
     """Returns the options of a run, of which searched ratios say by themselves how much is kept."""
     made = run(questions, method, keep, *(option.format(searched=SEARCHED.get(keep)) for option in options))
     return tuple(each for each in made if "ratios=adaptive" not in made or not each.startswith("ratios.keep="))
+
+
+def times(questions: int) -> Table:
+    if not EQUAL_TIME.is_file():
+        file = EQUAL_TIME.relative_to(REPOSITORY)
+        raise InputError(f"{file} is missing: `python -m benchmarks.equal_time --write {file}` makes it")
+    record = yaml.safe_load(EQUAL_TIME.read_text(encoding="utf-8"))
+    fits = {method: tokens for method, tokens in record["tokens"].items() if tokens}
+    made = {
+        method: [run(questions, method, tokens / record["of"], *more) for more in SPLITS.values()]
+        for method, tokens in fits.items()
+    }
+    pairs = {method: [*zip(own, made[record["reference"]], strict=True)] for method, own in made.items()}
+    family = tuple(pair for method, row in pairs.items() if method != record["reference"] for pair in row)
+    less = f"minus `{record['reference']}`"
+    table: Table = [["method", "tokens of a camera", *(name for split in SPLITS for name in (split, less))]]
+    for method, row in pairs.items():
+        cells = [
+            (Score((own,)), Together(own, theirs, family) if (own, theirs) in family else "") for own, theirs in row
+        ]
+        table.append([f"`{method}`", str(fits[method]), *(cell for pair in cells for cell in pair)])
+    return table
 
 
 def layers(questions: int) -> Table:
@@ -114,13 +161,19 @@ def layers(questions: int) -> Table:
 
 TABLES: Tables = {
     "splits": (splits, "Methods at equal final budgets, on scenes of the usual difficulty and on photo-like ones"),
+    "differences": (differences, f"Methods minus `{REFERENCE}` at equal final budgets; all intervals hold together"),
     "layer_averages": (
-        partial(layer_averages, methods=METHODS, average=AVERAGE, version=2),
-        "Methods with the same mean over all decoder layers, 30 %, and their tokens after the last cut",
+        partial(layer_averages, methods=METHODS, average=AVERAGE, version=2, paired=True),
+        "Methods with the same mean over all decoder layers, 30 %, and their tokens after the last cut; all intervals "
+        "of differences hold together",
+    ),
+    "times": (
+        times,
+        "Methods with as many tokens as they may keep in equal time; all intervals of differences hold together",
     ),
     "positions": (positions, "The position ids of kept tokens kept or renumbered"),
     "kinds": (kinds, "Each kind of question"),
-    "ours": (ours, f"`{OURS}` minus others at the same total; all intervals hold together"),
+    "ours": (ours, "Differences at the same total; all intervals hold together"),
     "layers": (layers, "Methods at 10 %, cut at layer k of 8"),
 }
 

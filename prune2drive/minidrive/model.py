@@ -34,7 +34,8 @@ def packaged(version: int = VERSION) -> Path:
     if not (folder / "model.safetensors").is_file():
         raise InputError(
             f"model.version={version}: this installation has no such trained model; train one with `python run.py "
-            "task=train model=minidrive` and name its folder as model.checkpoint=, or use model=tiny"
+            "task=train model=minidrive`, or task=train_minidrive2, and name its folder as model.checkpoint=, or use "
+            "model=tiny"
         )
     return folder
 
@@ -67,19 +68,17 @@ class MiniDriveModel(LlavaOnevision):
             dtype = "float32"
         folder = str(source.expanduser().absolute())
         super().__init__(folder, dtype=dtype, attention=attention, resolution=resolution)
-        self._resizes = False
+        self._warned_of_size = False
         self._unlearned = set() if checkpoint else {*QUESTION_KINDS, *CLIP_KINDS} - {*VERSIONS[version]}
 
     def collate_texts(self, samples: Sequence[Sample], texts: Sequence[str]) -> Prompts:
         """Makes the inputs of prompts; warns once of images that have to be resized and of questions never learned."""
         side = self.config.vision_config.image_size
         sizes = {image.size for sample in samples for image in sample.images.values()} - {(side, side)}
-        if sizes and not self._resizes:
-            self._resizes = True
+        if sizes and not self._warned_of_size:
+            self._warned_of_size = True
             width, height = min(sizes)
-            log.warning(
-                "model=minidrive reads %d x %d pixels: images of %d x %d are resized", side, side, width, height
-            )
+            log.warning("the model reads %d x %d pixels: images of %d x %d are resized", side, side, width, height)
         if strange := sorted({str(sample.kind) for sample in samples} & self._unlearned):
             self._unlearned = set()
             log.warning(

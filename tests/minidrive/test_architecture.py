@@ -59,7 +59,7 @@ def test_images_of_another_size_are_resized_with_one_warning(checkpoint, caplog)
     prompts = [adapter.collate([small[index]]) for index in (0, 1)]
     assert prompts[0].inputs["pixel_values"].shape == expected.inputs["pixel_values"].shape
     (record,) = caplog.records
-    assert record.getMessage() == "model=minidrive reads 28 x 28 pixels: images of 50 x 50 are resized"
+    assert record.getMessage() == "the model reads 28 x 28 pixels: images of 50 x 50 are resized"
 
 
 def test_missing_packaged_model_says_how_to_make_one(tmp_path, monkeypatch):
