@@ -15,7 +15,7 @@ from functools import partial
 
 import yaml
 
-from experiments.cells import Cell, Score, Table, Together
+from experiments.cells import Cell, Score, Table, Together, beside
 from experiments.minidrive import EVERY, Tables, commonest, layer_averages, of_kinds, print_tables, pruner, run
 from experiments.runs import REPOSITORY, Options
 from prune2drive.errors import InputError
@@ -152,19 +152,6 @@ def times(questions: int) -> Table:
     less = f"minus `{record['reference']}`"
     header: list[Cell] = ["method", "tokens of a camera", *(name for split in SPLITS for name in (split, less))]
     return [header, *([f"`{method}`", str(fits[method]), *cells] for method, cells in beside(pairs).items())]
-
-
-def beside(pairs: Mapping[str, Sequence[tuple[Options, Options]]]) -> dict[str, list[Cell]]:
-    """Returns for each row the score of every pair's first run, and its difference from the second if they differ.
-
-    Args:
-        pairs: name of a row -> pairs of runs. The intervals of all differences hold together.
-    """
-    family = tuple((own, other) for row in pairs.values() for own, other in row if own != other)
-    return {
-        name: [cell for pair in row for cell in (Score(pair[:1]), Together(*pair, family) if pair in family else "")]
-        for name, row in pairs.items()
-    }
 
 
 def layers(questions: int) -> Table:
