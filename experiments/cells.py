@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -128,6 +128,19 @@ class Cost:
 Cell = str | Score | Together | Cost
 Table = list[list[Cell]]
 """Rows of cells; the first row is the header."""
+
+
+def beside(pairs: Mapping[str, Sequence[tuple[Options, Options]]]) -> dict[str, list[Cell]]:
+    """Returns for each row the score of every pair's first run, and its difference from the second if they differ.
+
+    Args:
+        pairs: name of a row -> pairs of runs. The intervals of all differences hold together.
+    """
+    family = tuple((own, other) for row in pairs.values() for own, other in row if own != other)
+    return {
+        name: [cell for pair in row for cell in (Score(pair[:1]), Together(*pair, family) if pair in family else "")]
+        for name, row in pairs.items()
+    }
 
 
 def needed(table: Table) -> Iterator[Options]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from transformers import AutoConfig
 
-from experiments.cells import Cell, Cost, Score, Table, Together, markdown, needed, write_block
+from experiments.cells import Cell, Cost, Score, Table, beside, markdown, needed, write_block
 from experiments.runs import REPOSITORY, Options, Runs, commit
 from prune2drive.errors import InputError
 from prune2drive.files import CONFIGS
@@ -145,14 +145,12 @@ def layer_averages(
         resolved = pruner(method).resolve(depth)
         if resolved.cuts and layer_average(resolved, 1, 100, depth) <= 100 * average:
             fit[method] = run(questions, method, average, "budget_axis=layer_average")
-    family = tuple((once, fit[REFERENCE]) for method, once in fit.items() if method != REFERENCE)
+    scores = beside({method: [(once, fit[REFERENCE])] for method, once in fit.items()})
     minus = [f"minus `{REFERENCE}`"] if paired else []
     table: Table = [["method", "exact match", *minus, "tokens after the last cut", "FLOPs"]]
     for method, once in fit.items():
-        pair = (once, fit[REFERENCE])
-        difference: list[Cell] = [Together(*pair, family) if pair in family else ""] if paired else []
         costs = Cost(once, "tokens/visual_kept", ".0f"), Cost(once, "flops/ratio", ".0%")
-        table.append([f"`{method}`", Score((once,)), *difference, *costs])
+        table.append([f"`{method}`", *scores[method][: 1 + paired], *costs])
     return table
 
 

@@ -15,7 +15,7 @@ from functools import partial
 
 import yaml
 
-from experiments.cells import Cell, Score, Table, Together
+from experiments.cells import Cell, Score, Table, Together, beside
 from experiments.minidrive import EVERY, Tables, commonest, layer_averages, of_kinds, print_tables, pruner, run
 from experiments.runs import REPOSITORY, Options
 from prune2drive.errors import InputError
@@ -27,6 +27,7 @@ METHODS = (*(method for method in EVERY if method != "none"), "learned")
 MOVED = tuple(method for method in METHODS if method not in ("resize", "pyramiddrop", "sparsevlm", "staged"))
 """Methods whose positions are tried both ways: those that cut once, so that both keep the same tokens."""
 SPLITS = {"standard": (), "photo": ("dataset.difficulty=photo",)}
+CROWDED = "dataset.difficulty=crowded"
 BUDGETS = (("standard", 0.25), ("standard", 0.1), ("standard", 0.05), ("photo", 0.1), ("photo", 0.05))
 SEARCHED = {
     0.1: "prune2drive/searched_ratios/minidrive2_minidrive2.yaml",
@@ -98,6 +99,16 @@ def differences(questions: int) -> Table:
     return together(["method", *(f"{split}, {keep:.0%}" for split, keep in BUDGETS)], cells)
 
 
+def crowded(questions: int) -> Table:
+    budgets = (0.1, 0.05)
+    pairs = {
+        method: [(run(questions, method, keep, CROWDED), run(questions, REFERENCE, keep, CROWDED)) for keep in budgets]
+        for method in ("none", *METHODS)
+    }
+    header: list[Cell] = ["method", *(name for keep in budgets for name in (f"{keep:.0%}", f"minus `{REFERENCE}`"))]
+    return [header, *([f"`{method}`", *cells] for method, cells in beside(pairs).items())]
+
+
 def ours(questions: int) -> Table:
     budgets = [(split, options, keep) for split, options in SPLITS.items() for keep in SEARCHED]
     cells = {
@@ -138,15 +149,9 @@ def times(questions: int) -> Table:
         for method, tokens in fits.items()
     }
     pairs = {method: [*zip(own, made[record["reference"]], strict=True)] for method, own in made.items()}
-    family = tuple(pair for method, row in pairs.items() if method != record["reference"] for pair in row)
     less = f"minus `{record['reference']}`"
-    table: Table = [["method", "tokens of a camera", *(name for split in SPLITS for name in (split, less))]]
-    for method, row in pairs.items():
-        cells = [
-            (Score((own,)), Together(own, theirs, family) if (own, theirs) in family else "") for own, theirs in row
-        ]
-        table.append([f"`{method}`", str(fits[method]), *(cell for pair in cells for cell in pair)])
-    return table
+    header: list[Cell] = ["method", "tokens of a camera", *(name for split in SPLITS for name in (split, less))]
+    return [header, *([f"`{method}`", str(fits[method]), *cells] for method, cells in beside(pairs).items())]
 
 
 def layers(questions: int) -> Table:
@@ -162,6 +167,7 @@ def layers(questions: int) -> Table:
 TABLES: Tables = {
     "splits": (splits, "Methods at equal final budgets, on scenes of the usual difficulty and on photo-like ones"),
     "differences": (differences, f"Methods minus `{REFERENCE}` at equal final budgets; all intervals hold together"),
+    "crowded": (crowded, "Methods on crowded photo-like scenes; all intervals of differences hold together"),
     "layer_averages": (
         partial(layer_averages, methods=METHODS, average=AVERAGE, version=2, paired=True),
         "Methods with the same mean over all decoder layers, 30 %, and their tokens after the last cut; all intervals "

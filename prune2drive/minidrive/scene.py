@@ -73,6 +73,9 @@ DIFFICULTIES = {
     "photo": Difficulty(
         size=(0.08, 0.24), objects=((3, 7), (1, 5), (0, 4)), clutter=(2, 6), overlap=0.3, is_photo=True
     ),
+    "crowded": Difficulty(
+        size=(0.08, 0.24), objects=((5, 7), (4, 6), (3, 5)), clutter=(4, 8), overlap=0.3, is_photo=True
+    ),
 }
 
 

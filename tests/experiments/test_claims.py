@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow  # whole pages
 
 NAMES = names()
 FRAMES = 40
-EMBEDDED = ("model=minidrive", "dataset=minidrive")
+EMBEDDED = ("model=minidrive2", "dataset=minidrive2")
 
 
 class Folders:
@@ -69,7 +69,7 @@ def test_claim_says_what_it_is_and_its_numbers_are_of_its_jobs(name):
     assert claim.headline in claim.columns
     assert {len(values) for values in claim.published.values()} <= {len(claim.columns)}
     assert claim.published or "none" in claim.source
-    assert claim.counterpart in NAMES or "model=minidrive" in claim.counterpart
+    assert claim.counterpart in NAMES or "model=minidrive2" in claim.counterpart
 
 
 @pytest.mark.slow
@@ -81,14 +81,14 @@ def test_every_value_of_the_sweep_composes_and_no_two_are_the_same(name):
     for job in jobs:
         cfg = configuration(claim.there(job))
         check_settings(cfg)
-        assert "claim" not in cfg and setting(cfg)[0] != "minidrive"
+        assert "claim" not in cfg and setting(cfg)[0] != "minidrive2"
         plain = OmegaConf.to_container(cfg, resolve=True)
         keys.add(search_key(plain["search"], setting(cfg)) if claim.is_search else pruning_key(plain))
     assert len(keys) == len(jobs)
     if not isinstance(claim.counterpart, str):
         here = configuration(claim.here(claim.jobs[-1]))
         check_settings(here)
-        assert setting(here) == ("minidrive", "minidrive") and not OmegaConf.missing_keys(here)
+        assert setting(here) == ("minidrive2", "minidrive2") and not OmegaConf.missing_keys(here)
 
 
 def test_a_run_is_not_given_the_claim():
@@ -132,7 +132,7 @@ def test_runs_are_known_by_what_decides_their_answers(folders):
     claim = Claim.read("nearest")
     farthest, nearest = (claim.here(job) for job in claim.jobs)
     old = folders.add(*farthest)
-    plain = ("pruner=tfps", "ratios.keep=0.0985", "dataset.size=1000", *EMBEDDED)  # positions are T-FPS' own: kept
+    plain = ("pruner=tfps", "ratios.keep=0.0985", "dataset.size=1200", *EMBEDDED)  # positions are T-FPS' own: kept
     new = folders.add(*plain, "batch_size=7", "prefix_cache=memory", "logger=none")
     folders.add(*nearest, status="running")
     folders.add(*nearest, "dataset.size=10")
@@ -147,7 +147,7 @@ def test_runs_are_known_by_what_decides_their_answers(folders):
 
 
 def test_runs_that_keep_all_tokens_are_the_same_at_every_ratio(folders):
-    whole = folders.add("pruner=none", "dataset.size=1000", "ratios.keep=0.5", *EMBEDDED)
+    whole = folders.add("pruner=none", "dataset.size=1200", "ratios.keep=0.5", *EMBEDDED)
     rows = {row.job: row.run for row in rows_here(Claim.read("table1"), FoundRuns([folders.root])) if row.run}
     assert {run.folder for run in rows.values()} == {whole}
     assert set(rows) == {("pruner=none", "ratios.keep=0.247"), ("pruner=none", "ratios.keep=0.0985")}
@@ -162,7 +162,7 @@ def test_a_search_stands_for_its_winner_on_the_test_split(folders):
         folders.add(*options, right=right, folder=sweep / "test/searched_0-12345678")
         folders.add(*options, right=0, folder=sweep / "test/uniform_0-12345678")
         search = {**OmegaConf.to_container(cfg.search, resolve=True), "objective": {"score": 1.0}}
-        provenance = search | {"model": "minidrive", "dataset": "minidrive", "trials": 60}
+        provenance = search | {"model": "minidrive2", "dataset": "minidrive2", "trials": 60}
         OmegaConf.save({"ratios": {}, "provenance": provenance}, sweep / "winner.yaml")
     tpe, grid, evolution = rows_here(claim, FoundRuns([folders.root]))
     assert tpe.score.value == 100 and grid.lead.value == 50 and grid.verdict == "agrees"
@@ -215,7 +215,7 @@ def test_command_says_contradictions_first_and_what_is_missing(folders, tmp_path
     assert "n = 40; commit abcdef0." in shown
     assert "Scores themselves can be compared for 1 of 2 claims" in shown
     assert "3 of 3 runs are missing; `python -m experiments.tables search --run` makes them." in shown
-    assert "python run.py -m experiment=search search=grid model=minidrive" in shown
+    assert "python run.py -m experiment=search search=grid model=minidrive2" in shown
     assert "stale" in page.read_text() and "search=grid" in page.read_text(), "a page's summary is of all claims"
 
 

@@ -15,7 +15,9 @@ from prune2drive.minidrive.scene import make_scene
 from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.vocabulary import PLURALS
 
-SCENES = [make_scene("val", index, difficulty) for difficulty in ("standard", "photo") for index in range(60)]
+SCENES = [
+    make_scene("val", index, difficulty) for difficulty in ("standard", "photo", "crowded") for index in range(60)
+]
 
 
 def asked(kind, difficulty="standard", frames=200):
