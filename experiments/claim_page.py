@@ -32,7 +32,7 @@ def summary(tables: Mapping[str, list[Row]], compared_there: Collection[str]) ->
     yield ""
     yield (
         f"Of {len(compared)} published differences that have runs here, {counts['agrees']} agree here, "
-        f"{counts['contradicts']} another, and {counts['undecided']} cannot be told from 0. "
+        f"{counts['contradicts']} contradict, and {counts['undecided']} cannot be told from 0. "
         f"Scores themselves can be compared for {len(compared_there)} of {len(tables)} claims: those with runs in the "
         "paper's setting."
     )
