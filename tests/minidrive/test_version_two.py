@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prune2drive.cameras import CAMERAS
 from prune2drive.errors import InputError
@@ -112,3 +114,18 @@ def test_a_photograph_is_the_same_each_time_and_rough_where_a_drawing_is_flat():
         coarse = one.reshape(14, 8, 14, 8, 3).mean(axis=(1, 3))
         flat = np.asarray(photograph(drawn, camera)).astype(int).reshape(14, 8, 14, 8, 3).mean(axis=(1, 3))
         assert coarse[0].std(axis=0).mean() > 2 * flat[0].std(axis=0).mean(), "the sky above all buildings"
+
+
+@given(st.sampled_from(SCENES), st.tuples(st.integers(1, 9), st.integers(1, 9)))
+def test_a_patch_belongs_to_the_object_that_covers_most_of_it_on_grids_of_any_shape(scene, grid):
+    owners = scene.patch_owners(grid).reshape(len(CAMERAS), *grid)
+    for camera, name in enumerate(CAMERAS):
+        for row, column in np.ndindex(*grid):
+            covered = {-1: 0.15}
+            for index, thing in enumerate(scene.objects):
+                x0, y0, x1, y1 = thing.box
+                wide = max(0, min(x1, (column + 1) / grid[1]) - max(x0, column / grid[1])) * grid[1]
+                high = max(0, min(y1, (row + 1) / grid[0]) - max(y0, row / grid[0])) * grid[0]
+                covered[index] = wide * high if thing.camera == name else 0
+            owner = owners[camera, row, column]
+            assert covered[owner] >= max(covered.values()) - 1e-9

@@ -36,6 +36,9 @@ RECIPE = Recipe(
     other_views=0.5,
     spacing=dict.fromkeys(SPACINGS, 1.0),
 )
+SIZES = Architecture(
+    resolution=28, layers=4, vision_width=32, vision_layers=1, vision_heads=1, width=32, heads=2, mlp=32
+)
 PLAIN = replace(RECIPE, other_resolutions={}, other_shapes={}, other_views=0.0)
 
 
@@ -128,9 +131,8 @@ def test_evidence_lies_on_the_asked_object_in_whatever_place_its_camera_is():
 
 @pytest.mark.slow
 def test_a_step_of_each_kind_trains():
-    small = {"vision_width": 32, "vision_layers": 1, "vision_heads": 1, "width": 32, "heads": 2, "mlp": 32}
     schedule = Schedule(1, 6, 1, dict.fromkeys(PHASES, 2), dict.fromkeys(AUXILIARY_LOSSES, 1.0))
-    module = MiniDriveTraining(Architecture(resolution=28, layers=4, **small), schedule, RECIPE, 8)
+    module = MiniDriveTraining(SIZES, schedule, RECIPE, 8)
     module.log, seen = lambda *values, **options: None, set()
     module.log_dict = lambda *values, **options: None
     MiniDriveTraining.global_step, before = 2, MiniDriveTraining.global_step
@@ -144,6 +146,18 @@ def test_a_step_of_each_kind_trains():
     finally:
         MiniDriveTraining.global_step = before
     assert len(seen) == 6
+
+
+def test_validation_shows_all_cameras_at_full_size_with_unbroken_positions(monkeypatch):
+    schedule = Schedule(1, 1, 1, dict.fromkeys(PHASES, 2), dict.fromkeys(AUXILIARY_LOSSES, 1.0))
+    module = MiniDriveTraining(SIZES, schedule, replace(RECIPE, other_shapes={"1x3": 0.6}), validation_scenes=48)
+    monkeypatch.setattr(MiniDriveTraining, "trainer", SimpleNamespace(global_rank=0, world_size=1))
+    batches = [*module.val_dataloader()]
+    assert len(batches) == 6
+    for made in batches:
+        assert made["pixels_SC3HW"].shape == (8, 6, 3, 28, 28)
+        prefix = int((made["segment_ST"][0] == PREFIX).sum())
+        assert (made["position_ST"][:, :prefix] == torch.arange(prefix)).all()
 
 
 def test_what_a_recipe_cannot_be():
