@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from transformers import AutoConfig
 
 from experiments.cells import Cell, Cost, Score, Table, beside, markdown, needed, write_block
-from experiments.runs import REPOSITORY, Options, Runs, commit
+from experiments.runs import REPOSITORY, Options, Runs, commit, named
 from prune2drive.errors import InputError
 from prune2drive.files import CONFIGS
 from prune2drive.minidrive.dataset import MiniDrive
@@ -245,17 +245,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command."""
     usual = [name for name in TABLES if name not in ON_REQUEST]
     print_tables("minidrive", TABLES, usual, arguments)
-
-
-def named(model: str, dataset: str) -> list[str]:
-    """Returns the options that name a model and a data set.
-
-    Args:
-        model: a configs/model/ file, with options: `minidrive,checkpoint=DIR`.
-        dataset: a configs/dataset/ file.
-    """
-    file, *settings = model.split(",")
-    return [f"model={file}", f"dataset={dataset}", *(f"model.{setting}" for setting in settings)]
 
 
 def add_run_options(parser: argparse.ArgumentParser, questions: int) -> None:

@@ -31,6 +31,17 @@ Options = tuple[str, ...]
 """Command-line options of a run."""
 
 
+def named(model: str, dataset: str) -> list[str]:
+    """Returns the options that name a model and a data set.
+
+    Args:
+        model: a configs/model/ file, with options: `minidrive,checkpoint=DIR`.
+        dataset: a configs/dataset/ file.
+    """
+    file, *settings = model.split(",")
+    return [f"model={file}", f"dataset={dataset}", *(f"model.{setting}" for setting in settings)]
+
+
 def in_process(overrides: Sequence[str]) -> None:
     """Evaluates in this process what `run.py` would with these options, of which `folder` has to be one."""
     evaluate.run(compose(overrides))

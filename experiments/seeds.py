@@ -18,9 +18,9 @@ from statistics import fmean
 from scipy.stats import kendalltau
 
 from experiments.cells import Score, simultaneous_margins, write_block
-from experiments.minidrive import add_run_options, named, run
+from experiments.minidrive import add_run_options, run
 from experiments.minidrive2 import METHODS
-from experiments.runs import Options, Runs, commit
+from experiments.runs import Options, Runs, commit, named
 from prune2drive.report.markdown import markdown_table
 
 KEEP = (0.25, 0.1)
