@@ -91,7 +91,7 @@ class Recipe:
             if resolution % self.patch:
                 raise InputError(f"recipe: resolution {resolution}: use a multiple of the patch size, {self.patch}")
         for shape in self.other_shapes:
-            if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", shape):
+            if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", str(shape)):
                 raise InputError(f"recipe.other_shapes: {shape}: write rows and columns of tokens as 2x3")
         check_whole("recipe.scenes", self.scenes)
 

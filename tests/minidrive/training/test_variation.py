@@ -164,7 +164,7 @@ def test_what_a_recipe_cannot_be():
     for changes, message in (
         ({"spacing": {"wide": 1.0}}, "recipe.spacing=wide: choose from even, gaps, dense"),
         ({"other_resolutions": {100: 0.5}}, "resolution 100: use a multiple of the patch size, 14"),
-        ({"other_shapes": {"3": 0.5}}, "recipe.other_shapes: 3: write rows and columns of tokens as 2x3"),
+        ({"other_shapes": {3: 0.5}}, "recipe.other_shapes: 3: write rows and columns of tokens as 2x3"),
     ):
         with pytest.raises(InputError, match=message):
             replace(RECIPE, **changes)
