@@ -109,6 +109,18 @@ def middle(obj: SceneObject) -> float:
     return (obj.box[0] + obj.box[2]) / 2
 
 
+def seen_in(scene: Scene, obj: SceneObject) -> list[int]:
+    """Returns the indices of an object of a clip among those of one of its scenes: one, or none where it is not there.
+
+    Of painted objects no two that a camera shows have one name.
+    """
+    return [
+        at
+        for at, other in enumerate(scene.objects)
+        if other == obj or obj.colour and (other.camera, other.name) == (obj.camera, obj.name)
+    ]
+
+
 def _take(objects: list[SceneObject], rng: SceneRandom) -> SceneObject:
     return objects.pop(rng.integer(0, len(objects) - 1))
 

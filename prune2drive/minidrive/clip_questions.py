@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from prune2drive.cameras import CAMERAS, spoken_name
 from prune2drive.minidrive.clip import Clip, middle
@@ -21,19 +22,24 @@ _SURE = 0.7  # share of questions about what moves, came or left that ask a came
 
 
 def clip_questions(clip: Clip) -> list[Question]:
-    """Returns the questions of a clip, one of each kind in the order of `CLIP_KINDS`.
-
-    A kind that has nothing to ask about is replaced by `first`, which always has.
-    """
+    """Returns the questions of a clip, one of each kind in the order of `CLIP_KINDS`."""
     rng = SceneRandom(*clip.now.key, _STREAM)
-    asked = []
-    for kind, (tag, write) in CLIP_KINDS.items():
-        draft = write(clip, rng)
-        if draft is None:
-            kind, tag, draft = "first", CLIP_KINDS["first"][0], _first(clip, rng)
+    return [ask_about_clip(clip, kind, rng) for kind in CLIP_KINDS]
+
+
+def ask_about_clip(clip: Clip, kind: str, rng: SceneRandom) -> Question:
+    """Returns a question of a kind, or of the kind `first` if the clip has nothing to ask about.
+
+    Args:
+        clip: the clip that the question is about.
+        kind: key of `CLIP_KINDS`.
+        rng: source of all choices.
+    """
+    tag, write = CLIP_KINDS[kind]
+    if draft := write(clip, rng):
         text, reference, attributes, subjects = draft
-        asked.append(Question(kind, "perception", text, reference, (tag,), attributes, subjects))
-    return asked
+        return Question(kind, "perception", text, reference, (tag,), attributes, subjects)
+    return ask_about_clip(clip, "first", rng)
 
 
 def _which(clip: Clip, found: Sequence[SceneObject], what: str, rng: SceneRandom) -> Draft | None:
@@ -73,7 +79,11 @@ def _is_moving(clip: Clip, rng: SceneRandom) -> Draft | None:
         return None
     obj = rng.pick(chosen)
     text = f"Is the {obj.name} to the {spoken_name(obj.camera)} of the ego vehicle moving?"
-    return text, "Yes." if obj in movers else "No.", {"camera": obj.camera, "kind": obj.kind}, (obj,)
+    return text, "Yes." if obj in movers else "No.", _named(obj), (obj,)
+
+
+def _named(obj: SceneObject) -> dict[str, Any]:
+    return {"camera": obj.camera, "kind": obj.kind, "colour": obj.colour}
 
 
 def _direction(clip: Clip, rng: SceneRandom) -> Draft | None:
@@ -83,7 +93,7 @@ def _direction(clip: Clip, rng: SceneRandom) -> Draft | None:
     side = "left" if middle(obj) < middle(past) else "right"
     place = f"to the {spoken_name(obj.camera)} of the ego vehicle"
     text = f"Is the {obj.name} {place} moving to the left or to the right?"
-    return text, f"To the {side}.", {"camera": obj.camera, "kind": obj.kind}, (obj,)
+    return text, f"To the {side}.", _named(obj), (obj,)
 
 
 def _first(clip: Clip, rng: SceneRandom) -> Draft:

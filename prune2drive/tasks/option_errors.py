@@ -44,7 +44,7 @@ def explain(error: CompactHydraException) -> str:
 
 def _no_such_option(full_key: str, node: DictConfig) -> str:
     group, _, key = full_key.rpartition(".")
-    names = [name for name in _names(node) if group or name != "hydra"]
+    names = [str(name) for name in _keys(node) if group or name != "hydra"]
     near = [f"{group}.{name}".lstrip(".") for name in get_close_matches(key, names, n=1)]
     meant = _meant(near or [path for path in _paths(node._get_root()) if path.rpartition(".")[2] == key])
     has = f"{group} has {', '.join(names) or 'no options'}" if group else f"there are {', '.join(names)}"
@@ -56,15 +56,15 @@ def _meant(options: Iterable[str]) -> str:
     return f"; did you mean {nearest}?" if nearest else ""
 
 
-def _names(node: DictConfig) -> list[str]:
-    return [str(name) for name in node if not str(name).startswith("_")]
+def _keys(node: DictConfig) -> list[Any]:
+    return [key for key in node if not str(key).startswith("_")]
 
 
 def _paths(node: Any, above: str = "") -> Iterator[str]:
     """Yields the full names of all options but Hydra's own."""
-    for name in _names(node):
-        path = f"{above}.{name}".lstrip(".")
+    for key in _keys(node):
+        path = f"{above}.{key}".lstrip(".")
         yield path
-        child = node._get_node(name)
+        child = node._get_node(key)
         if OmegaConf.is_dict(child) and path != "hydra" and not (child._is_none() or child._is_interpolation()):
             yield from _paths(child, path)

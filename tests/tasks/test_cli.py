@@ -152,6 +152,7 @@ MISTYPED = {
     "ratios.keep=[": r"ratios.keep=\[: cannot be read as name=value",
     "~ratios.kep": "Could not delete from config. 'ratios.kep' does not exist.",
     "--config-dir nowhere": "Additional config directory '.*nowhere' not found",
+    "task=train_minidrive2 task.cow=1": "task.cow: no such option; task has .*, recipe, .*",  # keys that are numbers
     "-m pruner=none,tfps ratios.kep=0.3": "ratios.kep: no such option; .*; did you mean ratios.keep?",
     "ratios.kep=0.1,0.3 -m": "ratios.kep: no such option; .*; did you mean ratios.keep?",
     "-m search=tpe search.trails=3": "search.trails: no such option; .*; did you mean search.trials?",

@@ -7,10 +7,9 @@ Q positions after the prefix.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -20,104 +19,22 @@ from torch.nn.functional import interpolate
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
-from prune2drive.cameras import CAMERAS
+from prune2drive.cameras import CAMERAS, camera_of, time_of
 from prune2drive.data.dataset import multi_view_prompt
-from prune2drive.errors import InputError, check_choice, check_whole
+from prune2drive.minidrive.clip import Clip, make_clip
+from prune2drive.minidrive.clip_questions import ask_about_clip, clip_questions
 from prune2drive.minidrive.dataset import photograph
-from prune2drive.minidrive.questions import QUESTION_KINDS, Question, ask, frame_questions
-from prune2drive.minidrive.scene import DIFFICULTIES, Scene, make_scene
+from prune2drive.minidrive.questions import Question, ask, frame_questions
 from prune2drive.minidrive.scene_random import SceneRandom
+from prune2drive.minidrive.training.recipe import SPACINGS, Recipe
 from prune2drive.minidrive.training.targets import IGNORED, patch_attributes, question_targets
 from prune2drive.sample import IMAGE_MARKER
 
 PADDING = -1  # segment of padding
 PREFIX = -2  # segment of the visual prefix, which every question attends to
 LONGEST = 6000  # about the largest position id
-SPACINGS = {"even": (1.0, 1.0), "gaps": (1.0, 8.0), "dense": (0.1, 1.0)}
-"""Name -> smallest and largest mean step between the position ids of visual tokens."""
+TRIES = 200  # draws of a question that cameras left out might answer
 Batch = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Describes the batches of a split.
-
-    Args:
-        questions: number of questions drawn for a scene of the train split, 0 for images alone; scenes of other
-            splits have the questions of their frame.
-        difficulties: difficulty -> relative frequency of its scenes.
-        kinds: kind of question -> relative frequency.
-        scenes: number of scenes of a step, over all ranks.
-        split: split of the scenes.
-        version: version of MiniDrive, whose questions those of other splits are.
-        resolution: width and height of an image in pixels.
-        other_resolutions: other width and height -> share of the steps that have it.
-        other_shapes: tokens of an image as "rows x columns" -> share of the steps whose images are made smaller to
-            have them, as `pruner=resize` does.
-        other_views: share of the steps that leave out some cameras, and show the others in another order.
-        spacing: how position ids follow one another among visual tokens -> relative frequency: `even`, by one, `gaps`,
-            by more, or `dense`, by less, irregularly and from anywhere. Always `even` by default.
-        patch: width and height in pixels of the patch that becomes a visual token.
-        shape: tokens of an image as "rows x columns" where its size does not give them; a step's, see `other_shapes`.
-        seed: seed of all draws; a step's batch depends on the recipe and the step alone.
-
-    Raises:
-        InputError: a difficulty or a kind of question does not exist, a size is none, or there is no scene.
-    """
-
-    questions: int
-    difficulties: Mapping[str, float]
-    kinds: Mapping[str, float]
-    scenes: int = 1
-    split: str = "train"
-    version: int = 1
-    resolution: int = 112
-    other_resolutions: Mapping[int, float] = field(default_factory=dict)
-    other_shapes: Mapping[str, float] = field(default_factory=dict)
-    other_views: float = 0.0
-    spacing: Mapping[str, float] = field(default_factory=lambda: {"even": 1.0})
-    patch: int = 14
-    shape: str = ""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for difficulty in self.difficulties:
-            check_choice("recipe.difficulties", difficulty, DIFFICULTIES)
-        for kind in self.kinds:
-            check_choice("recipe.kinds", kind, QUESTION_KINDS)
-        for spacing in self.spacing:
-            check_choice("recipe.spacing", spacing, SPACINGS)
-        for resolution in (self.resolution, *self.other_resolutions):
-            if resolution % self.patch:
-                raise InputError(f"recipe: resolution {resolution}: use a multiple of the patch size, {self.patch}")
-        for shape in self.other_shapes:
-            if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", str(shape)):
-                raise InputError(f"recipe.other_shapes: {shape}: write rows and columns of tokens as 2x3")
-        check_whole("recipe.scenes", self.scenes)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of an image's patches."""
-        if not self.shape:
-            return self.resolution // self.patch, self.resolution // self.patch
-        rows, columns = self.shape.split("x")
-        return int(rows), int(columns)
-
-    def of_step(self, step: int) -> tuple[Recipe, tuple[str, ...]]:
-        """Returns the recipe of a step, in its resolution or shape, and the cameras that it shows."""
-        rng = SceneRandom(self.seed, 1 << 17, step)
-        cameras: tuple[str, ...] = CAMERAS
-        sizes: list[tuple[dict[str, Any], float]] = [
-            *(({"resolution": resolution}, share) for resolution, share in self.other_resolutions.items()),
-            *(({"shape": shape}, share) for shape, share in self.other_shapes.items()),
-        ]
-        point, drawn = rng.uniform(0, 1), dict[str, Any]()
-        for size, share in sizes:
-            drawn, point = (size, 1.0) if point < share else (drawn, point - share)
-        if rng.chance(self.other_views):
-            left = list(CAMERAS)
-            cameras = tuple(left.pop(rng.integer(0, len(left) - 1)) for _ in range(rng.integer(2, len(CAMERAS))))
-        return replace(self, **drawn, other_resolutions={}, other_shapes={}, other_views=0.0), cameras
 
 
 @dataclass
@@ -125,12 +42,12 @@ class PackedScene:
     """Holds the tokens of a scene's prefix and questions.
 
     Args:
-        scene: the scene.
+        clip: the scene, at one time or at several.
         tokens: (id, label, segment, position) of every token; the label is the next token's id in an answer.
         questions: position where the answer begins, and the question.
     """
 
-    scene: Scene
+    clip: Clip
     tokens: list[tuple[int, int, int, int]]
     questions: list[tuple[int, Question]] = field(default_factory=list)
 
@@ -168,47 +85,47 @@ class PackedMiniDrive(IterableDataset[Batch]):
             `pixels_SC3HW` in bytes and `attributes_IN` of the images' patches; with questions also `ids_ST`,
             `labels_ST`, `segment_ST` and `position_ST` of the tokens, and the `targets` of the auxiliary losses.
         """
-        recipe, cameras = recipe.of_step(step)
-        scenes, packed = [], []
+        recipe, views = recipe.of_step(step)
+        clips, packed = [], []
         for slot in range(self.rank, recipe.scenes, self.world):
             index = (step << 16) + slot if recipe.split == "train" else step * recipe.scenes + slot
             rng = SceneRandom(recipe.seed, 1 << 16, index)
             difficulty = rng.pick(list(recipe.difficulties), list(recipe.difficulties.values()))
-            scenes.append(make_scene(recipe.split, (recipe.seed << 48) + index, difficulty))
+            clips.append(make_clip(recipe.split, (recipe.seed << 48) + index, difficulty, recipe.times))
             if recipe.questions:
-                packed.append(self._pack(scenes[-1], recipe, cameras, rng))
-        pixels = [[np.asarray(photograph(scene, camera, recipe.resolution)) for camera in cameras] for scene in scenes]
+                packed.append(self._pack(clips[-1], recipe, views, rng))
+        pixels = [[_pixels(clip, view, recipe.resolution) for view in views] for clip in clips]
         drawn_SC3HW = torch.from_numpy(np.array(pixels)).permute(0, 1, 4, 2, 3)
         batch: Batch = {
             "pixels_SC3HW": _smaller(drawn_SC3HW, recipe) if recipe.shape else drawn_SC3HW,
-            "attributes_IN": patch_attributes(scenes, recipe.grid, cameras),
+            "attributes_IN": patch_attributes(clips, recipe.grid, views),
         }
         if packed:
             asked = [
-                (at, start, row.scene, question) for at, row in enumerate(packed) for start, question in row.questions
+                (at, start, row.clip, question) for at, row in enumerate(packed) for start, question in row.questions
             ]
             batch |= _pad(packed, int(self.tokenizer.pad_token_id))
-            batch["targets"] = question_targets(asked, recipe.grid, cameras)
+            batch["targets"] = question_targets(asked, recipe.grid, views)
         return batch
 
-    def _chat(self, question: str, cameras: Sequence[str] = CAMERAS) -> str:
-        message = {"role": "user", "content": multi_view_prompt(cameras, question)}
+    def _chat(self, question: str, views: Sequence[str] = CAMERAS) -> str:
+        message = {"role": "user", "content": multi_view_prompt(views, question)}
         return str(self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
 
-    def _prefix(self, recipe: Recipe, cameras: Sequence[str]) -> list[int]:
+    def _prefix(self, recipe: Recipe, views: Sequence[str]) -> list[int]:
         """Returns the token ids before the question."""
         tokens = math.prod(recipe.grid) + 1  # and a newline
-        before = self._chat("\n", cameras).split("\n")[0]
+        before = self._chat("\n", views).split("\n")[0]
         ids: list[int] = self.tokenizer(before.replace(IMAGE_MARKER, IMAGE_MARKER * tokens)).input_ids
         return ids
 
-    def _pack(self, scene: Scene, recipe: Recipe, cameras: Sequence[str], rng: SceneRandom) -> PackedScene:
-        prefix, end = self._prefix(recipe, cameras), int(self.tokenizer.eos_token_id)
-        questions = _questions(scene, recipe, cameras, rng)
+    def _pack(self, clip: Clip, recipe: Recipe, views: Sequence[str], rng: SceneRandom) -> PackedScene:
+        prefix, end = self._prefix(recipe, views), int(self.tokenizer.eos_token_id)
+        questions = _questions(clip, recipe, set(map(camera_of, views)), rng)
         is_image = [token == self.tokenizer.convert_tokens_to_ids(IMAGE_MARKER) for token in prefix]
         *places, after = positions(is_image, recipe.spacing, rng)
         packed = PackedScene(
-            scene, [(token, IGNORED, PREFIX, place) for token, place in zip(prefix, places, strict=True)]
+            clip, [(token, IGNORED, PREFIX, place) for token, place in zip(prefix, places, strict=True)]
         )
         for segment, question in enumerate(questions):
             prompt = self.tokenizer(question.text).input_ids + self.suffix
@@ -218,6 +135,10 @@ class PackedMiniDrive(IterableDataset[Batch]):
             packed.questions.append((len(packed.tokens) + len(prompt) - 1, question))
             packed.tokens += [(token, label, segment, place) for place, (token, label) in tokens]
         return packed
+
+
+def _pixels(clip: Clip, view: str, resolution: int) -> np.ndarray:
+    return np.asarray(photograph(clip.scenes[time_of(view) or 0], camera_of(view), resolution))
 
 
 def _smaller(pixels_SC3HW: Tensor, recipe: Recipe) -> Tensor:
@@ -247,15 +168,19 @@ def positions(is_image: Sequence[bool], spacing: Mapping[str, float], rng: Scene
     return [*drawn, int(at) + 1]
 
 
-def _questions(scene: Scene, recipe: Recipe, cameras: Sequence[str], rng: SceneRandom) -> list[Question]:
+def _questions(clip: Clip, recipe: Recipe, cameras: Set[str], rng: SceneRandom) -> list[Question]:
+    """Draws questions that the shown cameras answer, of a kind that any camera does where the recipe's kinds fail."""
+    single = recipe.times == 1
     if recipe.split != "train":
-        return frame_questions(scene, recipe.version)
-    kinds, weights = list(recipe.kinds), list(recipe.kinds.values())
+        return frame_questions(clip.now, recipe.version) if single else clip_questions(clip)
+    kinds, always = (recipe.kinds, "exist") if single else (recipe.clip_kinds, "first")
     drawn: list[Question] = []
     for _ in range(recipe.questions):
-        question = ask(scene, rng.pick(kinds, weights), rng)
-        while not question.cameras <= set(cameras):
-            question = ask(scene, rng.pick(kinds, weights), rng)
+        for tried in count():
+            kind = rng.pick(list(kinds), list(kinds.values())) if tried < TRIES else always
+            question = ask(clip.now, kind, rng) if single else ask_about_clip(clip, kind, rng)
+            if question.cameras <= cameras:
+                break
         drawn.append(question)
     return drawn
 

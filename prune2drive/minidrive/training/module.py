@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader
 from prune2drive.errors import InputError
 from prune2drive.minidrive.architecture import Architecture, build_model, save
 from prune2drive.minidrive.model import packaged
-from prune2drive.minidrive.questions import VERSIONS
 from prune2drive.minidrive.tokenizer import build_tokenizer
-from prune2drive.minidrive.training.batches import PREFIX, Batch, PackedMiniDrive, Recipe, block_mask
+from prune2drive.minidrive.training.batches import PREFIX, Batch, PackedMiniDrive, block_mask
 from prune2drive.minidrive.training.growth import grow
 from prune2drive.minidrive.training.losses import attention_supervision_loss, attribute_losses
 from prune2drive.minidrive.training.packed_attention import AttentionProbe, use_packed_attention
+from prune2drive.minidrive.training.recipe import Recipe
 from prune2drive.minidrive.training.schedule import Schedule
 from prune2drive.minidrive.training.targets import ATTRIBUTES, IGNORED
 
@@ -136,7 +136,7 @@ class MiniDriveTraining(LightningModule):
         hidden_STD = self.decode(batch, self.encode_images(batch["pixels_SC3HW"])).last_hidden_state
         right_ST = (self.model.lm_head(hidden_STD).argmax(-1) == batch["labels_ST"]) | (batch["labels_ST"] == IGNORED)
         matches = []
-        for segment, kind in enumerate(VERSIONS[self.recipe.version]):
+        for segment, kind in enumerate(self.recipe.frame_kinds):
             matches.append((right_ST | (batch["segment_ST"] != segment)).all(1).float().mean())
             self.log(f"val/{kind}", matches[-1], sync_dist=True)
         self.log("val/exact_match", torch.stack(matches).mean(), prog_bar=True, sync_dist=True)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prune2drive.cameras import CAMERAS
+from prune2drive.cameras import CAMERAS, camera_of, time_of
+from prune2drive.minidrive.clip import Clip, seen_in
 from prune2drive.minidrive.questions import LETTERS, Question
 from prune2drive.minidrive.scene import Scene, SceneObject
 from prune2drive.minidrive.vocabulary import COLOURS, COLUMNS, KINDS, LIGHTS, ROWS, STATUSES, TAG_NUMBERS
@@ -36,34 +37,38 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 """Attribute of a patch or an object -> the words for its values."""
 
 
-def patch_attributes(
-    scenes: Sequence[Scene], grid: tuple[int, int], cameras: Sequence[str] = CAMERAS
-) -> dict[str, Tensor]:
+def patch_attributes(clips: Sequence[Clip], grid: tuple[int, int], views: Sequence[str] = CAMERAS) -> dict[str, Tensor]:
     """Returns the attributes of all patches: attribute -> index of a word, IGNORED where it has none; [I, N].
 
     All patches of an object have all attributes of the object, its number and the grid cell of its centre included.
 
     Args:
-        scenes: the scenes, whose images follow one another.
+        clips: the scenes, whose images follow one another.
         grid: rows and columns of an image's patches.
-        cameras: the cameras whose images there are, in order.
+        views: the views of each clip, in order.
     """
-    shown = [CAMERAS.index(camera) for camera in cameras]
-    words = {name: np.full((len(scenes), len(CAMERAS), math.prod(grid)), IGNORED) for name in ATTRIBUTES}
+    found = [[_scene_attributes(scene, grid) for scene in clip.scenes] for clip in clips]
+    shown = [(time_of(view) or 0, CAMERAS.index(camera_of(view))) for view in views]
+    words = {name: [clip[time][name][camera] for clip in found for time, camera in shown] for name in ATTRIBUTES}
+    return {name: torch.from_numpy(np.array(images)) for name, images in words.items()}
+
+
+def _scene_attributes(scene: Scene, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Returns the attributes of the patches of all cameras, each [cameras, N]."""
+    words = {name: np.full((len(CAMERAS), math.prod(grid)), IGNORED) for name in ATTRIBUTES}
     words["presence"][:] = 1
     words["camera"][:] = np.arange(len(CAMERAS))[:, None]
-    for at, scene in enumerate(scenes):
-        words["bend"][at][0] = scene.bend + 1
-        owner = scene.patch_owners(grid)
-        words["presence"][at][owner >= 0] = 0
-        for index, obj in enumerate(scene.objects):
-            for name, word in _object_words(obj).items():
-                words[name][at][owner == index] = word
-    return {name: torch.from_numpy(indices[:, shown]).flatten(0, 1) for name, indices in words.items()}
+    words["bend"][0] = scene.bend + 1
+    owner = scene.patch_owners(grid)
+    words["presence"][owner >= 0] = 0
+    for index, obj in enumerate(scene.objects):
+        for name, word in _object_words(obj).items():
+            words[name][owner == index] = word
+    return words
 
 
 def question_targets(
-    asked: Sequence[tuple[int, int, Scene, Question]], grid: tuple[int, int], cameras: Sequence[str] = CAMERAS
+    asked: Sequence[tuple[int, int, Clip, Question]], grid: tuple[int, int], views: Sequence[str] = CAMERAS
 ) -> dict[str, Any]:
     """Returns what the auxiliary losses of a batch's questions need.
 
@@ -71,23 +76,23 @@ def question_targets(
         asked: for every question, the index of its scene in the batch, the position where its answer begins, its
             scene and itself.
         grid: rows and columns of an image's patches.
-        cameras: the cameras whose images there are, in order.
+        views: the views of each scene, in order.
 
     Returns:
         `answer_start` [2, Q], scene and position where the answer begins; `asked` and `subject`, the attributes [Q]
         that the question names and those of the only object that decides the answer; `evidence` bool [Q, V], the
-        visual tokens of all objects that decide the answer.
+        visual tokens of all objects that decide the answer, at every time.
     """
-    shown = [CAMERAS.index(camera) for camera in cameras]
-    owners = {id(scene): scene.patch_owners(grid)[shown].reshape(-1) for *_, scene, _ in asked}
-    evidence = [
-        np.isin(owners[id(scene)], [scene.objects.index(obj) for obj in question.subjects])
-        for *_, scene, question in asked
-    ]
+    owners = {id(clip): [scene.patch_owners(grid) for scene in clip.scenes] for *_, clip, _ in asked}
+    evidence = []
+    for *_, clip, question in asked:
+        decide = [[at for obj in question.subjects for at in seen_in(scene, obj)] for scene in clip.scenes]
+        shown = [np.isin(owner, subjects) for owner, subjects in zip(owners[id(clip)], decide, strict=True)]
+        evidence.append([shown[time_of(view) or 0][CAMERAS.index(camera_of(view))] for view in views])
     questions = [question for *_, question in asked]
     return {
         "answer_start": torch.tensor([(at, start) for at, start, *_ in asked]).T,
-        "evidence": torch.from_numpy(np.array(evidence)),
+        "evidence": torch.from_numpy(np.array(evidence)).flatten(1),
         "asked": _tensors([_words(question.asked) for question in questions]),
         "subject": _tensors([_object_words(q.subjects[0]) if len(q.subjects) == 1 else {} for q in questions]),
     }

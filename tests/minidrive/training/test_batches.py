@@ -11,7 +11,8 @@ from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.questions import QUESTION_KINDS, VERSIONS
 from prune2drive.minidrive.scene import make_scene
 from prune2drive.minidrive.tokenizer import build_tokenizer
-from prune2drive.minidrive.training.batches import PADDING, PREFIX, PackedMiniDrive, Recipe, block_mask
+from prune2drive.minidrive.training.batches import PADDING, PREFIX, PackedMiniDrive, block_mask
+from prune2drive.minidrive.training.recipe import Recipe
 from prune2drive.minidrive.training.targets import ATTRIBUTES, IGNORED
 from prune2drive.minidrive.vocabulary import NUMBERS, PLURALS
 

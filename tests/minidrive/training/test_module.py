@@ -4,8 +4,9 @@ import torch
 from prune2drive.errors import InputError
 from prune2drive.minidrive.architecture import Architecture
 from prune2drive.minidrive.questions import QUESTION_KINDS
-from prune2drive.minidrive.training.batches import PADDING, PREFIX, PackedMiniDrive, Recipe
+from prune2drive.minidrive.training.batches import PADDING, PREFIX, PackedMiniDrive
 from prune2drive.minidrive.training.module import LEAST_LAYERS, MiniDriveTraining
+from prune2drive.minidrive.training.recipe import Recipe
 from prune2drive.minidrive.training.schedule import AUXILIARY_LOSSES, PHASES, Schedule
 from prune2drive.minidrive.training.targets import IGNORED
 

@@ -19,8 +19,9 @@ from prune2drive.minidrive.architecture import Architecture
 from prune2drive.minidrive.questions import QUESTION_KINDS
 from prune2drive.minidrive.scene_random import SceneRandom
 from prune2drive.minidrive.tokenizer import build_tokenizer
-from prune2drive.minidrive.training.batches import LONGEST, PREFIX, SPACINGS, PackedMiniDrive, Recipe, positions
+from prune2drive.minidrive.training.batches import LONGEST, PREFIX, PackedMiniDrive, positions
 from prune2drive.minidrive.training.module import MiniDriveTraining
+from prune2drive.minidrive.training.recipe import SPACINGS, Recipe
 from prune2drive.minidrive.training.schedule import AUXILIARY_LOSSES, PHASES, Schedule
 from prune2drive.pruning.surgery.resized_images import resize_images
 
