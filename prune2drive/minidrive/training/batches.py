@@ -27,7 +27,7 @@ from prune2drive.minidrive.dataset import photograph
 from prune2drive.minidrive.questions import Question, ask, frame_questions
 from prune2drive.minidrive.scene_random import SceneRandom
 from prune2drive.minidrive.training.recipe import SPACINGS, Recipe
-from prune2drive.minidrive.training.targets import IGNORED, patch_attributes, question_targets
+from prune2drive.minidrive.training.targets import IGNORED, change_targets, patch_attributes, question_targets
 from prune2drive.sample import IMAGE_MARKER
 
 PADDING = -1  # segment of padding
@@ -106,6 +106,8 @@ class PackedMiniDrive(IterableDataset[Batch]):
             ]
             batch |= _pad(packed, int(self.tokenizer.pad_token_id))
             batch["targets"] = question_targets(asked, recipe.grid, views)
+            if recipe.times > 1:
+                batch["targets"]["change"] = change_targets(clips, recipe.grid, views)
         return batch
 
     def _chat(self, question: str, views: Sequence[str] = CAMERAS) -> str:

@@ -26,7 +26,7 @@ from prune2drive.minidrive.training.losses import attention_supervision_loss, at
 from prune2drive.minidrive.training.packed_attention import AttentionProbe, use_packed_attention
 from prune2drive.minidrive.training.recipe import Recipe
 from prune2drive.minidrive.training.schedule import Schedule
-from prune2drive.minidrive.training.targets import ATTRIBUTES, IGNORED
+from prune2drive.minidrive.training.targets import ATTRIBUTES, CHANGES, IGNORED
 
 LEAST_LAYERS = 3
 
@@ -70,7 +70,9 @@ class MiniDriveTraining(LightningModule):
         use_packed_attention(self.model)
         self.tokenizer = build_tokenizer()
         ids = self.tokenizer.convert_tokens_to_ids
-        self.words = {name: torch.tensor(ids(list(words))) for name, words in ATTRIBUTES.items()}
+        self.words = {
+            name: torch.tensor(ids(list(words))) for name, words in (ATTRIBUTES | {"change": CHANGES}).items()
+        }
 
     @property
     def steps(self) -> int:
@@ -113,6 +115,10 @@ class MiniDriveTraining(LightningModule):
         for name, layer in (("asked", self.probed_layer), ("subject", self.probed_layer + 1)):
             vectors = outputs.hidden_states[layer][scene, start]
             loss = loss + weights[name] * self.attribute_loss(name, vectors, targets[name])
+        if "change" in targets:
+            vectors = outputs.hidden_states[self.probed_layer][:, visual]
+            changes = {"change": targets["change"].view(vectors.shape[:-1])}
+            loss = loss + weights["change"] * self.attribute_loss("token", vectors, changes)
         return loss
 
     def attribute_loss(self, what: str, vectors: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
@@ -123,7 +129,7 @@ class MiniDriveTraining(LightningModule):
             vectors: hidden states [..., D].
             targets: attribute -> index of the right word for each vector, or IGNORED.
         """
-        words = {name: self.model.lm_head.weight[ids.to(vectors.device)] for name, ids in self.words.items()}
+        words = {name: self.model.lm_head.weight[self.words[name].to(vectors.device)] for name in targets}
         losses = attribute_losses(vectors, targets, words)
         self.log_dict({f"train/{what}_{name}": loss for name, loss in losses.items()})
         return torch.stack(list(losses.values())).mean()

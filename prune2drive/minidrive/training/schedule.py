@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prune2drive.errors import InputError
 
 PHASES = ("token_supervision", "answer_training", "fine_tuning")
-AUXILIARY_LOSSES = ("asked", "subject", "attention_supervision")
+AUXILIARY_LOSSES = ("asked", "subject", "attention_supervision", "change")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Schedule:
         scenes: phase -> scenes of a step.
         auxiliary_losses: weights of the losses in answer training beside the answers': `asked` classifies the
             attributes that the question names, `subject` those of the object that decides the answer, and
-            `attention_supervision` draws attention to the objects that decide it.
+            `attention_supervision` draws attention to the objects that decide it; `change` classifies what became of
+            the visual tokens of a clip.
         rate: learning rate of the language model.
         fine_tuning_rate: learning rate at the start of fine-tuning, as a share of `rate`.
         vision_share: learning rate of the vision tower after token supervision, as a share of the language model's.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prune2drive.cameras import CAMERAS, camera_of, time_of
-from prune2drive.minidrive.clip import Clip, seen_in
+from prune2drive.minidrive.clip import Clip, middle, seen_in
 from prune2drive.minidrive.questions import LETTERS, Question
 from prune2drive.minidrive.scene import Scene, SceneObject
 from prune2drive.minidrive.vocabulary import COLOURS, COLUMNS, KINDS, LIGHTS, ROWS, STATUSES, TAG_NUMBERS
@@ -35,6 +35,9 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "bend": ("left", "straight", "right"),  # of the road ahead
 }
 """Attribute of a patch or an object -> the words for its values."""
+CHANGES = ("still", "left", "right", "current", "first", "moving")
+"""Words for what became of a patch: it shows what has not moved, what has moved to a side, or what the current image
+alone shows; or it is free where the first image showed what has left, or what has moved elsewhere."""
 
 
 def patch_attributes(clips: Sequence[Clip], grid: tuple[int, int], views: Sequence[str] = CAMERAS) -> dict[str, Tensor]:
@@ -64,6 +67,39 @@ def _scene_attributes(scene: Scene, grid: tuple[int, int]) -> dict[str, np.ndarr
     for index, obj in enumerate(scene.objects):
         for name, word in _object_words(obj).items():
             words[name][owner == index] = word
+    return words
+
+
+def change_targets(clips: Sequence[Clip], grid: tuple[int, int], views: Sequence[str]) -> Tensor:
+    """Returns what became of all patches: index of a word of `CHANGES`, IGNORED where nothing was or is; [I, N].
+
+    Args:
+        clips: the clips, whose images follow one another; images of earlier times have IGNORED alone.
+        grid: rows and columns of an image's patches.
+        views: the views of each clip, in order.
+    """
+    images = []
+    for clip in clips:
+        changes, blank = _changes(clip, grid), np.full(math.prod(grid), IGNORED)
+        last = len(clip.scenes) - 1
+        images += [changes[CAMERAS.index(camera_of(v))] if time_of(v) == last else blank for v in views]
+    return torch.from_numpy(np.array(images))
+
+
+def _changes(clip: Clip, grid: tuple[int, int]) -> np.ndarray:
+    """Returns what became of the patches of all cameras; [cameras, N]."""
+    came, left = ({(obj.camera, obj.name) for obj in objects} for objects in (clip.came, clip.left))
+    side = {(obj.camera, obj.name): "left" if middle(obj) < middle(past) else "right" for obj, past in clip.moved}
+    words = np.full((len(CAMERAS), math.prod(grid)), IGNORED)
+    first, now = clip.scenes[0], clip.now
+    before, owner = first.patch_owners(grid), now.patch_owners(grid)
+    for index, obj in enumerate(first.objects):
+        who = obj.camera, obj.name
+        if who in left or who in side:
+            words[before == index] = CHANGES.index("first" if who in left else "moving")
+    for index, obj in enumerate(now.objects):
+        who = obj.camera, obj.name
+        words[owner == index] = CHANGES.index("current" if who in came else side.get(who, "still"))
     return words
 
 

@@ -18,7 +18,7 @@ from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.training.batches import PREFIX, PackedMiniDrive
 from prune2drive.minidrive.training.module import MiniDriveTraining
 from prune2drive.minidrive.training.recipe import Recipe
-from prune2drive.minidrive.training.targets import ATTRIBUTES, IGNORED
+from prune2drive.minidrive.training.targets import ATTRIBUTES, CHANGES, IGNORED
 
 VIEWS = clip_views(CAMERAS, 2)
 RECIPE = Recipe(24, {"standard": 1.0}, dict.fromkeys(QUESTION_KINDS, 1.0), scenes=2, times=2)
@@ -88,6 +88,31 @@ def test_evidence_lies_where_and_when_the_asked_object_is_seen():
                     assert not columns or int(middle(obj) * 8) in columns
                     seen[f"moving at {time}"] += bool(columns)
     assert all(seen[what] for what in ("gone", "new", "moving at 0", "moving at 1")), seen
+
+
+def test_changes_are_told_of_the_last_image_by_what_was_and_is_there():
+    batch, told = packed().batch(0, replace(RECIPE, scenes=6, times=3)), Counter()
+    views = clip_views(CAMERAS, 3)
+    for slot, of_clip in enumerate(batch["targets"]["change"].view(6, len(views), 64)):
+        clip = make_clip("train", slot, "standard", 3)
+        first, now = (
+            {(obj.camera, obj.name): obj for obj in clip.scenes[time].objects if obj.colour} for time in (0, 2)
+        )
+        for view, words in zip(views, of_clip.tolist(), strict=True):
+            before, after = (clip.scenes[time].patch_owners((8, 8))[CAMERAS.index(camera_of(view))] for time in (0, 2))
+            for was, owner, word in zip(before, after, words, strict=True):
+                expected = None
+                if time_of(view) == 2 and owner >= 0:
+                    obj = clip.now.objects[owner]
+                    past = first.get((obj.camera, obj.name), obj if not obj.colour else None)
+                    way = middle(obj) - middle(past) if past else None
+                    expected = "current" if way is None else "left" if way < 0 else "right" if way > 0 else "still"
+                elif time_of(view) == 2 and was >= 0:
+                    obj = clip.scenes[0].objects[was]
+                    expected = "moving" if (obj.camera, obj.name) in now or not obj.colour else "first"
+                assert (CHANGES[word] if word != IGNORED else None) == expected
+                told[expected] += 1
+    assert told.keys() == {*CHANGES, None}
 
 
 def test_questions_are_of_the_kinds_and_about_the_cameras_that_are_asked_for():
