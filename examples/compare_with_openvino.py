@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import shutil
-from functools import cache
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -29,91 +29,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "the authors' kernel": {"ours": {"relevance": "prompt"}, "weight": 1.0, "split": "0"},
 }
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"]
-SPECIAL += ["<|image_pad|>", "<|video_pad|>"]
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "<|im_start|>assistant\n"
-)
-
-
-def write_tokenizer(folder: Path, texts: list[str]) -> dict[str, int]:
-    """Writes a byte-level BPE tokenizer made of some texts into a new folder; returns its vocabulary."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    letters = pre_tokenizers.ByteLevel.alphabet()
-    options = {"special_tokens": SPECIAL, "initial_alphabet": letters, "show_progress": False}
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=600, **options))
-    folder.mkdir(parents=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    named = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    named |= {"additional_special_tokens": SPECIAL, "chat_template": TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(named), encoding="utf-8")
-    return tokenizer.get_vocab()
-
-
-def write_checkpoint(folder: Path, texts: list[str]) -> None:
-    """Writes a tiny random Qwen2.5-VL in the published layout, with a tokenizer made of some texts."""
-    import torch
-    import transformers as hf
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    ids = write_tokenizer(folder, texts)
-    config = {
-        "model_type": "qwen2_5_vl",
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": max(ids.values()) + 1,
-        "max_position_embeddings": 4096,
-        "rope_theta": 10000.0,
-        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
-        "tie_word_embeddings": False,
-        "torch_dtype": "float32",
-        "bos_token_id": ids["<|endoftext|>"],
-        "eos_token_id": ids["<|im_end|>"],
-        "pad_token_id": ids["<|endoftext|>"],
-        "vision_start_token_id": ids["<|vision_start|>"],
-        "vision_end_token_id": ids["<|vision_end|>"],
-        "vision_token_id": ids["<|vision_pad|>"],
-        "image_token_id": ids["<|image_pad|>"],
-        "video_token_id": ids["<|video_pad|>"],
-        "vision_config": {
-            "model_type": "qwen2_5_vl",
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_heads": 2,
-            "out_hidden_size": 64,
-            "in_chans": 3,
-            "patch_size": 14,
-            "spatial_patch_size": 14,
-            "spatial_merge_size": 2,
-            "window_size": 112,
-            "fullatt_block_indexes": [1],
-        },
-    }
-    file = folder / "config.json"
-    file.write_text(json.dumps(config), encoding="utf-8")
-    model = hf.Qwen2_5_VLForConditionalGeneration(hf.AutoConfig.from_pretrained(folder))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():  # large enough for the logits to depend on every one of them
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(noise * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else parameter + 0.1 * noise)
-    model.save_pretrained(folder)
-    file.write_text(json.dumps(config), encoding="utf-8")  # as older versions of transformers read it
-    Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=28 * 28 * 1280).save_pretrained(folder)
 
 
 def ours(folder: Path) -> None:
     """Writes prompts, their images, what is kept of each image and the answers."""
     import torch
+    from tiny_qwen import write_checkpoint
 
     from prune2drive import prune
     from prune2drive.minidrive.dataset import PER_FRAME, MiniDrive
@@ -224,19 +145,21 @@ def kept_of(spoken: list[int], budget: int, rows: int, cols: int) -> list[list[i
     return kept
 
 
-def theirs(folder: Path) -> None:
-    """Lets OpenVINO GenAI keep and answer, and says what is equal; all of it goes to theirs.json too."""
+def their_answers(model: Path, folder: Path, split: str, weight: float, dropped: int, count: int) -> list[list[int]]:
+    """Returns the first tokens of the answers of an exported model.
+
+    Args:
+        model: the export.
+        folder: folder of the prompts and their images.
+        split: CDPRUNER_SPLIT_THRESHOLD, which is read when a pipeline first prunes.
+        weight: weight of the relevance.
+        dropped: percentage to drop of each image.
+        count: number of tokens.
+    """
     import numpy as np
     import openvino as ov
     import openvino_genai as genai
     from PIL import Image
-
-    entries = [json.loads(line) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
-    images = [
-        [ov.Tensor(np.asarray(Image.open(folder / name).convert("RGB"))[None]) for name in entry["images"]]
-        for entry in entries
-    ]
-    rows, cols = entries[0]["grid"]
 
     class Tokens(genai.StreamerBase):
         """Collects the tokens of an answer."""
@@ -252,51 +175,55 @@ def theirs(folder: Path) -> None:
         def end(self) -> None:
             pass
 
-    @cache
-    def generate(model: Path, split: str, weight: float, dropped: int, count: int) -> list[list[int]]:
-        os.environ["CDPRUNER_SPLIT_THRESHOLD"] = split  # read when a pipeline first prunes
-        exact = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-        pipe = genai.VLMPipeline(str(model), "CPU", ATTENTION_BACKEND="SDPA", **exact)
-        config = genai.GenerationConfig(max_new_tokens=count, min_new_tokens=count, ignore_eos=True)
-        config.apply_chat_template = False
-        config.pruning_ratio, config.relevance_weight = dropped, weight
-        answers = []
-        for entry, shown in zip(entries, images, strict=True):
-            tokens = Tokens()
-            pipe.generate(entry["prompt"], images=shown, generation_config=config, streamer=tokens)
-            answers.append(tokens.found)
-        return answers
+    os.environ["CDPRUNER_SPLIT_THRESHOLD"] = split
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+    pipe = genai.VLMPipeline(str(model), "CPU", ATTENTION_BACKEND="SDPA", **exact)
+    config = genai.GenerationConfig(max_new_tokens=count, min_new_tokens=count, ignore_eos=True)
+    config.apply_chat_template = False
+    config.pruning_ratio, config.relevance_weight = dropped, weight
+    answers = []
+    for entry in read_prompts(folder):
+        images = [np.asarray(Image.open(folder / name).convert("RGB")) for name in entry["images"]]
+        tokens = Tokens()
+        shown = [ov.Tensor(image[None]) for image in images]
+        pipe.generate(entry["prompt"], images=shown, generation_config=config, streamer=tokens)
+        answers.append(tokens.found)
+    return answers
 
-    export, count = folder / "openvino", len(entries)
-    whole = generate(export, "1", 0.5, 0, NEW_TOKENS)
+
+def read_prompts(folder: Path) -> list[dict[str, Any]]:
+    """Returns what `ours` wrote of each prompt."""
+    return [json.loads(line) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def theirs(folder: Path) -> None:
+    """Lets OpenVINO GenAI keep and answer, and says what is equal; all of it goes to theirs.json too."""
+    entries, export = read_prompts(folder), folder / "openvino"
+    rows, cols = entries[0]["grid"]
+    whole = their_answers(export, folder, "1", 0.5, 0, NEW_TOKENS)
     equal = sum(entry["all"] == answer for entry, answer in zip(entries, whole, strict=True))
-    print(f"all tokens: {equal} of {count} answers are equal")
+    print(f"all tokens: {equal} of {len(entries)} answers are equal")
     found: dict[str, Any] = {"all": whole}
-    for name, setting in SETTINGS.items():
-        for dropped in DROPPED:
-            expected = [entry[f"{name}, {dropped}"] for entry in entries]
-            budget = len(expected[0]["kept"][0])
-            probe = folder / f"probe-{budget}"
-            if not probe.exists():
-                write_probe(export, probe, entries[0], budget)
-            options = (setting["split"], setting["weight"], dropped)
-            length = 2 * len(entries[0]["starts"]) * (budget + 1)
-            spoken = generate(probe, *options, length)
-            all_kept = [kept_of(said, budget, rows, cols) for said in spoken]
-            pairs = [
-                (mine, kept)
-                for entry, of_entry in zip(expected, all_kept, strict=True)
-                for mine, kept in zip(entry["kept"], of_entry, strict=True)
-            ]
-            same = sum(mine == kept for mine, kept in pairs)
-            shared = sum(len(set(mine) & set(kept)) for mine, kept in pairs) / len(pairs) / budget
-            answers = generate(export, *options, NEW_TOKENS)
-            found[f"{name}, {dropped}"] = {"kept": all_kept, "answers": answers}
-            equal = sum(entry["answer"] == answer for entry, answer in zip(expected, answers, strict=True))
-            print(
-                f"{name}, {dropped} % dropped: {budget} of {rows * cols} tokens of {same} of {len(pairs)} images are "
-                f"the same, {shared:.1%} of all; {equal} of {count} answers are equal"
-            )
+    for (name, setting), dropped in product(SETTINGS.items(), DROPPED):
+        expected = [entry[f"{name}, {dropped}"] for entry in entries]
+        budget = len(expected[0]["kept"][0])
+        probe = folder / f"probe-{budget}"
+        if not probe.exists():
+            write_probe(export, probe, entries[0], budget)
+        options = (folder, setting["split"], setting["weight"], dropped)
+        spoken = their_answers(probe, *options, 2 * len(entries[0]["starts"]) * (budget + 1))
+        all_kept = [kept_of(said, budget, rows, cols) for said in spoken]
+        answers = their_answers(export, *options, NEW_TOKENS)
+        found[f"{name}, {dropped}"] = {"kept": all_kept, "answers": answers}
+        mine = [kept for entry in expected for kept in entry["kept"]]
+        pairs = list(zip(mine, chain(*all_kept), strict=True))
+        same = sum(one == other for one, other in pairs)
+        shared = sum(len({*one} & {*other}) for one, other in pairs) / len(pairs) / budget
+        equal = sum(entry["answer"] == answer for entry, answer in zip(expected, answers, strict=True))
+        print(
+            f"{name}, {dropped} % dropped: {budget} of {rows * cols} tokens of {same} of {len(pairs)} images are the "
+            f"same, {shared:.1%} of all; {equal} of {len(entries)} answers are equal"
+        )
     (folder / "theirs.json").write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -108,13 +108,13 @@ def _answer(
         full = kept = [0] * len(samples)
         answers = adapter.generate(prompts, **options)
     else:
-        about = {"sample_ids": [each.id for each in samples], "questions": [each.question for each in samples]}
         pruning = prune(
             adapter.model,
             settings.pruner,
             settings.policy,
             token_map=prompts.token_maps,
-            **about,  # type: ignore[arg-type]
+            sample_ids=[each.id for each in samples],
+            questions=[each.question for each in samples],
             **settings.options,
         )
         with pruning as trace:

@@ -60,7 +60,7 @@ class TokenScorer(nn.Module):
         """
         try:
             with safe_open(file, "pt") as content:
-                weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+                weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  # no dictionary
                 about = {name: content.metadata()[name] for name in NOTES}
             hidden, channels = weights["hidden.weight"].shape
             scorer = cls(channels, hidden)

@@ -46,9 +46,12 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(tmp_path, monkey
     from prune2drive.tasks.scorer_training import ScorerTraining
 
     step = ScorerTraining.training_step
+
+    def stopping(self, *batch):
+        return step(self, *batch) if self.global_step < 4 else 1 / 0
+
     with monkeypatch.context() as patched:
-        stop = lambda self, *batch: step(self, *batch) if self.global_step < 4 else 1 / 0  # noqa: E731
-        patched.setattr(ScorerTraining, "training_step", stop)
+        patched.setattr(ScorerTraining, "training_step", stopping)
         with pytest.raises(ZeroDivisionError):
             train.run(settings(tmp_path / "parts", *short, "task.checkpoint_minutes=1e-9"))
     train.run(settings(tmp_path / "parts", *short, f"resume={tmp_path / 'parts'}"))
