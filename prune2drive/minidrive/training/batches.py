@@ -27,7 +27,13 @@ from prune2drive.minidrive.dataset import photograph
 from prune2drive.minidrive.questions import Question, ask, frame_questions
 from prune2drive.minidrive.scene_random import SceneRandom
 from prune2drive.minidrive.training.recipe import SPACINGS, Recipe
-from prune2drive.minidrive.training.targets import IGNORED, change_targets, patch_attributes, question_targets
+from prune2drive.minidrive.training.targets import (
+    IGNORED,
+    change_targets,
+    first_sight,
+    patch_attributes,
+    question_targets,
+)
 from prune2drive.sample import IMAGE_MARKER
 
 PADDING = -1  # segment of padding
@@ -92,7 +98,7 @@ class PackedMiniDrive(IterableDataset[Batch]):
             rng = SceneRandom(recipe.seed, 1 << 16, index)
             difficulty = rng.pick(list(recipe.difficulties), list(recipe.difficulties.values()))
             clips.append(make_clip(recipe.split, (recipe.seed << 48) + index, difficulty, recipe.times))
-            if recipe.questions:
+            if recipe.questions or recipe.times > 1:
                 packed.append(self._pack(clips[-1], recipe, views, rng))
         pixels = [[_pixels(clip, view, recipe.resolution) for view in views] for clip in clips]
         drawn_SC3HW = torch.from_numpy(np.array(pixels)).permute(0, 1, 4, 2, 3)
@@ -101,13 +107,15 @@ class PackedMiniDrive(IterableDataset[Batch]):
             "attributes_IN": patch_attributes(clips, recipe.grid, views),
         }
         if packed:
+            batch |= _pad(packed, int(self.tokenizer.pad_token_id))
+        if recipe.times > 1:
+            batch["change"] = change_targets(clips, recipe.grid, views)
+            batch["first_sight"] = first_sight(clips, recipe.grid, views)
+        if recipe.questions:
             asked = [
                 (at, start, row.clip, question) for at, row in enumerate(packed) for start, question in row.questions
             ]
-            batch |= _pad(packed, int(self.tokenizer.pad_token_id))
             batch["targets"] = question_targets(asked, recipe.grid, views)
-            if recipe.times > 1:
-                batch["targets"]["change"] = change_targets(clips, recipe.grid, views)
         return batch
 
     def _chat(self, question: str, views: Sequence[str] = CAMERAS) -> str:

@@ -85,41 +85,53 @@ class MiniDriveTraining(LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Returns the loss of a step, which depends on the phase."""
-        phase = self.schedule.phase(self.global_step)
-        with torch.set_grad_enabled(phase != "answer_training"):
+        phase, of_clips = self.schedule.phase(self.global_step), self.recipe.times > 1
+        learns_to_see = phase == "token_supervision" and not of_clips
+        with torch.set_grad_enabled(learns_to_see or phase == "fine_tuning"):
             images = self.encode_images(batch["pixels_SC3HW"])
-        if phase == "token_supervision":
+        if learns_to_see:
             tokens = torch.stack(list(images.pooler_output))[:, :-1]  # without the newline
             return self.attribute_loss("patch", tokens, batch["attributes_IN"])
-        probe = AttentionProbe(self.probed_layer) if phase == "answer_training" else None
-        outputs = self.decode(batch, images, probe)
+        if phase == "fine_tuning":
+            return self.answer_loss(batch, self.decode(batch, images))
+        probe, track = AttentionProbe(self.probed_layer), AttentionProbe(self.probed_layer // 2)
+        outputs = self.decode(batch, images, probe, *([track] if of_clips else []))
+        loss = self.change_loss(batch, outputs, track) if of_clips else torch.zeros(())
+        if phase == "token_supervision":
+            return loss
+        return self.answer_loss(batch, outputs) + self.auxiliary_loss(batch, outputs, probe) + loss
+
+    def answer_loss(self, batch: Batch, outputs: Any) -> Tensor:
+        """Returns the cross entropy of the answers' tokens."""
         counted = batch["labels_ST"] != IGNORED
         labels = batch["labels_ST"][counted]
         logits = self.model.lm_head(outputs.last_hidden_state[counted]).float()
         loss = F.cross_entropy(logits, labels)
         self.log("train/answers", loss, prog_bar=True)
         self.log("train/token_accuracy", (logits.argmax(-1) == labels).float().mean(), prog_bar=True)
-        return loss + self.auxiliary_loss(batch, outputs, probe) if probe else loss
+        return loss
 
     def auxiliary_loss(self, batch: Batch, outputs: Any, probe: AttentionProbe) -> Tensor:
         """Returns the weighted sum of the losses beside the answers'."""
         targets, weights = batch["targets"], self.schedule.auxiliary_losses
-        prefix = batch["ids_ST"][0, : _prefix_length(batch)]
-        cameras = batch["pixels_SC3HW"].shape[1]
-        images = (prefix == self.model.config.image_token_id).nonzero().view(cameras, -1)
-        visual = images[:, :-1].flatten()  # without the newlines
-        attention = attention_supervision_loss(probe, targets["answer_start"], targets["evidence"], visual)
+        attention = attention_supervision_loss(probe, targets["answer_start"], targets["evidence"], self._visual(batch))
         self.log("train/attention_supervision", attention)
         loss = weights["attention_supervision"] * attention
         scene, start = targets["answer_start"]
         for name, layer in (("asked", self.probed_layer), ("subject", self.probed_layer + 1)):
             vectors = outputs.hidden_states[layer][scene, start]
             loss = loss + weights[name] * self.attribute_loss(name, vectors, targets[name])
-        if "change" in targets:
-            vectors = outputs.hidden_states[self.probed_layer][:, visual]
-            changes = {"change": targets["change"].view(vectors.shape[:-1])}
-            loss = loss + weights["change"] * self.attribute_loss("token", vectors, changes)
         return loss
+
+    def change_loss(self, batch: Batch, outputs: Any, track: AttentionProbe) -> Tensor:
+        """Returns the weighted sum of the losses that teach visual tokens of a clip's last images what has changed."""
+        visual, weights = self._visual(batch), self.schedule.auxiliary_losses
+        vectors = outputs.hidden_states[self.probed_layer][:, visual]
+        loss = self.attribute_loss("token", vectors, {"change": batch["change"].view(vectors.shape[:-1])})
+        (scene, token), evidence = batch["first_sight"]
+        attention = attention_supervision_loss(track, torch.stack([scene, visual[token]]), evidence, visual)
+        self.log("train/track", attention)
+        return weights["change"] * loss + weights["track"] * attention
 
     def attribute_loss(self, what: str, vectors: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """Returns the mean over attributes of the cross entropy of classifying vectors by the output embedding.
@@ -202,13 +214,13 @@ class MiniDriveTraining(LightningModule):
             **other,
         )
 
-    def decode(self, batch: Batch, images: Any, probe: AttentionProbe | None = None) -> Any:
-        """Returns the model's outputs, hidden states included, for packed questions.
+    def decode(self, batch: Batch, images: Any, *probes: AttentionProbe) -> Any:
+        """Returns the model's outputs, hidden states included, for a visual prefix and packed questions.
 
         Args:
-            batch: a batch with questions.
+            batch: a batch of more than images.
             images: the result of `encode_images`.
-            probe: captures the attention of one layer.
+            probes: each captures the attention of one layer.
         """
         return self.model.model(
             input_ids=batch["ids_ST"],
@@ -217,8 +229,15 @@ class MiniDriveTraining(LightningModule):
             mm_encoder_outputs={"image": images},
             use_cache=False,
             output_hidden_states=True,
-            probe=probe,
+            probes=probes,
         )
+
+    def _visual(self, batch: Batch) -> Tensor:
+        """Returns the positions of the visual tokens."""
+        prefix = batch["ids_ST"][0, : _prefix_length(batch)]
+        views = batch["pixels_SC3HW"].shape[1]
+        images = (prefix == self.model.config.image_token_id).nonzero().view(views, -1)
+        return images[:, :-1].flatten()  # without the newlines
 
     def _additive_mask(self, segment_ST: Tensor, prefix: int) -> Tensor:
         device = segment_ST.device

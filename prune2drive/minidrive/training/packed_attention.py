@@ -5,6 +5,7 @@ Shape suffixes: S scenes, H heads, T positions, Q positions after the prefix, P 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ NAME = "packed"
 
 @dataclass
 class AttentionProbe:
-    """Captures queries, keys and mask of one layer when passed to the model as `probe`.
+    """Captures queries, keys and mask of one layer when passed to the model among its `probes`.
 
     Args:
         layer: index of the decoder layer.
@@ -35,13 +36,17 @@ class AttentionProbe:
 
         Args:
             scene: index of the scene in the batch.
-            positions_P: positions of the queries, after the prefix.
+            positions_P: positions of the queries.
         """
         assert self.query_SHTD is not None and self.key_SHTD is not None and self.mask_S1QT is not None
-        prefix = self.query_SHTD.shape[2] - self.mask_S1QT.shape[2]
-        half = self.query_SHTD.shape[1] // 2
-        query, key = self.query_SHTD[scene, half:, positions_P].float(), self.key_SHTD[scene, half:].float()
-        return query @ key.transpose(-1, -2) * self.scale + self.mask_S1QT[scene, :, positions_P - prefix].float()
+        _, heads, length, _ = self.query_SHTD.shape
+        prefix = length - self.mask_S1QT.shape[2]
+        query, key = (each[scene, heads // 2 :].float() for each in (self.query_SHTD, self.key_SHTD))
+        later = torch.arange(length, device=positions_P.device) > positions_P[:, None]
+        mask_PT = torch.zeros(later.shape, device=later.device).masked_fill_(later, torch.finfo(torch.float32).min)
+        asks = positions_P >= prefix
+        mask_PT[asks] = self.mask_S1QT[scene, 0, positions_P[asks] - prefix].float()
+        return query[:, positions_P] @ key.transpose(-1, -2) * self.scale + mask_PT
 
 
 def packed_attention(
@@ -52,7 +57,7 @@ def packed_attention(
     attention_mask: Tensor,
     scaling: float | None = None,
     dropout: float = 0.0,
-    probe: AttentionProbe | None = None,
+    probes: Sequence[AttentionProbe] = (),
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Computes attention that is causal within the prefix and masked for the questions.
@@ -64,12 +69,12 @@ def packed_attention(
         value: [S, H, T, D].
         attention_mask: additive mask of the questions, [S, 1, Q, T]; the prefix has T - Q positions.
         scaling: factor of the logits.
-        probe: captures the inputs if `module` is the layer it names.
+        probes: each captures the inputs if `module` is the layer it names.
 
     Returns:
         Output [S, T, H, D], and None in place of attention weights.
     """
-    if probe and probe.layer == module.layer_idx:
+    for probe in [each for each in probes if each.layer == module.layer_idx]:
         probe.query_SHTD, probe.key_SHTD, probe.mask_S1QT = query, key, attention_mask
         probe.scale = scaling or query.shape[-1] ** -0.5
     prefix = query.shape[2] - attention_mask.shape[2]

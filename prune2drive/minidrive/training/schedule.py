@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prune2drive.errors import InputError
 
 PHASES = ("token_supervision", "answer_training", "fine_tuning")
-AUXILIARY_LOSSES = ("asked", "subject", "attention_supervision", "change")
+AUXILIARY_LOSSES = ("asked", "subject", "attention_supervision", "change", "track")
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,16 @@ class Schedule:
     token supervision and in fine-tuning, to `fine_tuning_rate` in answer training.
 
     Args:
-        token_supervision: steps in which visual tokens learn the attributes of what they show, without questions.
+        token_supervision: steps in which visual tokens learn the attributes of what they show, without questions; those
+            of clips learn in the decoder what has changed.
         answer_training: steps in which the decoder learns answers and auxiliary targets from frozen visual tokens.
         fine_tuning: steps in which all weights learn from answers alone.
         scenes: phase -> scenes of a step.
         auxiliary_losses: weights of the losses in answer training beside the answers': `asked` classifies the
             attributes that the question names, `subject` those of the object that decides the answer, and
-            `attention_supervision` draws attention to the objects that decide it; `change` classifies what became of
-            the visual tokens of a clip.
+            `attention_supervision` draws attention to the objects that decide it; of clips alone, in
+            token supervision too, `change` classifies what became of visual tokens, and `track` draws their attention
+            to where their object was at first.
         rate: learning rate of the language model.
         fine_tuning_rate: learning rate at the start of fine-tuning, as a share of `rate`.
         vision_share: learning rate of the vision tower after token supervision, as a share of the language model's.

@@ -86,6 +86,30 @@ def change_targets(clips: Sequence[Clip], grid: tuple[int, int], views: Sequence
     return torch.from_numpy(np.array(images))
 
 
+def first_sight(clips: Sequence[Clip], grid: tuple[int, int], views: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Returns where each visual token of an object of a clip's last images was seen in the first ones.
+
+    Returns:
+        `seen` [2, Q], clip and index among its visual tokens of all those whose object was there at first; bool
+        [Q, V], the visual tokens of that object in the first images.
+    """
+    seen, evidence = [], []
+    for at, clip in enumerate(clips):
+        last = len(clip.scenes) - 1
+        owners = [scene.patch_owners(grid) for scene in clip.scenes]
+        shown = np.array([owners[time_of(view) or 0][CAMERAS.index(camera_of(view))] for view in views])
+        times = np.array([time_of(view) for view in views])[:, None]
+        for index, obj in enumerate(clip.now.objects):
+            camera = np.array([camera_of(view) == obj.camera for view in views])[:, None]
+            before = camera & (times == 0) & np.isin(shown, seen_in(clip.scenes[0], obj))
+            if before.any():
+                tokens = np.flatnonzero(camera & (times == last) & (shown == index))
+                seen += [(at, token) for token in tokens]
+                evidence += [before.reshape(-1)] * len(tokens)
+    found = np.array(evidence, dtype=bool).reshape(-1, len(views) * math.prod(grid))
+    return torch.tensor(seen, dtype=torch.long).view(-1, 2).T, torch.from_numpy(found)
+
+
 def _changes(clip: Clip, grid: tuple[int, int]) -> np.ndarray:
     """Returns what became of the patches of all cameras; [cameras, N]."""
     came, left = ({(obj.camera, obj.name) for obj in objects} for objects in (clip.came, clip.left))

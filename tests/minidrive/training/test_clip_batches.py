@@ -10,6 +10,7 @@ import torch
 
 from prune2drive.cameras import CAMERAS, camera_of, clip_views, time_of
 from prune2drive.errors import InputError
+from prune2drive.minidrive.architecture import Architecture
 from prune2drive.minidrive.clip import make_clip, middle
 from prune2drive.minidrive.clip_questions import CLIP_KINDS
 from prune2drive.minidrive.dataset import MiniDrive
@@ -18,9 +19,13 @@ from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.training.batches import PREFIX, PackedMiniDrive
 from prune2drive.minidrive.training.module import MiniDriveTraining
 from prune2drive.minidrive.training.recipe import Recipe
+from prune2drive.minidrive.training.schedule import AUXILIARY_LOSSES, PHASES, Schedule
 from prune2drive.minidrive.training.targets import ATTRIBUTES, CHANGES, IGNORED
 
 VIEWS = clip_views(CAMERAS, 2)
+SIZES = Architecture(
+    resolution=28, layers=4, vision_width=32, vision_layers=1, vision_heads=1, width=32, heads=2, mlp=32
+)
 RECIPE = Recipe(24, {"standard": 1.0}, dict.fromkeys(QUESTION_KINDS, 1.0), scenes=2, times=2)
 
 
@@ -91,9 +96,9 @@ def test_evidence_lies_where_and_when_the_asked_object_is_seen():
 
 
 def test_changes_are_told_of_the_last_image_by_what_was_and_is_there():
-    batch, told = packed().batch(0, replace(RECIPE, scenes=6, times=3)), Counter()
+    batch, told = packed().batch(0, replace(RECIPE, scenes=6, times=3, questions=0)), Counter()
     views = clip_views(CAMERAS, 3)
-    for slot, of_clip in enumerate(batch["targets"]["change"].view(6, len(views), 64)):
+    for slot, of_clip in enumerate(batch["change"].view(6, len(views), 64)):
         clip = make_clip("train", slot, "standard", 3)
         first, now = (
             {(obj.camera, obj.name): obj for obj in clip.scenes[time].objects if obj.colour} for time in (0, 2)
@@ -113,6 +118,50 @@ def test_changes_are_told_of_the_last_image_by_what_was_and_is_there():
                 assert (CHANGES[word] if word != IGNORED else None) == expected
                 told[expected] += 1
     assert told.keys() == {*CHANGES, None}
+
+
+def test_first_sight_is_where_the_object_of_a_token_was():
+    batch, far = packed().batch(0, replace(RECIPE, scenes=4, questions=0)), 0
+    assert "targets" not in batch and (batch["segment_ST"] == PREFIX).all()
+    (clips, tokens), evidence = batch["first_sight"]
+    found = dict(zip(zip(clips.tolist(), tokens.tolist(), strict=True), evidence.view(-1, len(VIEWS), 64), strict=True))
+    for slot in range(4):
+        clip = make_clip("train", slot, "standard", 2)
+        for at, view in enumerate(VIEWS):
+            owners = [scene.patch_owners((8, 8))[CAMERAS.index(camera_of(view))] for scene in clip.scenes]
+            for patch, owner in enumerate(owners[1].tolist()):
+                seen = found.pop((slot, at * 64 + patch), None)
+                if time_of(view) == 0 or owner < 0 or clip.now.objects[owner] in clip.came:
+                    assert seen is None
+                elif seen is not None:
+                    assert set(seen.nonzero()[:, 0].tolist()) == {at - 1}
+                    shown = clip.scenes[0].objects[owners[0][seen[at - 1]][0]]
+                    assert (shown.name, set(owners[0][seen[at - 1]])) == (
+                        clip.now.objects[owner].name,
+                        {clip.scenes[0].objects.index(shown)},
+                    )
+                    far += owners[0][patch] != clip.scenes[0].objects.index(shown)
+    assert not found and far, "nothing has moved"
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_step_teaches_what_its_phase_does(monkeypatch, phase):
+    torch.manual_seed(0)
+    lengths = dict.fromkeys(PHASES, 0) | {phase: 4}
+    schedule = Schedule(*lengths.values(), dict.fromkeys(PHASES, 1), dict.fromkeys(AUXILIARY_LOSSES, 1.0))
+    recipe = replace(RECIPE, resolution=28, scenes=1, questions=0 if phase == "token_supervision" else 4)
+    module, logged = MiniDriveTraining(SIZES, schedule, recipe, 8), {}
+    module.log = lambda name, value, **_: logged.update({name: float(value)})
+    module.log_dict = logged.update
+    monkeypatch.setattr(MiniDriveTraining, "global_step", 0)
+    loss = module.training_step(PackedMiniDrive(lambda: (), module.tokenizer).batch(3, recipe), 0)
+    loss.backward()
+    taught = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
+    assert any("vision_tower" in name for name in taught) == (phase == "fine_tuning")
+    layers = {name.split("layers.")[1].split(".")[0] for name in taught if "language_model.layers" in name}
+    assert layers == ({"0", "1"} if phase == "token_supervision" else {"0", "1", "2", "3"})
+    assert ("train/track" in logged and "train/token_change" in logged) == (phase != "fine_tuning")
+    assert ("train/answers" in logged) == (phase != "token_supervision") and loss.isfinite() and loss > 0
 
 
 def test_questions_are_of_the_kinds_and_about_the_cameras_that_are_asked_for():

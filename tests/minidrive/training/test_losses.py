@@ -21,7 +21,7 @@ def probed(total=10, questions=4, layer=2):
     mask[..., : total - questions] = 0
     mask[:, :, range(questions), range(total - questions, total)] = 0
     probe = AttentionProbe(layer)
-    packed_attention(Layer(), query, key, value, mask, scaling=0.3, probe=probe)
+    packed_attention(Layer(), query, key, value, mask, scaling=0.3, probes=[probe])
     scores = query @ key.transpose(-1, -2) * 0.3
     scores[:, :, total - questions :] += mask
     return probe, scores.softmax(-1)
