@@ -2,13 +2,14 @@ import re
 
 import pytest
 
-from experiments import minidrive, minidrive2
+from experiments import clips, minidrive, minidrive2
 from experiments.cells import Cost, Score, Together, markdown, needed, write_block
 from experiments.minidrive import TABLES, seeded
 from experiments.runs import REPOSITORY, Runs
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.pruning import Adaptive, Uniform
 from prune2drive.pruning.selection import budget
+from prune2drive.tasks.config import compose
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -34,12 +35,16 @@ class Found(Runs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("made", "version", "name"),
-    [(module.TABLES, version, name) for version, module in ((1, minidrive), (2, minidrive2)) for name in module.TABLES],
+    ("made", "asked", "name"),
+    [
+        (module.TABLES, asked, name)
+        for module, asked in ((minidrive, {"version": 1}), (minidrive2, {"version": 2}), (clips, {"times": 2}))
+        for name in module.TABLES
+    ],
 )
-def test_table_needs_all_the_runs_that_it_shows(made, version, name):
+def test_table_needs_all_the_runs_that_it_shows(made, asked, name):
     table = made[name][0](QUESTIONS)
-    found = Found(needed(table), MiniDrive("test", size=QUESTIONS, version=version).ids)
+    found = Found(needed(table), MiniDrive("test", size=QUESTIONS, **asked).ids)
     lines = markdown(table, found).splitlines()
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == len(table) + 1
 
@@ -102,3 +107,17 @@ def test_main_writes_several_files(tmp_path, monkeypatch):
     minidrive.main(["--tables", "retrained", "--questions", str(QUESTIONS), "--write", *map(str, files)])
     one, two = (file.read_text() for file in files)
     assert one == two and "| `tfps` | 75.0 [" in one and "; commit " in one
+
+
+@pytest.mark.parametrize("keep", clips.KEEP)
+def test_budgets_of_clips_are_divided_in_several_ways_and_of_one_size(keep):
+    views = MiniDrive("test", size=1, times=clips.TIMES).cameras
+    totals, current = set(), []
+    for share in (1, *clips.SHARES.values()):
+        options = clips.divided(QUESTIONS, keep, share)
+        ratios = compose([*options, "model=minidrive2", "dataset=minidrive2"]).ratios.keep
+        kept = {view: budget(ratios[view], 64) for view in views}
+        totals.add(sum(kept.values()))
+        current.append(kept["CAM_BACK@1"])
+    assert totals == {budget(keep, 64) * len(views)}
+    assert current[0] == budget(keep, 64) and current[1] > current[0] > current[2]
