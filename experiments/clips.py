@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transformers import AutoConfig
-
 from experiments.cells import Cell, Score, Table, beside
-from experiments.minidrive import Tables, commonest, of_kinds, print_tables, run
+from experiments.minidrive import Tables, commonest, of_kinds, print_tables, run, tokens_of_image
 from experiments.minidrive2 import METHODS, OURS, REFERENCE
 from experiments.runs import Options
 from prune2drive.cameras import CAMERAS, clip_views, time_of
 from prune2drive.minidrive.dataset import MiniDrive
-from prune2drive.minidrive.model import packaged
 from prune2drive.pruning.selection import budget
 
 BENCHMARK = "minidrive2"
@@ -41,8 +38,7 @@ def clip_run(questions: int, method: str, keep: float = 0.1, *more: str) -> Opti
 
 def divided(questions: int, keep: float, share: float) -> Options:
     """Returns the options of a run of T-FPS at a keep ratio, of which current images have another share."""
-    vision = AutoConfig.from_pretrained(packaged()).vision_config
-    tokens = (vision.image_size // vision.patch_size) ** 2
+    tokens = tokens_of_image(2)
     each = budget(keep, tokens)
     current = round(share * each)
     kept = (2 * each - current, current)

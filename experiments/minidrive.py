@@ -154,6 +154,20 @@ def layer_averages(
     return table
 
 
+def tokens_of_image(version: int = VERSION) -> int:
+    """Returns how many visual tokens the packaged model of a version has for each image."""
+    vision = AutoConfig.from_pretrained(packaged(version)).vision_config
+    return int((vision.image_size // vision.patch_size) ** 2)
+
+
+def front_heavy(keep: float, version: int = VERSION) -> str:
+    """Returns keep ratios that lean to the front, set by hand, as an option's value; of the size of a uniform one."""
+    tokens = dict.fromkeys(MiniDrive().cameras, tokens_of_image(version))
+    total = len(tokens) * budget(keep, tokens_of_image(version))
+    (front,) = baselines(tokens, total, 0.0, 0, 0)["front_heavy"]
+    return str(front).replace(" ", "").replace("'", "")
+
+
 def allocation(_: int) -> Table:
     table: Table = [["split", "uniform", "front-weighted", "front-weighted minus uniform"]]
     for split in ("search", "test"):
@@ -165,17 +179,12 @@ def allocation(_: int) -> Table:
 
 def budgets(questions: int) -> Table:
     table: Table = [["budget", "5%", "minus searched", "10%", "minus searched", "25%", "minus searched"]]
-    vision = AutoConfig.from_pretrained(packaged(VERSION)).vision_config
-    per_camera = (vision.image_size // vision.patch_size) ** 2
-    tokens = dict.fromkeys(MiniDrive().cameras, per_camera)
     policies: dict[str, list[list[str]]] = defaultdict(list)
     for keep, file in SEARCHED.items():
-        (front,) = baselines(tokens, len(tokens) * budget(keep, per_camera), 0.0, 0, 0)["front_heavy"]
         dynamic = ["ratios=dynamic", f"ratios.keep={keep}"]
         weighted = ["ratios.weights=adaptive", f"ratios.file={file}"]
-        by_camera = str(front).replace(" ", "").replace("'", "")
         policies["uniform"].append([f"ratios.keep={keep}"])
-        policies["front-heavy"].append(["ratios=per_camera", f"ratios.keep={by_camera}"])
+        policies["front-heavy"].append(["ratios=per_camera", f"ratios.keep={front_heavy(keep)}"])
         policies["searched"].append(["ratios=adaptive", f"ratios.file={file}"])
         for pool in ("joint", "radius"):
             policies[f"dynamic, {pool}"].append([*dynamic, f"ratios.pool={pool}"])

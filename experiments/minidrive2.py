@@ -16,7 +16,17 @@ from functools import partial
 import yaml
 
 from experiments.cells import Cell, Score, Table, Together, beside
-from experiments.minidrive import EVERY, Tables, commonest, layer_averages, of_kinds, print_tables, pruner, run
+from experiments.minidrive import (
+    EVERY,
+    Tables,
+    commonest,
+    front_heavy,
+    layer_averages,
+    of_kinds,
+    print_tables,
+    pruner,
+    run,
+)
 from experiments.runs import REPOSITORY, Options
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import MiniDrive
@@ -36,6 +46,7 @@ SEARCHED = {
 RIVALS = {
     "`tfps`": ("tfps",),
     "`tfps`, searched ratios": ("tfps", "ratios=adaptive", "ratios.file={searched}"),
+    "`tfps`, front-heavy ratios": ("tfps", "ratios=per_camera", "ratios.keep={front}"),
     "`tfps`, budgets by radius": ("tfps", "ratios=dynamic", "ratios.pool=radius"),
     "`tfps`, joint pool": ("tfps", "ratios=dynamic"),
     "`tfps`, `ratios=diversity`": ("tfps", "ratios=diversity"),
@@ -133,9 +144,11 @@ def together(header: list[Cell], cells: Mapping[str, Sequence[tuple[Options, Opt
 
 
 def rival(questions: int, method: str, keep: float, options: Options) -> Options:
-    """Returns the options of a run, of which searched ratios say by themselves how much is kept."""
-    made = run(questions, method, keep, *(option.format(searched=SEARCHED.get(keep)) for option in options))
-    return tuple(each for each in made if "ratios=adaptive" not in made or not each.startswith("ratios.keep="))
+    """Returns the options of a run, of which ratios by camera say by themselves how much is kept."""
+    found = {"searched": SEARCHED.get(keep), "front": front_heavy(keep, 2)}
+    *common, ratio = run(questions, method, keep)
+    by_camera = {"ratios=adaptive", "ratios=per_camera"} & {*options}
+    return (*common, *([] if by_camera else [ratio]), *(option.format(**found) for option in options))
 
 
 def times(questions: int) -> Table:
