@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.cells import Cell, Score, Table, beside
-from experiments.minidrive import Tables, commonest, of_kinds, print_tables, run, tokens_of_image
+from experiments.minidrive import Tables, commonest, of_kinds, print_tables, run, tokens_of_image, words_alone
 from experiments.minidrive2 import METHODS, OURS, REFERENCE
 from experiments.runs import Options
 from prune2drive.cameras import CAMERAS, clip_views, time_of
@@ -68,16 +68,21 @@ def kinds(questions: int) -> Table:
         **{f"`{REFERENCE}`, {keep:.0%}": clip_run(questions, REFERENCE, keep) for keep in KEEP},
         **{f"`{OURS}`, {keep:.0%}": clip_run(questions, OURS, keep) for keep in KEEP},
     }
-    table: Table = [["kind", "n", "commonest answer", *runs]]
-    for kind, of_kind in of_kinds(MiniDrive("test", size=questions, times=TIMES)).items():
+    table: Table = [["kind", "n", "commonest answer", "words alone", *runs]]
+    dataset = MiniDrive("test", size=questions, times=TIMES)
+    without = words_alone(dataset)
+    for kind, of_kind in of_kinds(dataset).items():
         scores = [Score((options,), only=frozenset(of_kind)) for options in runs.values()]
-        table.append([kind, str(len(of_kind)), commonest(of_kind), *scores])
+        table.append([kind, str(len(of_kind)), commonest(of_kind), without[kind], *scores])
     return table
 
 
 TABLES: Tables = {
     "clips": (methods, "Methods on clips of two times; all intervals of differences hold together"),
-    "clip_kinds": (kinds, "Each kind of question about clips"),
+    "clip_kinds": (
+        kinds,
+        "Each kind of question about clips; words alone: the commonest answer in training to the same question",
+    ),
 }
 
 

@@ -26,6 +26,7 @@ from experiments.minidrive import (
     print_tables,
     pruner,
     run,
+    words_alone,
 )
 from experiments.runs import REPOSITORY, Options
 from prune2drive.errors import InputError
@@ -90,10 +91,12 @@ def kinds(questions: int) -> Table:
         "`tfps`, 10%": run(questions, "tfps"),
         f"`{OURS}`, 10%": run(questions, OURS),
     }
-    table: Table = [["kind", "n", "commonest answer", *runs]]
-    for kind, of_kind in of_kinds(MiniDrive("test", size=questions, version=2)).items():
+    table: Table = [["kind", "n", "commonest answer", "words alone", *runs]]
+    dataset = MiniDrive("test", size=questions, version=2)
+    without = words_alone(dataset)
+    for kind, of_kind in of_kinds(dataset).items():
         scores = [Score((options,), only=frozenset(of_kind)) for options in runs.values()]
-        table.append([kind, str(len(of_kind)), commonest(of_kind), *scores])
+        table.append([kind, str(len(of_kind)), commonest(of_kind), without[kind], *scores])
     return table
 
 
@@ -191,7 +194,7 @@ TABLES: Tables = {
         "Methods with as many tokens as they may keep in equal time; all intervals of differences hold together",
     ),
     "positions": (positions, "The position ids of kept tokens kept or renumbered"),
-    "kinds": (kinds, "Each kind of question"),
+    "kinds": (kinds, "Each kind of question; words alone: the commonest answer in training to the same question"),
     "ours": (ours, "Differences at the same total; all intervals hold together"),
     "layers": (layers, "Methods at 10 %, cut at layer k of 8"),
 }

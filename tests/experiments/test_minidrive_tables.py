@@ -42,7 +42,8 @@ class Found(Runs):
         for name in module.TABLES
     ],
 )
-def test_table_needs_all_the_runs_that_it_shows(made, asked, name):
+def test_table_needs_all_the_runs_that_it_shows(monkeypatch, made, asked, name):
+    monkeypatch.setattr(minidrive, "LEARNED", 20)
     table = made[name][0](QUESTIONS)
     found = Found(needed(table), MiniDrive("test", size=QUESTIONS, **asked).ids)
     lines = markdown(table, found).splitlines()
@@ -121,3 +122,20 @@ def test_budgets_of_clips_are_divided_in_several_ways_and_of_one_size(keep):
         current.append(kept["CAM_BACK@1"])
     assert totals == {budget(keep, 64) * len(views)}
     assert current[0] == budget(keep, 64) and current[1] > current[0] > current[2]
+
+
+def test_words_alone_are_the_commonest_answer_of_training_to_the_same_question(monkeypatch):
+    monkeypatch.setattr(minidrive, "LEARNED", 20)
+    dataset = MiniDrive("test", size=24, version=2)
+    rows = [dataset.row(index) for index in range(24)]
+    train = MiniDrive("train", size=12 * 20, version=2)
+    seen = [train.row(index) for index in range(len(train))]
+    right = {kind: [] for kind in dict.fromkeys(row.kind for row in rows)}
+    for row in rows:
+        of_kind = [each for each in seen if each.kind == row.kind]
+        same = [each for each in of_kind if each.question == row.question] or of_kind
+        answers = [each.reference for each in same]
+        right[row.kind].append(max(dict.fromkeys(answers), key=answers.count) == row.reference)
+    expected = {kind: f"{100 * sum(each) / len(each):.1f}" for kind, each in right.items()}
+    assert minidrive.words_alone(dataset) == expected
+    assert len(set(expected.values())) > 1
