@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> float:
     """Trains the model of `task.module`, or continues from the last checkpoint in `resume`, and saves it.
 
     Returns:
-        The validation metric that `task.monitor` names.
+        The validation metric that `task.monitor` names, of the trained model.
 
     Raises:
         InputError: the settings of the module or the trainer are wrong, or `resume` has no checkpoint.
@@ -50,20 +50,21 @@ def run(cfg: DictConfig) -> float:
     loggers: list[Any] = [CSVLogger(folder, name="curves", flush_logs_every_n_steps=5)]
     if cfg.logger:
         loggers.append(instantiate(cfg.logger, save_dir=str(folder)))
-    every = timedelta(minutes=cfg.task.checkpoint_minutes)
+    saving = timedelta(minutes=cfg.task.checkpoint_minutes)
+    every = min(cfg.task.validation.every, module.steps)
     trainer = build_trainer(
         cfg.trainer,
         precision=cfg.task.precision,
         max_steps=module.steps,
         max_epochs=-1,
-        val_check_interval=min(cfg.task.validation.every, module.steps),
+        val_check_interval=every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.task.log_every,
         gradient_clip_val=cfg.task.clip,
         default_root_dir=str(folder),
         logger=loggers,
-        callbacks=[ModelCheckpoint(folder, filename=LAST, train_time_interval=every, enable_version_counter=False)],
+        callbacks=[ModelCheckpoint(folder, filename=LAST, train_time_interval=saving, enable_version_counter=False)],
     )
     checkpoint = _last_checkpoint(folder) if cfg.resume else None
     torch.set_flush_denormal(True)
@@ -76,6 +77,8 @@ def run(cfg: DictConfig) -> float:
         log.info("saved the model to %s", cfg.task.save_to)
         for logger in loggers[1:]:
             logger.end()
+    if module.steps % every or cfg.task.monitor not in trainer.callback_metrics:
+        trainer.validate(cast(LightningModule, module), verbose=False)
     return float(trainer.callback_metrics[cfg.task.monitor])
 
 

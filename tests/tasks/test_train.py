@@ -78,3 +78,20 @@ def test_wrong_setting_is_named(tmp_path, override):
     with pytest.raises(InputError, match=WRONG[override]) as raised:
         train.run(settings(tmp_path, override))
     assert "\n" not in str(raised.value)
+
+
+def test_a_run_that_had_all_but_ended_ends_with_the_metric_of_its_model(tmp_path, monkeypatch):
+    """Its steps are no multiple of those between validations, and what is left of them has none."""
+    steps, validated = [], []
+    step, validation = MiniDriveTraining.training_step, MiniDriveTraining.validation_step
+    monkeypatch.setattr(MiniDriveTraining, "training_step", lambda self, *batch: steps.append(0) or step(self, *batch))
+    monkeypatch.setattr(
+        MiniDriveTraining,
+        "validation_step",
+        lambda self, *batch: validated.append(self.global_step) or validation(self, *batch),
+    )
+    often = ("task.checkpoint_minutes=1e-9", "task.validation.every=4")
+    first = train.run(settings(tmp_path, *often))
+    assert len(steps) == 6 and validated == [4, 6]
+    assert train.run(settings(tmp_path, *often, f"resume={tmp_path}")) == first
+    assert len(steps) == 6 and validated == [4, 6, 6]
