@@ -18,6 +18,7 @@ PICTURE = documents.REPOSITORY / "docs/images/kept_tokens.png"
 def script(tmp_path, monkeypatch, capsys):
     """Runs an example in an empty folder; returns what it prints."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
 
     def run(name: str, *arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", [name, *arguments])
