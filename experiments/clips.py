@@ -2,7 +2,7 @@
 
     python -m experiments.clips --shared --questions 480 --model minidrive2,checkpoint=DIR --write docs/minidrive.md
 
-A clip shows every camera at two times. All rows of a column keep as many tokens of the twelve images.
+A clip shows every camera at two times. All methods of a column but `none` and `resize` end with as many tokens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Writes questions about MiniDrive's clips: what moves, what came, and what was seen before.
 
 As in `questions.py`, the function of a kind draws a question, or returns None if there is nothing to ask about. All
-words are those that MiniDrive's tokenizer knows. No question can be answered from the current images alone.
+words are those that MiniDrive's tokenizer knows. Few questions can be answered from the current images alone: those
+about what is stopped, which never moves.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MiniDrive packed for training: many questions after one visual prefix, the same batch for the same step.
 
-Shape suffixes: S scenes, I images, H height, W width, N tokens of an image, T positions of prefix and questions,
-Q positions after the prefix.
+Shape suffixes: S scenes, C views, I images, H height, W width, N tokens of an image, T positions of prefix and
+questions, Q positions after the prefix.
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ class PackedMiniDrive(IterableDataset[Batch]):
         """Makes the batch of a step.
 
         Returns:
-            `pixels_SC3HW` in bytes and `attributes_IN` of the images' patches; with questions also `ids_ST`,
-            `labels_ST`, `segment_ST` and `position_ST` of the tokens, and the `targets` of the auxiliary losses.
+            `pixels_SC3HW` in bytes and `attributes_IN` of the images' patches; with questions or clips also `ids_ST`,
+            `labels_ST`, `segment_ST` and `position_ST` of the tokens; with questions the `targets` of the auxiliary
+            losses, of clips `change` and `first_sight`.
         """
         recipe, views = recipe.of_step(step)
         clips, packed = [], []

@@ -35,14 +35,14 @@ def attribute_losses(vectors: Tensor, targets: Mapping[str, Tensor], words: Mapp
     return losses
 
 
-def attention_supervision_loss(probe: AttentionProbe, answer_start: Tensor, evidence: Tensor, visual: Tensor) -> Tensor:
+def attention_supervision_loss(probe: AttentionProbe, query: Tensor, evidence: Tensor, visual: Tensor) -> Tensor:
     """Computes minus the logarithm of the attention mass on the visual tokens that decide an answer.
 
     Only the second half of the probed layer's heads is supervised.
 
     Args:
         probe: the probe that was passed to the model's forward pass.
-        answer_start: [2, Q], scene and position of the query of each question.
+        query: [2, Q], scene and position of each query: where an answer begins, or a visual token.
         evidence: bool [Q, V], visual tokens that decide the answer; questions without any do not count.
         visual: [V], positions of the visual tokens.
 
@@ -50,7 +50,7 @@ def attention_supervision_loss(probe: AttentionProbe, answer_start: Tensor, evid
         The mean over questions and heads, 0 if no question counts.
     """
     some = evidence.any(1)
-    (scenes, starts), evidence = answer_start[:, some], evidence[some]
+    (scenes, starts), evidence = query[:, some], evidence[some]
     losses = [torch.zeros(())]
     for scene in scenes.unique().tolist():
         here = scenes == scene

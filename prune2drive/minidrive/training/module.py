@@ -147,7 +147,7 @@ class MiniDriveTraining(LightningModule):
         return torch.stack(list(losses.values())).mean()
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Logs the exact match of each kind of question, as greedy decoding would score it.
+        """Logs the exact match of each kind that is asked for, as greedy decoding would score it.
 
         Greedy decoding gives the reference exactly where the most likely token is right at every position of it.
         """
@@ -218,7 +218,7 @@ class MiniDriveTraining(LightningModule):
         """Returns the model's outputs, hidden states included, for a visual prefix and packed questions.
 
         Args:
-            batch: a batch of more than images.
+            batch: a batch with `ids_ST`.
             images: the result of `encode_images`.
             probes: each captures the attention of one layer.
         """

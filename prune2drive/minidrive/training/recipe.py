@@ -23,8 +23,8 @@ class Recipe:
     """Describes the batches of a split.
 
     Args:
-        questions: number of questions drawn for a scene of the train split, 0 for images alone; scenes of other
-            splits have the questions of their frame.
+        questions: number of questions drawn for a scene of the train split, 0 for images (of clips also the
+            prefix) alone; scenes of other splits have the questions of their frame.
         difficulties: difficulty -> relative frequency of its scenes.
         kinds: kind of question -> relative frequency, where a scene shows each camera once.
         clip_kinds: the same where it shows them several times.
@@ -36,9 +36,9 @@ class Recipe:
         other_resolutions: other width and height -> share of the steps that have it.
         other_shapes: tokens of an image as "rows x columns" -> share of the steps whose images are made smaller to
             have them, as `pruner=resize` does.
-        other_views: share of the steps that leave out some cameras, and show the others in another order.
+        other_views: share of the steps that show two to six of the cameras, in random order.
         spacing: how position ids follow one another among visual tokens -> relative frequency: `even`, by one, `gaps`,
-            by more, or `dense`, by less, irregularly and from anywhere. Always `even` by default.
+            by more, or `dense`, by less, irregularly and from anywhere; drawn for each scene. Always `even` by default.
         patch: width and height in pixels of the patch that becomes a visual token.
         shape: tokens of an image as "rows x columns" where its size does not give them; a step's, see `other_shapes`.
         seed: seed of all draws; a step's batch depends on the recipe and the step alone.
@@ -84,7 +84,7 @@ class Recipe:
 
     @property
     def frame_kinds(self) -> tuple[str, ...]:
-        """The kinds of a frame's questions, in order."""
+        """The kinds that a frame is asked for, in order; a question may be of the kind that replaces its own."""
         return VERSIONS[self.version] if self.times == 1 else tuple(CLIP_KINDS)
 
     @property

@@ -75,8 +75,8 @@ class Schedule:
             "fine_tuning": (self.token_supervision + self.answer_training, self.fine_tuning_rate, 0.01),
         }[phase]
         since = step - begin
-        warm = 1.0 if phase == "fine_tuning" else (since + 1) / self.warmup
-        fallen = max(0.0, 2 * since / getattr(self, phase) - 1)
+        warm = 1.0 if phase == "fine_tuning" else (since + 1) / max(1, self.warmup)
+        fallen = max(0.0, 2 * since / max(1, getattr(self, phase)) - 1)
         return min(warm, rate + (end - rate) * fallen)
 
     def vision_factor(self, step: int) -> float:

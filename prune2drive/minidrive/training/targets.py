@@ -1,4 +1,4 @@
-"""Targets of MiniDrive's auxiliary losses: attributes of objects, as words of the vocabulary.
+"""Targets of MiniDrive's auxiliary losses: attributes of objects and changes, as words, and the tokens that decide.
 
 Shape suffixes: I images, N patches of an image, Q questions, V visual tokens of a scene.
 """
@@ -89,9 +89,14 @@ def change_targets(clips: Sequence[Clip], grid: tuple[int, int], views: Sequence
 def first_sight(clips: Sequence[Clip], grid: tuple[int, int], views: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Returns where each visual token of an object of a clip's last images was seen in the first ones.
 
+    Args:
+        clips: the clips.
+        grid: rows and columns of an image's patches.
+        views: the views of each clip, in order.
+
     Returns:
-        `seen` [2, Q], clip and index among its visual tokens of all those whose object was there at first; bool
-        [Q, V], the visual tokens of that object in the first images.
+        For the L visual tokens of the last images whose object was there at first: [2, L], index of the clip and index
+        among its visual tokens; and bool [L, V], the visual tokens of that object in the first images.
     """
     seen, evidence = [], []
     for at, clip in enumerate(clips):

@@ -16,7 +16,9 @@ from prune2drive.minidrive.clip_questions import CLIP_KINDS
 from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.questions import QUESTION_KINDS
 from prune2drive.minidrive.tokenizer import build_tokenizer
+from prune2drive.minidrive.training import module as training
 from prune2drive.minidrive.training.batches import PREFIX, PackedMiniDrive
+from prune2drive.minidrive.training.losses import attention_supervision_loss
 from prune2drive.minidrive.training.module import MiniDriveTraining
 from prune2drive.minidrive.training.recipe import Recipe
 from prune2drive.minidrive.training.schedule import AUXILIARY_LOSSES, PHASES, Schedule
@@ -147,14 +149,22 @@ def test_first_sight_is_where_the_object_of_a_token_was():
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_step_teaches_what_its_phase_does(monkeypatch, phase):
     torch.manual_seed(0)
-    lengths = dict.fromkeys(PHASES, 0) | {phase: 4}
-    schedule = Schedule(*lengths.values(), dict.fromkeys(PHASES, 1), dict.fromkeys(AUXILIARY_LOSSES, 1.0))
+    lengths, supervised = dict.fromkeys(PHASES, 0) | {phase: 4}, []
+    weights = dict.fromkeys(AUXILIARY_LOSSES, 1.0) | {"change": 2.0, "track": 0.5}
+    schedule = Schedule(*lengths.values(), dict.fromkeys(PHASES, 1), weights)
     recipe = replace(RECIPE, resolution=28, scenes=1, questions=0 if phase == "token_supervision" else 4)
     module, logged = MiniDriveTraining(SIZES, schedule, recipe, 8), {}
     module.log = lambda name, value, **_: logged.update({name: float(value)})
     module.log_dict = logged.update
     monkeypatch.setattr(MiniDriveTraining, "global_step", 0)
-    loss = module.training_step(PackedMiniDrive(lambda: (), module.tokenizer).batch(3, recipe), 0)
+
+    def supervise(probe, query, *others):
+        supervised.append((probe.layer, query))
+        return attention_supervision_loss(probe, query, *others)
+
+    monkeypatch.setattr(training, "attention_supervision_loss", supervise)
+    batch = PackedMiniDrive(lambda: (), module.tokenizer).batch(3, recipe)
+    loss = module.training_step(batch, 0)
     loss.backward()
     taught = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
     assert any("vision_tower" in name for name in taught) == (phase == "fine_tuning")
@@ -162,6 +172,13 @@ def test_a_step_teaches_what_its_phase_does(monkeypatch, phase):
     assert layers == ({"0", "1"} if phase == "token_supervision" else {"0", "1", "2", "3"})
     assert ("train/track" in logged and "train/token_change" in logged) == (phase != "fine_tuning")
     assert ("train/answers" in logged) == (phase != "token_supervision") and loss.isfinite() and loss > 0
+    if phase == "token_supervision":
+        assert float(loss) == pytest.approx(
+            2 * float(logged["train/token_change"]) + 0.5 * logged["train/track"], rel=1e-5
+        )
+        ((layer, (scene, place)),) = supervised
+        visual = (batch["ids_ST"][0] == module.model.config.image_token_id).nonzero().view(len(VIEWS), -1)[:, :-1]
+        assert layer == 1 and torch.equal(place, visual.flatten()[batch["first_sight"][0][1]]) and not scene.any()
 
 
 def test_questions_are_of_the_kinds_and_about_the_cameras_that_are_asked_for():

@@ -29,3 +29,9 @@ def test_factor_is_never_zero_nor_above_one(steps, fine_tuning_rate, warmup):
 def test_schedule_refuses_an_incomplete_setting(scenes, losses):
     with pytest.raises(InputError, match="schedule.(scenes|auxiliary_losses): set "):
         Schedule(1, 1, 1, scenes, losses)
+
+
+def test_phases_and_warmups_can_be_left_out():
+    """The schedule is asked for the step after the last one, too."""
+    assert Schedule(2, 2, 0, SCENES, LOSSES).factor(4) > 0
+    assert Schedule(0, 2, 0, SCENES, LOSSES, warmup=0).factor(0) == 1
