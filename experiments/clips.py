@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.cells import Cell, Score, Table, beside
-from experiments.minidrive import Tables, commonest, of_kinds, print_tables, run, tokens_of_image, words_alone
+from experiments.cells import Cell, Table, beside
+from experiments.kinds import by_kind
+from experiments.minidrive import Tables, print_tables, run, tokens_of_image
 from experiments.minidrive2 import METHODS, OURS, REFERENCE
 from experiments.runs import Options
 from prune2drive.cameras import CAMERAS, clip_views, time_of
@@ -68,13 +69,7 @@ def kinds(questions: int) -> Table:
         **{f"`{REFERENCE}`, {keep:.0%}": clip_run(questions, REFERENCE, keep) for keep in KEEP},
         **{f"`{OURS}`, {keep:.0%}": clip_run(questions, OURS, keep) for keep in KEEP},
     }
-    table: Table = [["kind", "n", "commonest answer", "words alone", *runs]]
-    dataset = MiniDrive("test", size=questions, times=TIMES)
-    without = words_alone(dataset)
-    for kind, of_kind in of_kinds(dataset).items():
-        scores = [Score((options,), only=frozenset(of_kind)) for options in runs.values()]
-        table.append([kind, str(len(of_kind)), commonest(of_kind), without[kind], *scores])
-    return table
+    return by_kind(MiniDrive("test", size=questions, times=TIMES), runs)
 
 
 TABLES: Tables = {

@@ -13,16 +13,16 @@ elsewhere it is one draw.
 from __future__ import annotations
 
 import argparse
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 
 from omegaconf import OmegaConf
 from transformers import AutoConfig
 
 from experiments.cells import Cell, Cost, Score, Table, beside, markdown, needed, write_block
+from experiments.kinds import commonest, of_kinds
 from experiments.runs import REPOSITORY, Options, Runs, commit, named
 from prune2drive.errors import InputError
 from prune2drive.files import CONFIGS
@@ -46,7 +46,6 @@ SEARCHED = {
     0.25: "experiments/searched/minidrive_25.yaml",
 }
 VERSION = 1
-LEARNED = 2000  # frames of the train split from which answers without images are known
 FRONT_WEIGHTED = "experiments/front_weighted.yaml"
 Tables = Mapping[str, tuple[Callable[[int], Table], str]]
 """Name -> how to make a table of a number of questions, and what to say below it."""
@@ -88,38 +87,6 @@ def comparison(questions: int) -> Table:
 def retrained(questions: int) -> Table:
     rows = [[f"`{method}`", Score(seeded(questions, method))] for method in ("none", *METHODS)]
     return [["method", "exact match"], *rows]
-
-
-def of_kinds(dataset: MiniDrive) -> dict[str, dict[str, str]]:
-    """Returns kind of question -> id of each question -> its reference."""
-    references: dict[str, dict[str, str]] = defaultdict(dict)
-    for at, question in enumerate(dataset.ids):
-        references[dataset.kind(at)][question] = dataset.row(at).reference or ""
-    return references
-
-
-def commonest(references: Mapping[str, str]) -> str:
-    """Returns the share of the commonest answer in percent."""
-    return f"{100 * max(Counter(references.values()).values()) / len(references):.1f}"
-
-
-def words_alone(dataset: MiniDrive) -> dict[str, str]:
-    """Returns for each kind of question the share that is right without images, in percent.
-
-    A question has the commonest answer to its words in the first frames of the train split or, where they are not
-    there, to its kind.
-    """
-    train = MiniDrive("train", version=dataset.version, times=dataset.times, size=LEARNED * dataset.per_frame)
-    answers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for row in map(train.row, range(len(train))):
-        for words in (row.question, ""):
-            answers[str(row.kind), words][str(row.reference)] += 1
-    right = defaultdict(list)
-    for row in map(dataset.row, range(len(dataset))):
-        kind = str(row.kind)
-        known = answers.get((kind, row.question)) or answers[kind, ""]
-        right[kind].append(known.most_common(1)[0][0] == row.reference)
-    return {kind: f"{100 * fmean(each):.1f}" for kind, each in right.items()}
 
 
 def kinds(questions: int) -> Table:

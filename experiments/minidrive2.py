@@ -16,18 +16,8 @@ from functools import partial
 import yaml
 
 from experiments.cells import Cell, Score, Table, Together, beside
-from experiments.minidrive import (
-    EVERY,
-    Tables,
-    commonest,
-    front_heavy,
-    layer_averages,
-    of_kinds,
-    print_tables,
-    pruner,
-    run,
-    words_alone,
-)
+from experiments.kinds import by_kind
+from experiments.minidrive import EVERY, Tables, front_heavy, layer_averages, print_tables, pruner, run
 from experiments.runs import REPOSITORY, Options
 from prune2drive.errors import InputError
 from prune2drive.minidrive.dataset import MiniDrive
@@ -91,13 +81,7 @@ def kinds(questions: int) -> Table:
         "`tfps`, 10%": run(questions, "tfps"),
         f"`{OURS}`, 10%": run(questions, OURS),
     }
-    table: Table = [["kind", "n", "commonest answer", "words alone", *runs]]
-    dataset = MiniDrive("test", size=questions, version=2)
-    without = words_alone(dataset)
-    for kind, of_kind in of_kinds(dataset).items():
-        scores = [Score((options,), only=frozenset(of_kind)) for options in runs.values()]
-        table.append([kind, str(len(of_kind)), commonest(of_kind), without[kind], *scores])
-    return table
+    return by_kind(MiniDrive("test", size=questions, version=2), runs)
 
 
 def differences(questions: int) -> Table:

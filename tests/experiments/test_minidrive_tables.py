@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from experiments import clips, minidrive, minidrive2
+from experiments import clips, kinds, minidrive, minidrive2
 from experiments.cells import Cost, Score, Together, markdown, needed, write_block
 from experiments.minidrive import TABLES, seeded
 from experiments.runs import REPOSITORY, Runs
@@ -43,7 +43,7 @@ class Found(Runs):
     ],
 )
 def test_table_needs_all_the_runs_that_it_shows(monkeypatch, made, asked, name):
-    monkeypatch.setattr(minidrive, "LEARNED", 20)
+    monkeypatch.setattr(kinds, "LEARNED", 20)
     table = made[name][0](QUESTIONS)
     found = Found(needed(table), MiniDrive("test", size=QUESTIONS, **asked).ids)
     lines = markdown(table, found).splitlines()
@@ -125,7 +125,7 @@ def test_budgets_of_clips_are_divided_in_several_ways_and_of_one_size(keep):
 
 
 def test_words_alone_are_the_commonest_answer_of_training_to_the_same_question(monkeypatch):
-    monkeypatch.setattr(minidrive, "LEARNED", 20)
+    monkeypatch.setattr(kinds, "LEARNED", 20)
     dataset = MiniDrive("test", size=24, version=2)
     rows = [dataset.row(index) for index in range(24)]
     train = MiniDrive("train", size=12 * 20, version=2)
@@ -137,5 +137,5 @@ def test_words_alone_are_the_commonest_answer_of_training_to_the_same_question(m
         answers = [each.reference for each in same]
         right[row.kind].append(max(dict.fromkeys(answers), key=answers.count) == row.reference)
     expected = {kind: f"{100 * sum(each) / len(each):.1f}" for kind, each in right.items()}
-    assert minidrive.words_alone(dataset) == expected
+    assert kinds.words_alone(dataset) == expected
     assert len(set(expected.values())) > 1

@@ -109,6 +109,5 @@ class Recipe:
         if rng.chance(self.other_views):
             left = list(CAMERAS)
             cameras = tuple(left.pop(rng.integer(0, len(left) - 1)) for _ in range(rng.integer(2, len(CAMERAS))))
-        return replace(self, **drawn, other_resolutions={}, other_shapes={}, other_views=0.0), clip_views(
-            cameras, self.times
-        )
+        plain = replace(self, **drawn, other_resolutions={}, other_shapes={}, other_views=0.0)
+        return plain, clip_views(cameras, self.times)

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from prune2drive.cameras import spoken_name
 from prune2drive.minidrive.dataset import MiniDrive
-from prune2drive.minidrive.questions import QUESTION_KINDS, VERSIONS
+from prune2drive.minidrive.questions import QUESTION_KINDS
 from prune2drive.minidrive.scene import make_scene
 from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.training.batches import PADDING, PREFIX, PackedMiniDrive, block_mask
@@ -39,12 +39,14 @@ def test_workers_change_neither_batches_nor_their_order():
     assert all(torch.equal(*batches) for batches in zip(*steps, strict=True))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_batch_of_validation_reads_like_the_dataset(version):
-    tokenizer = build_tokenizer()
-    recipe = Recipe(1, {"standard": 1.0}, {}, split="val", version=version)
-    batch, dataset = packed().batch(0, recipe), MiniDrive("val", version=version, size=len(VERSIONS[version]))
-    for number in range(len(VERSIONS[version])):
+@pytest.mark.parametrize("asked", [{"version": 1}, {"version": 2}, {"times": 2}, {"times": 3}], ids=str)
+def test_batch_of_validation_reads_and_looks_like_the_dataset(asked):
+    tokenizer, recipe = build_tokenizer(), Recipe(1, {"standard": 1.0}, {}, split="val", **asked)
+    dataset = MiniDrive("val", size=len(recipe.frame_kinds), **asked)
+    batch = packed().batch(0, recipe)
+    images = [np.asarray(image) for image in dataset[0].images.values()]
+    assert np.array_equal(batch["pixels_SC3HW"][0].permute(0, 2, 3, 1), images)
+    for number in range(len(dataset)):
         sample = dataset[number]
         message = [{"role": "user", "content": sample.prompt}]
         text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)

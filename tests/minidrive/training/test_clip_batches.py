@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,6 @@ from prune2drive.errors import InputError
 from prune2drive.minidrive.architecture import Architecture
 from prune2drive.minidrive.clip import make_clip, middle
 from prune2drive.minidrive.clip_questions import CLIP_KINDS
-from prune2drive.minidrive.dataset import MiniDrive
 from prune2drive.minidrive.questions import QUESTION_KINDS
 from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.training import module as training
@@ -42,22 +40,6 @@ def asked(batch):
         own = batch["segment_ST"][scene] == batch["segment_ST"][scene, place]
         text = tokenizer.decode(batch["ids_ST"][scene][own], skip_special_tokens=True)
         yield scene, text, batch["targets"]["evidence"][number].view(len(VIEWS), -1)
-
-
-@pytest.mark.parametrize("times", [2, 3])
-def test_a_batch_of_validation_reads_and_looks_like_the_dataset(times):
-    tokenizer, dataset = build_tokenizer(), MiniDrive("val", times=times, size=len(CLIP_KINDS))
-    batch = packed().batch(0, replace(RECIPE, split="val", scenes=1, times=times))
-    for number in range(len(CLIP_KINDS)):
-        sample = dataset[number]
-        message = [{"role": "user", "content": sample.prompt}]
-        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        prompt = tokenizer(text.replace("<image>", "<image>" * 65)).input_ids
-        answer = [*tokenizer(sample.reference).input_ids, tokenizer.eos_token_id]
-        seen = (batch["segment_ST"][0] == PREFIX) | (batch["segment_ST"][0] == number)
-        assert batch["ids_ST"][0][seen].tolist() == prompt + answer[:-1]
-    images = [np.asarray(dataset[0].images[view]) for view in clip_views(CAMERAS, times)]
-    assert np.array_equal(batch["pixels_SC3HW"][0].permute(0, 2, 3, 1).numpy(), images)
 
 
 def test_patches_have_the_attributes_of_what_their_view_shows():
