@@ -69,6 +69,9 @@ WRONG = {
     "+task.recipe.kinds.why=1": "recipe.kinds=why",
     "+task.schedule.speed=1": "speed",
     "task.model.layers=2": "layers=2",
+    "task.start=7": "^task.start=7: choose from 1, 2$",
+    "task.recipe.times=0": "recipe.times=0: use a whole number, 1 or more",
+    "+task.recipe.clip_kinds.why=1": "recipe.clip_kinds=why: choose from moving",
     "task.model.resolution=30": "resolution=30: use a multiple of the patch size, 14",
 }
 

@@ -16,9 +16,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from prune2drive.errors import InputError
+from prune2drive.errors import InputError, check_choice
 from prune2drive.minidrive.architecture import Architecture, build_model, save
 from prune2drive.minidrive.model import packaged
+from prune2drive.minidrive.questions import VERSIONS
 from prune2drive.minidrive.tokenizer import build_tokenizer
 from prune2drive.minidrive.training.batches import PREFIX, Batch, PackedMiniDrive, block_mask
 from prune2drive.minidrive.training.growth import grow
@@ -44,7 +45,8 @@ class MiniDriveTraining(LightningModule):
         workers: number of processes that draw batches; by default the training process does.
 
     Raises:
-        InputError: the decoder has too few layers for attention supervision, or `start` does not fit the sizes.
+        InputError: the decoder has too few layers for attention supervision, or `start` is no version or does not fit
+            the sizes.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class MiniDriveTraining(LightningModule):
         self.sizes, self.schedule, self.recipe = sizes, schedule, recipe
         self.validation_scenes, self.workers = validation_scenes, workers
         self.model = build_model(sizes)
+        if isinstance(start, int):
+            check_choice("task.start", start, VERSIONS)
         if start:
             grow(self.model, packaged(start) if isinstance(start, int) else Path(start))
         use_packed_attention(self.model)
